@@ -1,0 +1,189 @@
+//! Sending packets, and waiting for one of them.
+//!
+//! Data flow: packet → [`IoFut`] → view → [`PacketIo::send_io`] → … → the same packet,
+//! completed. A backend that is full hands the view back, and the future waits for room.
+//!
+//! Not here: many packets at once (`packet::completions`), typed values (`traits`).
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use crate::packet::{Buffer, Completed, Packet, PacketId, Perms, View};
+
+/// Something that packets of direction `P` can be sent to, at a place that `Param` names: a
+/// byte offset for files, or whatever the backend understands.
+///
+/// Object-safe. Completion is not reported here: it happens to the views.
+pub trait PacketIo<P: Perms, Param = u64> {
+    /// Hands `view` over. From here on the backend completes every byte of it, now, later or
+    /// from another thread, in any order and in any number of parts. It does so outside its
+    /// locks and borrows, because completing wakes, and the woken may send again.
+    ///
+    /// # Errors
+    /// [`Refused`] gives back the very same view where the backend has no room for it.
+    /// Everything else that can go wrong is a failed view, not an error here.
+    fn send_io(&self, param: Param, view: View<P>) -> Result<(), Refused<P, Param>>;
+
+    /// Ready when the next `send_io` will probably be accepted; else `cx` is woken once it
+    /// might. Backends without a limit are always ready.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+
+    /// The caller no longer wants the result of `packet`. A hint: what has not started need
+    /// not start, but the views are still the backend's to complete.
+    fn abandon(&self, packet: PacketId) {
+        let _ = packet;
+    }
+}
+
+/// What was not sent, because the backend is full.
+#[derive(Debug)]
+pub struct Refused<P: Perms, Param = u64> {
+    /// Where it was to be sent.
+    pub param: Param,
+    /// The view that was to be sent, unchanged.
+    pub view: View<P>,
+}
+
+/// [`PacketIo`] for callers that await.
+pub trait PacketIoExt<P: Perms, Param>: PacketIo<P, Param> {
+    /// Sends `packet` when first polled, waiting for room if need be, and resolves when every
+    /// byte has its result.
+    ///
+    /// ```
+    /// use mfio_core::{Packet, PacketIoExt, Read, block_on, mem::Mem};
+    /// let target = Mem::from(b"hello packets".to_vec());
+    /// let done = block_on(&target, target.io(6, Packet::<Read, _>::new(vec![0; 7])));
+    /// assert_eq!(done.unwrap().bytes(), b"packets");
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the packet: the backend completes it whenever it can, and
+    /// its buffer is freed then, not before.
+    fn io<B: Buffer<P>>(&self, param: Param, packet: Packet<P, B>) -> IoFut<'_, Self, P, B, Param> {
+        IoFut { io: self, state: State::New { param, packet } }
+    }
+}
+
+impl<P: Perms, Param, Io: PacketIo<P, Param> + ?Sized> PacketIoExt<P, Param> for Io {}
+
+/// The future of one packet; see [`PacketIoExt::io`].
+#[must_use = "nothing is sent before the first poll"]
+pub struct IoFut<'a, Io: PacketIo<P, Param> + ?Sized, P: Perms, B: Buffer<P>, Param> {
+    io: &'a Io,
+    state: State<P, B, Param>,
+}
+
+enum State<P: Perms, B: Buffer<P>, Param> {
+    New { param: Param, packet: Packet<P, B> },
+    Refused { refused: Refused<P, Param>, packet: Packet<P, B> },
+    Sent { packet: Packet<P, B> },
+    Done,
+}
+
+// Nothing in the future is pinned: the buffer is behind a stable address of its own.
+impl<Io, P, B, Param> Unpin for IoFut<'_, Io, P, B, Param>
+where
+    Io: PacketIo<P, Param> + ?Sized,
+    P: Perms,
+    B: Buffer<P>,
+{
+}
+
+impl<Io, P, B, Param> Future for IoFut<'_, Io, P, B, Param>
+where
+    Io: PacketIo<P, Param> + ?Sized,
+    P: Perms,
+    B: Buffer<P>,
+{
+    type Output = Completed<P, B>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut packet = match core::mem::replace(&mut this.state, State::Done) {
+            State::New { param, mut packet } => {
+                let view = packet.arm();
+                packet.handle_mut().arm_waker(view.hold(), cx.waker());
+                let refused = this.io.send_io(param, view).err();
+                match send_again(this.io, refused, cx) {
+                    None => packet,
+                    Some(refused) => {
+                        this.state = State::Refused { refused, packet };
+                        return Poll::Pending;
+                    }
+                }
+            }
+            State::Refused { refused, packet } => match send_again(this.io, Some(refused), cx) {
+                None => packet,
+                Some(refused) => {
+                    this.state = State::Refused { refused, packet };
+                    return Poll::Pending;
+                }
+            },
+            State::Sent { packet } => packet,
+            State::Done => panic!("the future of a packet was polled after it was ready"),
+        };
+        match packet.handle_mut().poll_idle(cx) {
+            Poll::Ready(()) => Poll::Ready(Completed::new(packet)),
+            Poll::Pending => {
+                this.state = State::Sent { packet };
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Sends until it is accepted or the backend asks to wait; what is left to send comes back.
+pub(crate) fn send_again<P, Param, Io>(
+    io: &Io,
+    mut refused: Option<Refused<P, Param>>,
+    cx: &mut Context<'_>,
+) -> Option<Refused<P, Param>>
+where
+    P: Perms,
+    Io: PacketIo<P, Param> + ?Sized,
+{
+    while let Some(Refused { param, view }) = refused {
+        if io.poll_ready(cx).is_pending() {
+            return Some(Refused { param, view });
+        }
+        refused = io.send_io(param, view).err();
+    }
+    None
+}
+
+impl<Io, P, B, Param> Drop for IoFut<'_, Io, P, B, Param>
+where
+    Io: PacketIo<P, Param> + ?Sized,
+    P: Perms,
+    B: Buffer<P>,
+{
+    fn drop(&mut self) {
+        if let State::Sent { packet } = &mut self.state {
+            let handle = packet.handle_mut();
+            if !handle.is_idle() {
+                self.io.abandon(PacketId(handle.id()));
+            }
+        }
+    }
+}
+
+impl<Io, P, B, Param> fmt::Debug for IoFut<'_, Io, P, B, Param>
+where
+    Io: PacketIo<P, Param> + ?Sized,
+    P: Perms,
+    B: Buffer<P>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            State::New { .. } => "IoFut(new)",
+            State::Refused { .. } => "IoFut(waiting for room)",
+            State::Sent { .. } => "IoFut(sent)",
+            State::Done => "IoFut(done)",
+        })
+    }
+}

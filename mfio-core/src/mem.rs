@@ -1,0 +1,184 @@
+//! An in-memory target: the reference that every other backend is compared with.
+//!
+//! Data flow: view → copied to or from the bytes → completed, at once or when driven. What
+//! lies beyond the end fails alone: the part before it succeeds.
+//!
+//! Not here: files, growth, durability.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::task::{Context, Poll, Waker};
+
+use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend};
+use crate::error::{Error, ErrorKind};
+use crate::io::{PacketIo, Refused};
+use crate::packet::{Read, View, Write};
+
+enum Queued {
+    Read(u64, View<Read>),
+    Write(u64, View<Write>),
+}
+
+/// Bytes in memory, addressed by byte offset, of a fixed length.
+#[derive(Default)]
+pub struct Mem {
+    bytes: RefCell<Vec<u8>>,
+    /// The most views that wait for the next drive; 0 completes inside `send_io`.
+    depth: usize,
+    queued: RefCell<VecDeque<Queued>>,
+    waiting: RefCell<Vec<Waker>>,
+    driven: Cell<bool>,
+}
+
+impl From<Vec<u8>> for Mem {
+    /// A target that completes inside `send_io`.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes: RefCell::new(bytes), ..Self::default() }
+    }
+}
+
+impl Mem {
+    /// A target that completes when it is driven, and accepts `depth` views until then.
+    ///
+    /// # Panics
+    /// If `depth` is 0.
+    #[must_use]
+    pub fn polled(bytes: Vec<u8>, depth: usize) -> Self {
+        assert!(depth > 0, "a target that accepts nothing");
+        Self { depth, queued: RefCell::new(VecDeque::with_capacity(depth)), ..bytes.into() }
+    }
+
+    /// A copy of all bytes.
+    ///
+    /// # Panics
+    /// Never: no borrow outlives a call.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.bytes.borrow().clone()
+    }
+
+    /// How much of `len` bytes at `at` exists, and where.
+    fn existing(&self, at: u64, len: u64) -> core::ops::Range<usize> {
+        let size = self.bytes.borrow().len();
+        let start = usize::try_from(at).unwrap_or(usize::MAX).min(size);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        start..start.saturating_add(len).min(size)
+    }
+
+    fn complete_read(&self, at: u64, view: View<Read>) {
+        let range = self.existing(at, view.len());
+        let rest = {
+            let (mut head, rest) = view.split_at(range.len() as u64);
+            head.write_at(0, &self.bytes.borrow()[range]);
+            // Completed outside the borrow: the woken may send again.
+            head.filled();
+            rest
+        };
+        fail_or_drop_empty(rest);
+    }
+
+    fn complete_write(&self, at: u64, view: View<Write>) {
+        let range = self.existing(at, view.len());
+        let (head, rest) = view.split_at(range.len() as u64);
+        let copied = head.read_at(0, &mut self.bytes.borrow_mut()[range]);
+        match copied {
+            Ok(()) => head.written(),
+            Err(_gone) => head.fail(ErrorKind::Aborted),
+        }
+        if rest.is_empty() {
+            rest.written();
+        } else {
+            rest.fail(ErrorKind::OutOfRange);
+        }
+    }
+
+    fn queue(&self, queued: Queued) {
+        self.queued.borrow_mut().push_back(queued);
+    }
+
+    fn full(&self) -> bool {
+        self.queued.borrow().len() >= self.depth
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.depth == 0 || !self.full() {
+            return Poll::Ready(());
+        }
+        self.waiting.borrow_mut().push(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+fn fail_or_drop_empty(rest: View<Read>) {
+    if rest.is_empty() {
+        rest.filled();
+    } else {
+        rest.fail(Error::new(ErrorKind::UnexpectedEof));
+    }
+}
+
+impl PacketIo<Read, u64> for Mem {
+    fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
+        match self.depth {
+            0 => self.complete_read(param, view),
+            _ if self.full() => return Err(Refused { param, view }),
+            _ => self.queue(Queued::Read(param, view)),
+        }
+        Ok(())
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_room(cx)
+    }
+}
+
+impl PacketIo<Write, u64> for Mem {
+    fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
+        match self.depth {
+            0 => self.complete_write(param, view),
+            _ if self.full() => return Err(Refused { param, view }),
+            _ => self.queue(Queued::Write(param, view)),
+        }
+        Ok(())
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_room(cx)
+    }
+}
+
+impl Drive for Mem {
+    fn poll_drive(&self, _cx: &mut Context<'_>) {
+        // What is sent while completing waits for the next drive, so this ends.
+        let waiting = self.queued.borrow().len();
+        for _ in 0..waiting {
+            let next = self.queued.borrow_mut().pop_front();
+            match next {
+                Some(Queued::Read(at, view)) => self.complete_read(at, view),
+                Some(Queued::Write(at, view)) => self.complete_write(at, view),
+                None => break,
+            }
+        }
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl IoBackend for Mem {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        if self.depth == 0 {
+            return Ok(None);
+        }
+        BackendHandle::acquire(self, &self.driven).map(Some)
+    }
+}
+
+impl core::fmt::Debug for Mem {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let queued = self.queued.borrow().len();
+        let len = self.bytes.borrow().len();
+        f.debug_struct("Mem").field("len", &len).field("queued", &queued).finish()
+    }
+}

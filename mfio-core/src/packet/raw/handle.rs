@@ -1,0 +1,246 @@
+//! The side of a packet that wants the result.
+//!
+//! Data flow: owner → [`Handle`] → a [`Hold`] for the backend; last hold gone → owner back.
+//!
+//! Not here: what holds do (`hold`), results as users see them (`packet`).
+#![allow(unsafe_code, reason = "reaches into the shared header as the state word permits")]
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+use core::task::{Context, Poll, Waker};
+
+use super::{HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE, Queue, WAKER};
+use super::{StableBytes, StableBytesMut};
+use crate::error::FailedRange;
+use crate::packet::pool;
+
+/// The side that wants the result. Idle (no holds): owns the header and the stored buffer.
+pub(crate) struct Handle(pub(super) NonNull<Header>);
+
+// SAFETY: the header's parts are handed between threads by `state` (see `Header`).
+unsafe impl Send for Handle {}
+// SAFETY: `&Handle` gives access to the stored buffer (`stored`, bound `B: Sync` there) and
+// to `state`.
+unsafe impl Sync for Handle {}
+
+impl Handle {
+    pub(crate) fn new() -> Self {
+        Self(NonNull::from(Box::leak(pool::take())))
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: a handle exists, so the header is not freed (the last hold frees only where
+        // HANDLE is clear).
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Whether every byte has its result and the buffer is the handle's again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.header().state.load(Ordering::Acquire) & (HOLDS | WAKER) == 0
+    }
+
+    fn exclusive(&mut self) -> &mut Header {
+        assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        // SAFETY: no holds and no waker under way, so the handle is alone, and `&mut self`
+        // makes this the only use of it.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Stores `owner`, replacing what was stored before.
+    pub(crate) fn put<B: Send + 'static>(&mut self, owner: B) {
+        self.exclusive().stored.get_mut().put(owner);
+    }
+
+    /// What was stored.
+    pub(crate) fn stored<B: Sync + 'static>(&self) -> &B {
+        assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        // SAFETY: idle, and it stays idle while `self` is borrowed, because arming needs
+        // `&mut self`; shared readers are fine, `B` is `Sync`.
+        unsafe { &*self.header().stored.get() }.get()
+    }
+
+    /// What was stored, exclusively.
+    pub(crate) fn stored_mut<B: 'static>(&mut self) -> &mut B {
+        self.exclusive().stored.get_mut().get_mut()
+    }
+
+    /// Takes out what was stored.
+    pub(crate) fn take<B: 'static>(mut self) -> B {
+        self.exclusive().stored.get_mut().take()
+    }
+
+    /// One hold over the whole stored buffer, for a backend to fill.
+    pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
+        let owner = self.stored_mut::<B>();
+        let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
+        self.arm(Payload { ptr, len: len as u64, region, writable: true }, ptr::null_mut())
+    }
+
+    /// One hold over the whole stored buffer, for a backend to read.
+    pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
+        let owner = self.stored_mut::<B>();
+        let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
+        self.arm(Payload { ptr, len: len as u64, region, writable: false }, ptr::null_mut())
+    }
+
+    /// One hold over `len` bytes in a pinned future. No backend gets that address: bytes are
+    /// copied under the header's lock, and [`Handle::revoke`] ends it.
+    ///
+    /// # Safety
+    /// `at` is good for reads (and writes, if `writable`) of `len` initialised bytes until
+    /// `revoke` is called or the handle sees itself idle.
+    pub(crate) unsafe fn arm_stack(&mut self, at: *mut u8, len: usize, writable: bool) -> Hold {
+        let ptr = ptr::null_mut();
+        self.arm(Payload { ptr, len: len as u64, region: None, writable }, at)
+    }
+
+    fn arm(&mut self, payload: Payload, stack: *mut u8) -> Hold {
+        let header = self.exclusive();
+        *header.payload.get_mut() = payload;
+        let guarded = header.guarded.get_mut();
+        guarded.stack = stack;
+        guarded.failed.clear();
+        *header.any_failed.get_mut() = false;
+        *header.state.get_mut() = HANDLE | 1;
+        Hold { header: self.0, start: 0, end: payload.len }
+    }
+
+    /// Forbids any further copy to or from the stack. Waits at most for a running one.
+    pub(crate) fn revoke(&self) {
+        self.header().guarded.with(|guarded| guarded.stack = ptr::null_mut());
+    }
+
+    /// Ready when every byte has its result; else `cx`'s waker is called then.
+    pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.header().state.load(Ordering::Acquire);
+        loop {
+            if state & HOLDS == 0 {
+                self.wait_for_notifier();
+                return Poll::Ready(());
+            }
+            let cleared = state & !WAKER;
+            match self.header().state.compare_exchange(
+                state,
+                cleared,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => break,
+                Err(now) => state = now,
+            }
+        }
+        // SAFETY: WAKER is clear, and only the handle sets it, so the last hold keeps away.
+        unsafe { *self.header().notify.get() = Notify::Waker(cx.waker().clone()) };
+        let before = self.header().state.fetch_or(WAKER, Ordering::AcqRel);
+        if before & HOLDS != 0 {
+            return Poll::Pending;
+        }
+        // The last hold went between the two steps and saw no waker: nobody else comes.
+        self.header().state.fetch_and(!WAKER, Ordering::Relaxed);
+        Poll::Ready(())
+    }
+
+    /// Waits, a few instructions long, for the thread that takes the waker.
+    fn wait_for_notifier(&self) {
+        while self.header().state.load(Ordering::Acquire) & WAKER != 0 {
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Sets the waker for a hold that has not been sent yet: no atomic read-modify-write.
+    pub(crate) fn arm_waker(&mut self, hold: &Hold, waker: &Waker) {
+        assert!(self.0 == hold.header, "a hold of this packet");
+        let header = self.header();
+        assert_eq!(header.state.load(Ordering::Relaxed), HANDLE | 1, "sent already");
+        // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
+        unsafe { *header.notify.get() = Notify::Waker(waker.clone()) };
+        header.state.store(HANDLE | WAKER | 1, Ordering::Relaxed);
+    }
+
+    /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
+    pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
+        assert!(self.0 == hold.header, "a hold of this packet");
+        let header = self.header();
+        assert_eq!(header.state.load(Ordering::Relaxed), HANDLE | 1, "sent already");
+        // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
+        let notify = unsafe { &mut *header.notify.get() };
+        if !matches!(notify, Notify::Queue(known) if Arc::ptr_eq(known, queue)) {
+            *notify = Notify::Queue(Arc::clone(queue));
+        }
+        // SAFETY: as above.
+        unsafe { *header.tag.get() = tag };
+        header.state.store(QUEUE | 1, Ordering::Relaxed);
+        // The header is the queue's; the right to free it goes along.
+        let _moved = ManuallyDrop::new(self);
+    }
+
+    /// Takes back a packet whose only hold was refused.
+    pub(crate) fn disarm(hold: Hold) -> Self {
+        let hold = ManuallyDrop::new(hold);
+        let this = Self(hold.header);
+        let state = this.header().state.load(Ordering::Relaxed);
+        assert_eq!(state & HOLDS, 1, "the only hold");
+        assert_ne!(state & QUEUE, 0, "another handle would exist");
+        this.header().state.store(HANDLE, Ordering::Relaxed);
+        this
+    }
+
+    /// Bytes of the last payload.
+    pub(crate) fn payload_len(&self) -> u64 {
+        assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        // SAFETY: idle, and `arm` needs `&mut self`.
+        unsafe { (*self.header().payload.get()).len }
+    }
+
+    /// Whether no range of the last payload failed.
+    #[inline]
+    pub(crate) fn succeeded(&self) -> bool {
+        debug_assert!(self.is_idle(), "a packet in flight has no result");
+        !self.header().any_failed.load(Ordering::Relaxed)
+    }
+
+    /// Calls `look` with the ranges that failed, sorted by start.
+    pub(crate) fn failed<R>(&self, look: impl FnOnce(&mut Vec<FailedRange>) -> R) -> R {
+        self.header().guarded.with(|guarded| {
+            guarded.failed.sort_unstable();
+            look(&mut guarded.failed)
+        })
+    }
+
+    /// An address that tells this packet from every other live one.
+    pub(crate) fn id(&self) -> usize {
+        self.0.as_ptr().addr()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("idle", &self.is_idle()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.header().state.load(Ordering::Acquire);
+        while state & HOLDS != 0 {
+            let detached = state & !(HANDLE | WAKER);
+            match self.header().state.compare_exchange(
+                state,
+                detached,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ) {
+                Ok(_) => return,
+                Err(now) => state = now,
+            }
+        }
+        self.wait_for_notifier();
+        // SAFETY: no hold is left and the notifier is through, so the handle is alone.
+        unsafe { Header::recycle(self.0) };
+    }
+}

@@ -1,0 +1,162 @@
+//! The side of a packet that does the work: ranges of the payload, each to be completed once.
+//!
+//! Data flow: [`Hold`] → split, filled or read → done or failed → the packet's count.
+//!
+//! Not here: who is told when the count reaches nothing (`super::release`).
+#![allow(unsafe_code, reason = "reads and writes payload bytes of the range it owns")]
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering;
+
+use super::{Header, Payload, RegionId, release};
+use crate::error::{Error, ErrorKind, FailedRange};
+
+/// The right to complete one range of a payload, exactly once. Dropping it without a verdict
+/// fails the range as `Aborted`.
+pub(crate) struct Hold {
+    pub(super) header: NonNull<Header>,
+    pub(super) start: u64,
+    pub(super) end: u64,
+}
+
+// SAFETY: the ranges of holds never overlap, and the header is made for sharing.
+unsafe impl Send for Hold {}
+// SAFETY: `&Hold` only reads.
+unsafe impl Sync for Hold {}
+
+impl Hold {
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: a hold exists, so the header is not freed.
+        unsafe { self.header.as_ref() }
+    }
+
+    #[inline]
+    fn payload(&self) -> Payload {
+        // SAFETY: constant while holds exist.
+        unsafe { *self.header().payload.get() }
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
+    pub(crate) fn region(&self) -> Option<RegionId> {
+        self.payload().region
+    }
+
+    pub(crate) fn id(&self) -> usize {
+        self.header.as_ptr().addr()
+    }
+
+    /// The first byte of the range; `None` for a payload on a stack.
+    #[inline]
+    pub(crate) fn ptr(&self) -> Option<*mut u8> {
+        let payload = self.payload();
+        if payload.ptr.is_null() {
+            return None;
+        }
+        // The range is inside an allocation, so its offsets fit in usize.
+        Some(payload.ptr.wrapping_add(usize::try_from(self.start).ok()?))
+    }
+
+    pub(crate) fn split_at(self, at: u64) -> (Self, Self) {
+        assert!(at <= self.len(), "split at {at} of {} bytes", self.len());
+        self.header().state.fetch_add(1, Ordering::Relaxed);
+        let whole = ManuallyDrop::new(self);
+        let middle = whole.start + at;
+        let left = Self { header: whole.header, start: whole.start, end: middle };
+        (left, Self { header: whole.header, start: middle, end: whole.end })
+    }
+
+    /// The bytes, unless they are on a stack.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        let (ptr, len) = (self.ptr()?, usize::try_from(self.len()).ok()?);
+        // SAFETY: in bounds and initialised by `StableBytes`; not written while borrowed,
+        // because a hold's own range is written through `&mut` of it only.
+        Some(unsafe { core::slice::from_raw_parts(ptr, len) })
+    }
+
+    /// The bytes, to be filled, unless they are on a stack.
+    pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        assert!(self.payload().writable, "a packet that is to be filled");
+        let (ptr, len) = (self.ptr()?, usize::try_from(self.len()).ok()?);
+        // SAFETY: as `bytes`; writable by `StableBytesMut`; ranges of holds are disjoint.
+        Some(unsafe { core::slice::from_raw_parts_mut(ptr, len) })
+    }
+
+    /// Runs `copy` on the address of byte `at` of the range, good for `len` bytes. False, and
+    /// no call, where the stack payload has been revoked.
+    fn with_address(&self, at: u64, len: usize, copy: impl FnOnce(*mut u8)) -> bool {
+        let end = at.checked_add(len as u64);
+        assert!(end.is_some_and(|end| end <= self.len()), "copy beyond the view");
+        let offset = usize::try_from(self.start + at).expect("payloads fit in memory");
+        let fixed = self.payload().ptr;
+        if !fixed.is_null() {
+            copy(fixed.wrapping_add(offset));
+            return true;
+        }
+        self.header().guarded.with(|guarded| {
+            let usable = !guarded.stack.is_null();
+            if usable {
+                copy(guarded.stack.wrapping_add(offset));
+            }
+            usable
+        })
+    }
+
+    /// Copies `from` into the range from byte `at` on.
+    pub(crate) fn fill(&mut self, at: u64, from: &[u8]) -> bool {
+        assert!(self.payload().writable, "a packet that is to be filled");
+        // SAFETY: `with_address` checked the bounds; `&mut self` owns the range; `from` is a
+        // live borrow and the payload is owned by the header or by a pinned future.
+        let copy = |to: *mut u8| unsafe { ptr::copy(from.as_ptr(), to, from.len()) };
+        self.with_address(at, from.len(), copy)
+    }
+
+    /// Copies from byte `at` of the range on into `to`.
+    pub(crate) fn copy_out(&self, at: u64, to: &mut [u8]) -> bool {
+        let len = to.len();
+        // SAFETY: as `fill`, with the roles exchanged.
+        let copy = |from: *mut u8| unsafe { ptr::copy(from, to.as_mut_ptr(), len) };
+        self.with_address(at, len, copy)
+    }
+
+    /// The range is through: every byte of it transferred.
+    #[inline]
+    pub(crate) fn done(self) {
+        let header = ManuallyDrop::new(self).header;
+        // SAFETY: this hold is given up exactly here.
+        unsafe { release(header) };
+    }
+
+    /// The range failed.
+    #[cold]
+    pub(crate) fn fail(self, error: Error) {
+        let failed = FailedRange { start: self.start, end: self.end, error };
+        self.header().guarded.with(|guarded| guarded.failed.push(failed));
+        self.header().any_failed.store(true, Ordering::Relaxed);
+        self.done();
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hold({}..{})", self.start, self.end)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        Self { header: self.header, start: self.start, end: self.end }
+            .fail(Error::new(ErrorKind::Aborted));
+    }
+}

@@ -1,0 +1,197 @@
+//! The packet header: who owns which bytes at which moment.
+//!
+//! Every `unsafe` of packets is here. A [`Header`] lives on the heap and is shared by at most
+//! one [`Handle`] (the side that wants the result) and any number of [`Hold`]s (one for each
+//! part of the payload that is still under way). `state` says who may touch what:
+//!
+//! ```text
+//! holds > 0          payload: the holds, each its own range; stored buffer: nobody
+//! holds = 0, WAKER   notify: the thread that let the last hold go, until it clears WAKER
+//! holds = 0, QUEUE   everything: the completion queue that the header is in
+//! holds = 0          everything: the handle; where there is none, the last hold frees
+//! ```
+//!
+//! Data flow: buffer → header → holds → the last hold → waker or queue → handle → buffer.
+//!
+//! Not here: results as users see them (`packet`, `view`), who sends (`io`), recycling (`pool`).
+#![allow(unsafe_code, reason = "caller and backend share packet memory here and nowhere else")]
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::mem;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::task::Waker;
+
+use crate::error::FailedRange;
+use crate::packet::pool;
+
+mod handle;
+mod hold;
+mod queue;
+mod stable;
+mod stack;
+mod store;
+
+pub(crate) use handle::Handle;
+pub(crate) use hold::Hold;
+pub(crate) use queue::Queue;
+pub use stable::{RegionId, StableBytes, StableBytesMut};
+pub(crate) use stack::StackValue;
+use store::Stored;
+
+/// A lock for sections of a few instructions (or one memcpy) that never call out.
+pub(crate) struct SpinLock<T> {
+    taken: AtomicBool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: `with` gives the value to one thread at a time.
+unsafe impl<T: Send> Sync for SpinLock<T> {}
+
+impl<T> SpinLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
+    }
+
+    fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    pub(crate) fn with<R>(&self, section: impl FnOnce(&mut T) -> R) -> R {
+        while self.taken.swap(true, Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+        // SAFETY: `taken` was false and is true now, so this is the only reference until the
+        // store below; sections do not nest, because they never call out.
+        let value = unsafe { &mut *self.value.get() };
+        let result = section(value);
+        self.taken.store(false, Ordering::Release);
+        result
+    }
+}
+
+const HOLDS: u64 = 0xffff_ffff;
+const HANDLE: u64 = 1 << 32;
+const WAKER: u64 = 1 << 33;
+const QUEUE: u64 = 1 << 34;
+
+/// Where the payload is. Constant while holds exist.
+#[derive(Clone, Copy)]
+struct Payload {
+    /// Null for a payload on a stack: that address is in `Guarded` and can be revoked.
+    ptr: *mut u8,
+    len: u64,
+    region: Option<RegionId>,
+    writable: bool,
+}
+
+/// What several holds, or a hold and the handle, may touch at the same time.
+struct Guarded {
+    failed: Vec<FailedRange>,
+    /// The payload in a pinned future; null when there is none or it has been revoked.
+    stack: *mut u8,
+}
+
+// SAFETY: `stack` is dereferenced under the lock only, while the future that it points into is
+// pinned and has not revoked it; which thread does so does not matter, the bytes are plain.
+unsafe impl Send for Guarded {}
+
+enum Notify {
+    Nobody,
+    Waker(Waker),
+    Queue(Arc<Queue>),
+}
+
+/// See the module's page. Recycled through `pool`.
+pub(crate) struct Header {
+    state: AtomicU64,
+    payload: UnsafeCell<Payload>,
+    notify: UnsafeCell<Notify>,
+    guarded: SpinLock<Guarded>,
+    /// Whether `guarded.failed` has entries; spares the usual case the lock.
+    any_failed: AtomicBool,
+    tag: UnsafeCell<u64>,
+    next: UnsafeCell<*mut Header>,
+    stored: UnsafeCell<Stored>,
+}
+
+// SAFETY: everything but `state` and `guarded` is touched only by whom `state` names; stored
+// owners are `Send` (bound of `Handle::put`), wakers and queues are `Send + Sync`.
+unsafe impl Send for Header {}
+
+impl Header {
+    pub(crate) const fn new() -> Self {
+        let payload = Payload { ptr: ptr::null_mut(), len: 0, region: None, writable: false };
+        let guarded = Guarded { failed: Vec::new(), stack: ptr::null_mut() };
+        Self {
+            state: AtomicU64::new(HANDLE),
+            payload: UnsafeCell::new(payload),
+            notify: UnsafeCell::new(Notify::Nobody),
+            guarded: SpinLock::new(guarded),
+            any_failed: AtomicBool::new(false),
+            tag: UnsafeCell::new(0),
+            next: UnsafeCell::new(ptr::null_mut()),
+            stored: UnsafeCell::new(Stored::new()),
+        }
+    }
+
+    /// Empties a header that nobody shares any more, so that it can serve another packet.
+    fn clear(&mut self) {
+        *self.state.get_mut() = HANDLE;
+        *self.notify.get_mut() = Notify::Nobody;
+        self.stored.get_mut().clear();
+    }
+
+    /// # Safety
+    /// Nobody else shares the header, now or later.
+    unsafe fn recycle(this: NonNull<Self>) {
+        // SAFETY: headers come from `Box` (`pool::take`), and the caller is the last to know it.
+        let mut header = unsafe { Box::from_raw(this.as_ptr()) };
+        header.clear();
+        pool::put_back(header);
+    }
+}
+
+/// # Safety
+/// The caller gives up one hold, which it owned.
+#[inline]
+unsafe fn release(this: NonNull<Header>) {
+    // SAFETY: the caller's hold keeps the header alive until the count goes down.
+    let header = unsafe { this.as_ref() };
+    if header.state.load(Ordering::Acquire) == QUEUE | 1 {
+        // The last hold of a queued packet: nobody else is left to count down against.
+        // SAFETY: state QUEUE with one hold, the caller's: the header is the queue's now.
+        return unsafe { Queue::push(this) };
+    }
+    let before = header.state.fetch_sub(1, Ordering::AcqRel);
+    if before & HOLDS == 1 {
+        // SAFETY: this was the last hold.
+        unsafe { finish(this, before) };
+    }
+}
+
+/// # Safety
+/// The last hold has just gone, leaving `before` in the state; called once.
+unsafe fn finish(this: NonNull<Header>, before: u64) {
+    if before & QUEUE != 0 {
+        // SAFETY: no hold and no handle: the header is the queue's.
+        return unsafe { Queue::push(this) };
+    }
+    if before & HANDLE == 0 {
+        // SAFETY: no hold, no handle, no queue: nobody shares the header.
+        return unsafe { Header::recycle(this) };
+    }
+    if before & WAKER != 0 {
+        // SAFETY: HANDLE was set and stays: a handle does not go away while WAKER is set.
+        let header = unsafe { this.as_ref() };
+        // SAFETY: no holds and WAKER set: `notify` is this thread's until the store below.
+        let notify = unsafe { mem::replace(&mut *header.notify.get(), Notify::Nobody) };
+        header.state.store(HANDLE, Ordering::Release);
+        if let Notify::Waker(waker) = notify {
+            waker.wake();
+        }
+    }
+}

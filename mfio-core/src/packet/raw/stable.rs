@@ -1,0 +1,87 @@
+//! Which owners of bytes a packet can be made from.
+//!
+//! Not here: borrowed bytes; they exist only inside blocking calls.
+#![allow(unsafe_code, reason = "implementing the contract for the standard owners")]
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::num::NonZeroU64;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a region of memory that a backend has prepared (registered, pinned, mapped). A
+/// backend recognises the packets that live in its own region by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RegionId(NonZeroU64);
+
+impl RegionId {
+    /// An id that no other region of this process has.
+    ///
+    /// # Panics
+    /// After 2^64 calls.
+    #[must_use]
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(NonZeroU64::new(id).expect("fewer than 2^64 regions are made"))
+    }
+}
+
+/// Owned, initialised bytes that stay where they are while their owner moves.
+///
+/// # Safety
+/// While the value is owned, however it is moved: `as_ptr` returns the same address for `len`
+/// initialised bytes, which nothing but the owner of the value writes.
+pub unsafe trait StableBytes: Send + 'static {
+    /// The first byte.
+    fn as_ptr(&self) -> *const u8;
+    /// How many bytes; constant while a packet owns the value.
+    fn len(&self) -> usize;
+    /// The prepared region that the bytes lie in, if any.
+    fn region(&self) -> Option<RegionId> {
+        None
+    }
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// [`StableBytes`] that may be written by whoever owns the value.
+///
+/// # Safety
+/// As [`StableBytes`]; `as_mut_ptr` returns the address of `as_ptr`, good for writes.
+pub unsafe trait StableBytesMut: StableBytes {
+    /// The first byte, writable.
+    fn as_mut_ptr(&mut self) -> *mut u8;
+}
+
+macro_rules! stable_bytes {
+    ($($owner:ty),*) => {$(
+        // SAFETY: the bytes are a heap allocation that the owner points at and never moves.
+        unsafe impl StableBytes for $owner {
+            fn as_ptr(&self) -> *const u8 {
+                self[..].as_ptr()
+            }
+            fn len(&self) -> usize {
+                self[..].len()
+            }
+        }
+        // SAFETY: as above, and `&mut` proves that nobody else holds a reference.
+        unsafe impl StableBytesMut for $owner {
+            fn as_mut_ptr(&mut self) -> *mut u8 {
+                self[..].as_mut_ptr()
+            }
+        }
+    )*};
+}
+stable_bytes!(Vec<u8>, Box<[u8]>);
+
+// SAFETY: a static slice never moves and is never written.
+unsafe impl StableBytes for &'static [u8] {
+    fn as_ptr(&self) -> *const u8 {
+        (**self).as_ptr()
+    }
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}

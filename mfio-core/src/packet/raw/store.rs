@@ -1,0 +1,120 @@
+//! A type-erased place for the owner of a packet's bytes.
+//!
+//! Data flow: owner → [`Stored`] → the same owner, after the I/O.
+//!
+//! Not here: when the place may be touched (`handle`).
+#![allow(unsafe_code, reason = "erasing and restoring the owner's type")]
+
+use alloc::boxed::Box;
+use core::any::TypeId;
+use core::marker::PhantomData;
+use core::mem::{MaybeUninit, align_of, size_of};
+
+const STORE_BYTES: usize = 48;
+
+/// Room for the usual owners (a Vec, a Box, an arena buffer), so that wrapping one does not
+/// allocate; larger ones are boxed.
+#[repr(align(16))]
+struct Store {
+    _bytes: [MaybeUninit<u8>; STORE_BYTES],
+}
+
+/// Drops the owner in a [`Store`].
+type Discard = unsafe fn(*mut Store);
+
+pub(super) struct Stored {
+    room: Store,
+    /// Type and destructor of what is stored.
+    owner: Option<(TypeId, Discard)>,
+}
+
+impl Stored {
+    pub(super) const fn new() -> Self {
+        Self { room: Store { _bytes: [MaybeUninit::uninit(); STORE_BYTES] }, owner: None }
+    }
+
+    /// Drops what is stored.
+    pub(super) fn clear(&mut self) {
+        if let Some((_, discard)) = self.owner.take() {
+            // SAFETY: `owner` was set, so the room holds a value of the type that `discard`
+            // was made for, and taking `owner` makes this the last look at it.
+            unsafe { discard(&raw mut self.room) };
+        }
+    }
+
+    pub(super) fn put<B: 'static>(&mut self, owner: B) {
+        self.clear();
+        Placed::put(&raw mut self.room, owner);
+        self.owner = Some((TypeId::of::<B>(), Placed::<B>::discard));
+    }
+
+    fn check<B: 'static>(&self) {
+        let known = matches!(self.owner, Some((id, _)) if id == TypeId::of::<B>());
+        assert!(known, "the packet stores another type");
+    }
+
+    pub(super) fn get<B: 'static>(&self) -> &B {
+        self.check::<B>();
+        // SAFETY: a `B` is stored, and the borrow of `self` covers it.
+        unsafe { &*Placed::<B>::locate((&raw const self.room).cast_mut()) }
+    }
+
+    pub(super) fn get_mut<B: 'static>(&mut self) -> &mut B {
+        self.check::<B>();
+        // SAFETY: a `B` is stored, and the exclusive borrow of `self` covers it.
+        unsafe { &mut *Placed::<B>::locate(&raw mut self.room) }
+    }
+
+    pub(super) fn take<B: 'static>(&mut self) -> B {
+        self.check::<B>();
+        self.owner = None;
+        // SAFETY: a `B` is stored, and `owner` no longer says so.
+        unsafe { Placed::<B>::take(&raw mut self.room) }
+    }
+}
+
+/// A boxed or inline owner inside a [`Store`].
+struct Placed<B>(PhantomData<B>);
+
+impl<B: 'static> Placed<B> {
+    const INLINE: bool = size_of::<B>() <= STORE_BYTES && align_of::<B>() <= 16;
+
+    fn locate(room: *mut Store) -> *mut B {
+        if Self::INLINE {
+            room.cast()
+        } else {
+            // SAFETY: an owner that does not fit inline is stored as a pointer to its box.
+            unsafe { *room.cast::<*mut B>() }
+        }
+    }
+
+    /// # Safety
+    /// `room` holds a `B`, which is gone afterwards.
+    unsafe fn take(room: *mut Store) -> B {
+        let at = Self::locate(room);
+        if Self::INLINE {
+            // SAFETY: the caller promises a `B` here and never looks at it again.
+            unsafe { at.read() }
+        } else {
+            // SAFETY: `put` made this pointer from a box; the caller gives it up here.
+            *unsafe { Box::from_raw(at) }
+        }
+    }
+
+    /// # Safety
+    /// As [`Placed::take`].
+    unsafe fn discard(room: *mut Store) {
+        // SAFETY: handed through from the caller.
+        drop(unsafe { Self::take(room) });
+    }
+
+    fn put(room: *mut Store, owner: B) {
+        if Self::INLINE {
+            // SAFETY: the room is large and aligned enough, and exclusively the caller's.
+            unsafe { room.cast::<B>().write(owner) };
+        } else {
+            // SAFETY: a pointer fits in the room, which is exclusively the caller's.
+            unsafe { room.cast::<*mut B>().write(Box::into_raw(Box::new(owner))) };
+        }
+    }
+}

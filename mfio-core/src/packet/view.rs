@@ -1,0 +1,261 @@
+//! Views: the parts of a packet that travel through backends.
+//!
+//! A view is split, forwarded, filled and completed; whatever happens, every byte of it gets
+//! exactly one result. Data flow: packet → [`View`] → (split) → [`Lent`] or a copy → result.
+//!
+//! Not here: waiting for the packet (`io`), reading results (`packet`).
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use super::perms::{Perms, Read, Write};
+use super::raw::{Hold, RegionId};
+use crate::error::Error;
+
+/// Tells one packet in flight from all others, for as long as it is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(pub(crate) usize);
+
+/// A range of a packet's bytes that its holder must complete.
+///
+/// Views of one packet never overlap and always tile it. Dropping a view without completing
+/// it fails its range as [`ErrorKind::Aborted`](crate::ErrorKind::Aborted): nothing that was
+/// forgotten counts as success.
+pub struct View<P: Perms> {
+    hold: Hold,
+    perms: PhantomData<P>,
+}
+
+impl<P: Perms> View<P> {
+    pub(crate) fn new(hold: Hold) -> Self {
+        Self { hold, perms: PhantomData }
+    }
+
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    pub(crate) fn into_hold(self) -> Hold {
+        self.hold
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.hold.len()
+    }
+
+    /// Whether the view is empty. An empty view is completed like any other.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Offset of the first byte from the start of the packet, in bytes.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.hold.start()
+    }
+
+    /// The packet that this is a view of.
+    #[must_use]
+    pub fn packet_id(&self) -> PacketId {
+        PacketId(self.hold.id())
+    }
+
+    /// Where the bytes are in memory; `None` for a payload on a caller's stack, which must be
+    /// copied.
+    #[must_use]
+    #[inline]
+    pub fn address(&self) -> Option<usize> {
+        self.hold.ptr().map(|ptr| ptr.addr())
+    }
+
+    /// Cuts the view in two: the first `at` bytes and the rest. Either may be empty.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end.
+    #[must_use = "a dropped view fails"]
+    pub fn split_at(self, at: u64) -> (Self, Self) {
+        let (left, right) = self.hold.split_at(at);
+        (Self::new(left), Self::new(right))
+    }
+
+    /// Fails the whole range.
+    pub fn fail(self, error: impl Into<Error>) {
+        self.hold.fail(error.into());
+    }
+
+    /// Fails everything but the first `done` bytes, which the caller has completed by the
+    /// returned view.
+    ///
+    /// # Panics
+    /// If `done` is beyond the end.
+    #[must_use = "a dropped view fails"]
+    pub fn fail_after(self, done: u64, error: impl Into<Error>) -> Self {
+        let (left, right) = self.split_at(done);
+        right.fail(error);
+        left
+    }
+
+    /// Lends the bytes themselves to the backend, for transfers without a copy.
+    ///
+    /// # Errors
+    /// The view comes back unchanged where there is no address to lend (a payload on a
+    /// caller's stack: copy instead) or where it is not a multiple of `align` bytes.
+    #[inline]
+    pub fn try_alloc(self, align: usize) -> Result<Lent<P>, Self> {
+        match self.hold.ptr() {
+            Some(ptr) if ptr.addr() & (align - 1) == 0 => Ok(Lent { view: self }),
+            _ => Err(self),
+        }
+    }
+}
+
+impl View<Read> {
+    /// Copies `from` to the start of the view and completes that much. The rest, if any,
+    /// comes back to be completed.
+    ///
+    /// # Panics
+    /// If `from` is longer than the view.
+    pub fn fill_from(mut self, from: &[u8]) -> Option<Self> {
+        // False means that the caller has gone: the bytes have nowhere to go, and nobody asks.
+        let _gone: bool = !self.hold.fill(0, from);
+        if from.len() as u64 == self.len() {
+            self.hold.done();
+            return None;
+        }
+        let (filled, rest) = self.split_at(from.len() as u64);
+        filled.hold.done();
+        Some(rest)
+    }
+
+    /// Copies `from` into the view at byte `at`, completing nothing yet.
+    ///
+    /// # Panics
+    /// If the bytes do not fit.
+    pub fn write_at(&mut self, at: u64, from: &[u8]) {
+        let _gone: bool = !self.hold.fill(at, from);
+    }
+
+    /// Completes the whole range: the backend has filled it by [`View::write_at`].
+    pub fn filled(self) {
+        self.hold.done();
+    }
+}
+
+impl View<Write> {
+    /// Copies out the bytes from `at` on. Completes nothing: a write is done when it is done.
+    ///
+    /// # Errors
+    /// [`Gone`]: the bytes were on the stack of a caller that has left. Fail the view.
+    ///
+    /// # Panics
+    /// If the range is not inside the view.
+    pub fn read_at(&self, at: u64, to: &mut [u8]) -> Result<(), Gone> {
+        if self.hold.copy_out(at, to) { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Completes the whole range: every byte has been written.
+    pub fn written(self) {
+        self.hold.done();
+    }
+}
+
+impl<P: Perms> fmt::Debug for View<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (start, len) = (self.start(), self.len());
+        write!(f, "View<{}>({start}..{})", P::NAME, start + len)
+    }
+}
+
+/// The payload was on the stack of a caller that no longer waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// A view whose bytes have been lent to the backend at their own address.
+///
+/// The bytes stay where they are until this value is completed or dropped, whoever has
+/// stopped waiting meanwhile: that is what a device that writes late can rely on.
+#[derive(Debug)]
+pub struct Lent<P: Perms> {
+    view: View<P>,
+}
+
+impl<P: Perms> Lent<P> {
+    /// Length in bytes.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.view.len()
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.view.is_empty()
+    }
+
+    /// The first byte. For a `Write` packet it must not be written through.
+    ///
+    /// # Panics
+    /// Never: only views with an address are lent.
+    #[must_use]
+    #[inline]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.view.hold.ptr().expect("only views with an address are lent")
+    }
+
+    /// The prepared region that the bytes lie in, if any.
+    #[must_use]
+    #[inline]
+    pub fn region(&self) -> Option<RegionId> {
+        self.view.hold.region()
+    }
+
+    /// The packet that this is a part of.
+    #[must_use]
+    pub fn packet_id(&self) -> PacketId {
+        self.view.packet_id()
+    }
+
+    /// Back to a view, for instance to split it.
+    #[must_use = "a dropped view fails"]
+    pub fn into_view(self) -> View<P> {
+        self.view
+    }
+
+    /// Completes the whole range: it has been filled, or written.
+    #[inline]
+    pub fn done(self) {
+        self.view.hold.done();
+    }
+
+    /// Fails the whole range.
+    pub fn fail(self, error: impl Into<Error>) {
+        self.view.fail(error);
+    }
+}
+
+impl Lent<Read> {
+    /// The bytes to fill.
+    ///
+    /// # Panics
+    /// Never: only views with an address are lent.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.view.hold.bytes_mut().expect("only views with an address are lent")
+    }
+}
+
+impl Lent<Write> {
+    /// The bytes to write.
+    ///
+    /// # Panics
+    /// Never: only views with an address are lent.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.view.hold.bytes().expect("only views with an address are lent")
+    }
+}

@@ -1,0 +1,359 @@
+//! Packets from the outside: tiling, ownership, back-pressure, threads.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use mfio_core::mem::Mem;
+use mfio_core::{
+    BackendBusy, Completed, CompletionQueue, Error, ErrorKind, FailedRange, IoRead, IoWrite,
+    Packet, PacketId, PacketIo, PacketIoExt, Read, Refused, View, Write, block_on,
+};
+use proptest::prelude::*;
+
+/// Takes every view and keeps it, so that a test decides what becomes of it.
+#[derive(Default)]
+struct Keeper {
+    views: RefCell<Vec<View<Read>>>,
+    abandoned: RefCell<Vec<PacketId>>,
+}
+
+impl PacketIo<Read, ()> for Keeper {
+    fn send_io(&self, (): (), view: View<Read>) -> Result<(), Refused<Read, ()>> {
+        self.views.borrow_mut().push(view);
+        Ok(())
+    }
+
+    fn abandon(&self, packet: PacketId) {
+        self.abandoned.borrow_mut().push(packet);
+    }
+}
+
+impl Keeper {
+    fn take(&self) -> View<Read> {
+        self.views.borrow_mut().pop().expect("a view was sent")
+    }
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// What a test does with the oldest view it holds.
+#[derive(Clone, Debug)]
+enum Step {
+    Split(u64),
+    Fill(u64),
+    Fail,
+    Drop,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => any::<u64>().prop_map(Step::Split),
+        3 => any::<u64>().prop_map(Step::Fill),
+        1 => Just(Step::Fail),
+        1 => Just(Step::Drop),
+    ]
+}
+
+proptest! {
+    /// Whatever is done to the views, in whatever order, each byte gets exactly one result.
+    #[test]
+    fn results_tile_the_packet(len in 0_usize..64, steps in prop::collection::vec(step(), 0..40)) {
+        let keeper = Keeper::default();
+        let mut future = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; len])));
+        prop_assert!(poll_once(future.as_mut()).is_pending());
+        let mut views = vec![keeper.take()];
+        let mut expected = vec![None; len];
+        for step in steps {
+            if views.is_empty() { break; }
+            let view = views.remove(0);
+            let range = usize::try_from(view.start()).unwrap()
+                ..usize::try_from(view.start() + view.len()).unwrap();
+            match step {
+                Step::Split(at) => {
+                    let (left, right) = view.split_at(at % (range.len() as u64 + 1));
+                    views.extend([left, right]);
+                }
+                Step::Fill(some) => {
+                    let some = usize::try_from(some).unwrap_or(usize::MAX) % (range.len() + 1);
+                    expected[range.start..range.start + some].fill(Some(Ok(())));
+                    views.extend(view.fill_from(&vec![1; some]));
+                }
+                Step::Fail => {
+                    expected[range].fill(Some(Err(Error::os(5))));
+                    view.fail(Error::os(5));
+                }
+                Step::Drop => {
+                    expected[range].fill(Some(Err(Error::new(ErrorKind::Aborted))));
+                    drop(view);
+                }
+            }
+            if !views.is_empty() {
+                prop_assert!(poll_once(future.as_mut()).is_pending());
+            }
+        }
+        drop(views);
+        for result in &mut expected {
+            result.get_or_insert(Err(Error::new(ErrorKind::Aborted)));
+        }
+        let Poll::Ready(done) = poll_once(future) else { panic!("every view is gone") };
+        check_tiles(&done, &expected)?;
+    }
+}
+
+type Outcomes = [Option<Result<(), Error>>];
+
+fn check_tiles(done: &Completed<Read, Vec<u8>>, expected: &Outcomes) -> Result<(), TestCaseError> {
+    let mut found = vec![Some(Ok(())); expected.len()];
+    for FailedRange { start, end, error } in done.failed_ranges() {
+        for byte in start..end {
+            let result = &mut found[usize::try_from(byte).unwrap()];
+            prop_assert_eq!(*result, Some(Ok(())), "two results for byte {}", byte);
+            *result = Some(Err(error));
+        }
+    }
+    prop_assert_eq!(&found[..], expected);
+    let prefix = expected.iter().take_while(|result| **result == Some(Ok(()))).count();
+    prop_assert_eq!(done.bytes(), &vec![1; prefix][..]);
+    Ok(())
+}
+
+/// C3: what a backend forgets is a failure.
+#[test]
+fn c03_dropped_view_is_aborted_and_not_success() {
+    let keeper = Keeper::default();
+    let mut future = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; 8])));
+    assert!(poll_once(future.as_mut()).is_pending());
+    drop(keeper.take());
+    let Poll::Ready(done) = poll_once(future) else { panic!("the view is gone") };
+    assert_eq!(done.result(), Err(Error::new(ErrorKind::Aborted)));
+    assert_eq!(done.bytes(), b"");
+}
+
+/// C1: the buffer belongs to the operation, not to the future.
+#[test]
+fn c01_view_outlives_the_future_that_was_dropped() {
+    let keeper = Keeper::default();
+    let mut future = Box::pin(keeper.io((), Packet::<Read, _>::new(vec![0; 4096])));
+    assert!(poll_once(future.as_mut()).is_pending());
+    drop(future);
+    let view = keeper.take();
+    assert_eq!(*keeper.abandoned.borrow(), [view.packet_id()]);
+    let mut lent = view.try_alloc(1).unwrap();
+    lent.as_mut_slice().fill(9);
+    lent.done();
+}
+
+#[test]
+fn value_of_a_caller_that_left_is_not_written_and_has_no_address() {
+    let keeper = Keeper::default();
+    let mut future = Box::pin(keeper.read_value::<u64>(()));
+    assert!(poll_once(future.as_mut()).is_pending());
+    let view = keeper.take().try_alloc(1).expect_err("a stack has no address to lend");
+    drop(future);
+    assert_eq!(keeper.abandoned.borrow().len(), 1);
+    assert!(view.fill_from(&[1; 8]).is_none());
+}
+
+/// C4: a value is whole or an error.
+#[test]
+fn c04_value_beyond_the_end_is_an_error() {
+    let target = Mem::from(vec![1, 2, 3]);
+    let result = block_on(&target, target.read_value::<u64>(0)).unwrap();
+    assert_eq!(result, Err(Error::new(ErrorKind::UnexpectedEof)));
+}
+
+/// C6: each half of a split write takes its own bytes.
+#[test]
+fn c06_split_write_delivers_the_right_halves() {
+    struct Halves<'a>(&'a Mem);
+    impl PacketIo<Write, u64> for Halves<'_> {
+        fn send_io(&self, at: u64, view: View<Write>) -> Result<(), Refused<Write>> {
+            let middle = view.len() / 2;
+            let (left, right) = view.split_at(middle);
+            self.0.send_io(at + middle, right).unwrap();
+            self.0.send_io(at, left)
+        }
+    }
+    let target = Mem::from(vec![0xee; 10]);
+    let data = vec![1, 2, 3, 4, 5, 6, 7, 8];
+    let (result, _) = block_on(&target, Halves(&target).write_exact(1, data)).unwrap();
+    assert_eq!(result, Ok(()));
+    assert_eq!(target.snapshot(), [0xee, 1, 2, 3, 4, 5, 6, 7, 8, 0xee]);
+}
+
+/// C7: a waker is dropped when it has served.
+#[test]
+fn c07_awaited_packets_leak_no_waker() {
+    struct Count;
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {}
+    }
+    let count = Arc::new(Count);
+    let waker = Waker::from(Arc::clone(&count));
+    let keeper = Keeper::default();
+    for round in 0..100 {
+        let mut future = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; 8])));
+        let mut cx = Context::from_waker(&waker);
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+        if round % 2 == 0 {
+            keeper.take().filled();
+            assert!(future.as_mut().poll(&mut cx).is_ready());
+        } else {
+            drop(keeper.take());
+        }
+    }
+    drop(keeper);
+    drop(waker);
+    assert_eq!(Arc::strong_count(&count), 1);
+}
+
+/// C20: partial success is neither success nor nothing.
+#[test]
+fn c20_half_a_write_is_an_error_of_the_other_half() {
+    let target = Mem::from(vec![0; 4]);
+    let packet = Packet::<Write, _>::new(vec![7; 8]);
+    let done = block_on(&target, target.io(0, packet)).unwrap();
+    let error = Error::new(ErrorKind::OutOfRange);
+    assert_eq!(done.failed_ranges(), [FailedRange { start: 4, end: 8, error }]);
+    assert_eq!(done.contiguous_bytes(), 4);
+    assert_eq!(target.snapshot(), [7; 4]);
+    let (some, end, _) = block_on(&target, target.read_some(2, vec![0; 8])).unwrap();
+    assert_eq!((some, end), (2, None));
+}
+
+#[test]
+fn full_backend_hands_the_packet_back_and_awaiting_waits_for_room() {
+    let target = Mem::polled(vec![3; 64], 1);
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    queue.send(&target, 0, Packet::new(vec![0; 4]), 1).unwrap();
+    let unsent = queue.send(&target, 8, Packet::new(vec![0; 4]), 2).unwrap_err();
+    assert_eq!((unsent.param, queue.in_flight()), (8, 1));
+    assert_eq!(unsent.packet.into_buffer(), [0; 4]);
+
+    // Awaiting drives the target, which makes room, which wakes.
+    let (result, bytes) = block_on(&target, target.read_exact(60, vec![0; 4])).unwrap();
+    assert_eq!((result, bytes), (Ok(()), vec![3; 4]));
+    assert_eq!(queue.pop().map(|(tag, done)| (tag, done.is_ok())), Some((1, true)));
+}
+
+#[test]
+fn completions_come_in_order_and_the_packets_can_be_sent_again() {
+    let target = Mem::from((0..=255).collect::<Vec<u8>>());
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    for at in 0..16 {
+        queue.send(&target, at, Packet::new(vec![0; 1]), at).unwrap();
+    }
+    for expected in 0..64 {
+        let (tag, done) = queue.pop().unwrap();
+        assert_eq!((tag, done.bytes()), (expected, &[expected as u8][..]));
+        queue.send(&target, expected + 16, done.into_packet(), expected + 16).unwrap();
+    }
+    assert_eq!(queue.in_flight(), 16);
+}
+
+#[test]
+fn queue_dropped_with_packets_under_way_leaves_them_to_their_backend() {
+    let target = Mem::polled(vec![0; 64], 8);
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    for at in 0..8 {
+        queue.send(&target, at, Packet::new(vec![0; 8]), at).unwrap();
+    }
+    drop(queue);
+    block_on(&target, target.read_value::<u8>(0)).unwrap().unwrap();
+}
+
+/// C8, C9: completion on another thread, many times over the same header.
+#[test]
+fn c09_packet_completed_on_another_thread_wakes_and_is_reused() {
+    struct Remote(mpsc::Sender<View<Read>>);
+    impl PacketIo<Read, ()> for Remote {
+        fn send_io(&self, (): (), view: View<Read>) -> Result<(), Refused<Read, ()>> {
+            self.0.send(view).expect("the worker is there");
+            Ok(())
+        }
+    }
+    impl mfio_core::IoBackend for Remote {
+        fn get_backend(&self) -> Result<Option<mfio_core::BackendHandle<'_>>, BackendBusy> {
+            Ok(None)
+        }
+    }
+    let rounds = if cfg!(miri) { 50 } else { 20_000 };
+    let (sender, receiver) = mpsc::channel::<View<Read>>();
+    let worker = std::thread::spawn(move || {
+        for view in receiver {
+            let middle = view.len() / 2;
+            let (left, right) = view.split_at(middle);
+            let bytes = vec![5; usize::try_from(middle).unwrap()];
+            right.fill_from(&bytes);
+            left.fill_from(&bytes);
+        }
+    });
+    let remote = Remote(sender);
+    let mut packet = Packet::<Read, _>::new(vec![0; 64]);
+    for _ in 0..rounds {
+        packet.buffer_mut().fill(0);
+        let done = block_on(&remote, remote.io((), packet)).unwrap();
+        assert_eq!(done.bytes(), [5; 64]);
+        packet = done.into_packet();
+    }
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    for tag in 0..64 {
+        queue.send(&remote, (), Packet::new(vec![0; 64]), tag).unwrap();
+    }
+    for _ in 0..rounds {
+        let next = std::future::poll_fn(|cx| queue.poll_pop(cx));
+        let (tag, done) = block_on(&remote, next).unwrap().expect("64 are under way");
+        assert!(done.is_ok());
+        queue.send(&remote, (), done.into_packet(), tag).unwrap();
+    }
+    drop(queue);
+    drop(remote);
+    worker.join().unwrap();
+}
+
+#[test]
+fn blocking_inside_a_task_of_the_same_backend_is_an_error() {
+    let target = Mem::polled(vec![0; 8], 8);
+    let inner = block_on(&target, async { block_on(&target, target.read_value::<u8>(0)) });
+    assert_eq!(inner.unwrap().unwrap_err(), BackendBusy);
+}
+
+#[test]
+fn buffers_of_any_size_come_back_as_they_were() {
+    let target = Mem::from(b"packets own their buffers".to_vec());
+    let (_, boxed) =
+        block_on(&target, target.read_exact(0, vec![0; 7].into_boxed_slice())).unwrap();
+    assert_eq!(&boxed[..], b"packets");
+    let literal: &'static [u8] = b"PACKETS";
+    let (result, _) = block_on(&target, target.write_exact(0, literal)).unwrap();
+    assert_eq!(result, Ok(()));
+    block_on(&target, target.write_value(8, *b"OWN")).unwrap().unwrap();
+    assert_eq!(&target.snapshot()[..11], b"PACKETS OWN");
+}
+
+#[test]
+fn thousands_of_packets_on_many_threads_free_every_header() {
+    let threads = (0..4).map(|_| {
+        std::thread::spawn(|| {
+            let target = Mem::from(vec![1; 64]);
+            for _ in 0..if cfg!(miri) { 10 } else { 2_000 } {
+                let (result, _) = block_on(&target, target.read_exact(0, vec![0; 64])).unwrap();
+                assert_eq!(result, Ok(()));
+            }
+        })
+    });
+    let done = AtomicUsize::new(0);
+    for thread in threads.collect::<Vec<_>>() {
+        thread.join().unwrap();
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    assert_eq!(done.into_inner(), 4);
+}
