@@ -1,0 +1,173 @@
+//! The options that belong to the run as a whole, one row each.
+//!
+//! Data flow: name + text -> a setting of the `Invocation`.
+//!
+//! Not here: options of jobs (`options`).
+
+use crate::error::Complaint;
+use crate::invocation::{Action, Eta, Invocation, OutputFormat};
+use crate::options::units;
+
+/// fio refuses to redraw the progress line more often.
+const ETA_INTERVAL_MIN_NS: u64 = 250_000_000;
+
+/// What the program options have said so far.
+#[derive(Default)]
+pub(super) struct Settings {
+    pub(super) invocation: Invocation,
+    /// Names given to `--section`.
+    pub(super) sections: Vec<String>,
+}
+
+/// How an option gets its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Argument {
+    /// Never.
+    None,
+    /// Only behind `=`; it may be missing.
+    Inline,
+    /// Behind `=` or as the next argument.
+    Required,
+}
+
+/// One program option.
+pub(super) struct ProgramOption {
+    pub(super) name: &'static str,
+    pub(super) argument: Argument,
+    pub(super) apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
+}
+
+const fn flag(
+    name: &'static str,
+    apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
+) -> ProgramOption {
+    ProgramOption { name, argument: Argument::None, apply }
+}
+
+const fn valued(
+    name: &'static str,
+    apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
+) -> ProgramOption {
+    ProgramOption { name, argument: Argument::Required, apply }
+}
+
+pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
+    valued("output", |settings, text| {
+        settings.invocation.output = Some(text.to_owned());
+        Ok(())
+    }),
+    valued("output-format", |settings, text| {
+        settings.invocation.formats = formats(text)?;
+        Ok(())
+    }),
+    valued("section", |settings, text| {
+        settings.sections.push(text.to_owned());
+        Ok(())
+    }),
+    valued("eta", |settings, text| {
+        settings.invocation.eta = eta(text)?;
+        Ok(())
+    }),
+    valued("eta-interval", |settings, text| {
+        settings.invocation.eta_interval_ns = eta_interval_ns(text)?;
+        Ok(())
+    }),
+    valued("eta-newline", |settings, text| {
+        let time_ns = units::time_ns(text)?;
+        settings.invocation.eta_newline_ns = Some(time_ns).filter(|ns| *ns > 0);
+        Ok(())
+    }),
+    flag("parse-only", |settings, _| {
+        settings.invocation.parse_only = true;
+        Ok(())
+    }),
+    flag("showcmd", |settings, _| {
+        settings.invocation.showcmd = true;
+        Ok(())
+    }),
+    flag("readonly", |settings, _| {
+        settings.invocation.readonly = true;
+        Ok(())
+    }),
+    flag("help", |settings, _| {
+        settings.invocation.action = Action::Help;
+        Ok(())
+    }),
+    flag("version", |settings, _| {
+        settings.invocation.action = Action::Version;
+        Ok(())
+    }),
+    // Limits of fio's shared memory, passed by test drivers; nothing here is limited that way.
+    valued("max-jobs", |_, _| Ok(())),
+    valued("alloc-size", |_, _| Ok(())),
+];
+
+/// Known to fio, refused here until they are implemented.
+pub(super) static PROGRAM_NOT_YET: &[&str] = &[
+    "status-interval",
+    "minimal",
+    "terse-version",
+    "append-terse",
+    "bandwidth-log",
+    "cmdhelp",
+    "enghelp",
+    "warnings-fatal",
+    "idle-prof",
+    "aux-path",
+    "debug",
+    "trigger",
+    "trigger-file",
+    "trigger-timeout",
+    "trigger-remote",
+    "inflate-log",
+    "profile",
+    "crctest",
+    "cpuclock-test",
+    "memcpytest",
+    "client",
+    "server",
+    "remote-config",
+    "daemonize",
+    "merge-blktrace-only",
+];
+
+fn formats(text: &str) -> Result<Vec<OutputFormat>, Complaint> {
+    let mut formats = Vec::new();
+    for word in text.split(',') {
+        formats.push(match word.trim() {
+            "normal" => OutputFormat::Normal,
+            "json" => OutputFormat::Json,
+            known @ ("json+" | "terse" | "minimal" | "csv") => {
+                let message = format!("format `{known}` is known to fio but not supported yet");
+                return Err(Complaint::new(message).with_remedy("use normal or json"));
+            }
+            other => {
+                let message = format!("there is no output format `{other}`");
+                return Err(Complaint::new(message).with_remedy("use normal or json"));
+            }
+        });
+    }
+    formats.sort_unstable();
+    formats.dedup();
+    Ok(formats)
+}
+
+fn eta(text: &str) -> Result<Eta, Complaint> {
+    match text {
+        "auto" => Ok(Eta::Auto),
+        "always" => Ok(Eta::Always),
+        "never" => Ok(Eta::Never),
+        _ => {
+            let complaint = Complaint::new(format!("failed parsing `eta={text}`: no such value"));
+            Err(complaint.with_remedy("valid values are auto, always, never"))
+        }
+    }
+}
+
+fn eta_interval_ns(text: &str) -> Result<u64, Complaint> {
+    let time_ns = units::time_ns(text)?;
+    if time_ns < ETA_INTERVAL_MIN_NS {
+        return Err(Complaint::new(format!("eta-interval={text} is below the minimum of 250ms")));
+    }
+    Ok(time_ns)
+}

@@ -1,0 +1,120 @@
+//! What one command line, with its job files, asks for as a whole.
+//!
+//! Data flow: `command_line` and `assemble` fill it -> the bench runs `jobs` and prints `formats`.
+//!
+//! Not here: a single job's fields (`job`), the syntax they come from (`command_line`, `lex`).
+
+use crate::error::Warning;
+use crate::job::Job;
+
+/// One complete, validated request.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Invocation {
+    /// What to do at all.
+    pub action: Action,
+    /// The jobs in order of definition; empty if none was given.
+    pub jobs: Vec<Job>,
+    /// Options that apply to several jobs, canonical names with the text as written.
+    pub global_options: Vec<(String, String)>,
+    /// Output formats in the order fio emits them: JSON before normal.
+    pub formats: Vec<OutputFormat>,
+    /// The file that receives the output instead of stdout.
+    pub output: Option<String>,
+    /// Whether to show the progress line.
+    pub eta: Eta,
+    /// Time between two progress lines.
+    pub eta_interval_ns: u64,
+    /// If given, a progress line is ended with a newline this often.
+    pub eta_newline_ns: Option<u64>,
+    /// Parse, report errors and warnings, run nothing.
+    pub parse_only: bool,
+    /// Print [`Invocation::show_command`] and run nothing.
+    pub showcmd: bool,
+    /// Jobs that write were refused (already checked); the bench may open targets read-only.
+    pub readonly: bool,
+    /// Surprises found while parsing.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Run the jobs (or only show or check them, see the flags of [`Invocation`]).
+    Run,
+    /// Print the usage.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutputFormat {
+    /// One JSON document.
+    Json,
+    /// fio's text for people.
+    Normal,
+}
+
+/// When to show the progress line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eta {
+    /// Only if stdout is a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// fio redraws the progress line once a second.
+const ETA_INTERVAL_NS: u64 = 1_000_000_000;
+
+impl Default for Invocation {
+    fn default() -> Self {
+        Self {
+            action: Action::Run,
+            jobs: Vec::new(),
+            global_options: Vec::new(),
+            formats: vec![OutputFormat::Normal],
+            output: None,
+            eta: Eta::Auto,
+            eta_interval_ns: ETA_INTERVAL_NS,
+            eta_newline_ns: None,
+            parse_only: false,
+            showcmd: false,
+            readonly: false,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Invocation {
+    /// The command line that defines the same jobs (`--showcmd`).
+    #[must_use]
+    pub fn show_command(&self) -> String {
+        let mut words = vec!["fio".to_owned()];
+        words.extend(self.global_options.iter().map(option_word));
+        for job in &self.jobs {
+            words.push(quoted(&format!("--name={}", job.name)));
+            let options = job.job_options.iter().filter(|(name, _)| name != "name");
+            words.extend(options.map(option_word));
+        }
+        words.join(" ")
+    }
+}
+
+fn option_word((name, value): &(String, String)) -> String {
+    if value.is_empty() { format!("--{name}") } else { quoted(&format!("--{name}={value}")) }
+}
+
+/// Quotes a word for a POSIX shell if it needs it, so that the line can be pasted back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,%+@^".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,140 @@
+//! Options about the I/O engine, queue depth and batches.
+//!
+//! Data flow: row -> setter -> field of `Job`.
+//!
+//! Not here: defaults that depend on the engine or the depth (`job::validate`).
+
+use super::{Choice, Kind, Row, digit, row};
+use crate::job::{IoEngine, Job};
+
+/// The most entries a completion queue of io_uring can have.
+const DEPTH_MAX: u32 = 65_536;
+
+pub(super) const ROWS: &[Row] = &[
+    row(
+        "ioengine",
+        &[],
+        Kind::Choice { choices: ENGINES, not_yet: ENGINES_NOT_YET },
+        |job| job.ioengine_requested.clone(),
+        "how I/O is issued; libaio and posixaio mean io_uring",
+    ),
+    row(
+        "iodepth",
+        &[],
+        Kind::Count { min: 1, max: DEPTH_MAX, set: |job, value| job.iodepth = value },
+        |job| job.iodepth.to_string(),
+        "I/Os kept in flight",
+    ),
+    row(
+        "iodepth_batch",
+        &["iodepth_batch_submit"],
+        Kind::Count { min: 0, max: DEPTH_MAX, set: |job, value| job.iodepth_batch = value },
+        |job| job.iodepth_batch.to_string(),
+        "submit when that many are queued; 0 is iodepth",
+    ),
+    row(
+        "iodepth_batch_complete_min",
+        &["iodepth_batch_complete"],
+        Kind::Count {
+            min: 0,
+            max: DEPTH_MAX,
+            set: |job, value| job.iodepth_batch_complete_min = value,
+        },
+        |job| job.iodepth_batch_complete_min.to_string(),
+        "reap at least that many at a time; 0 polls",
+    ),
+    row(
+        "iodepth_batch_complete_max",
+        &[],
+        Kind::Count {
+            min: 0,
+            max: DEPTH_MAX,
+            set: |job, value| job.iodepth_batch_complete_max = value,
+        },
+        |job| job.iodepth_batch_complete_max.to_string(),
+        "reap at most that many at a time",
+    ),
+    row(
+        "iodepth_low",
+        &[],
+        Kind::Count { min: 0, max: DEPTH_MAX, set: |job, value| job.iodepth_low = value },
+        |job| job.iodepth_low.to_string(),
+        "reap until no more than that many are in flight",
+    ),
+    row(
+        "fixedbufs",
+        &[],
+        Kind::Flag(|job, value| job.fixedbufs = value),
+        |job| digit(job.fixedbufs),
+        "registered buffers; on by default for io_uring",
+    ),
+    row(
+        "registerfiles",
+        &[],
+        Kind::Flag(|job, value| job.registerfiles = value),
+        |job| digit(job.registerfiles),
+        "registered files; on by default for io_uring",
+    ),
+];
+
+const ENGINES: &[Choice] = &[
+    ("io_uring", |job| set_engine(job, IoEngine::IoUring, "io_uring")),
+    ("raw_uring", |job| set_engine(job, IoEngine::RawUring, "raw_uring")),
+    ("psync", |job| set_engine(job, IoEngine::Psync, "psync")),
+    ("null", |job| set_engine(job, IoEngine::Null, "null")),
+    ("libaio", |job| set_engine(job, IoEngine::IoUring, "libaio")),
+    ("posixaio", |job| set_engine(job, IoEngine::IoUring, "posixaio")),
+    ("sync", |job| set_engine(job, IoEngine::Psync, "sync")),
+    ("vsync", |job| set_engine(job, IoEngine::Psync, "vsync")),
+    ("pvsync", |job| set_engine(job, IoEngine::Psync, "pvsync")),
+    ("pvsync2", |job| set_engine(job, IoEngine::Psync, "pvsync2")),
+];
+
+const ENGINES_NOT_YET: &[&str] = &[
+    "io_uring_cmd",
+    "mmap",
+    "splice",
+    "sg",
+    "net",
+    "netsplice",
+    "cpuio",
+    "rdma",
+    "falloc",
+    "ftruncate",
+    "filecreate",
+    "filestat",
+    "filedelete",
+    "dircreate",
+    "dirstat",
+    "dirdelete",
+    "e4defrag",
+    "rados",
+    "rbd",
+    "http",
+    "gfapi",
+    "gfapi_async",
+    "libhdfs",
+    "mtd",
+    "dev-dax",
+    "external",
+    "libpmem",
+    "ime_psync",
+    "ime_psyncv",
+    "ime_aio",
+    "libiscsi",
+    "nbd",
+    "libcufile",
+    "dfs",
+    "nfs",
+    "exec",
+    "xnvme",
+    "libblkio",
+    "libzbc",
+    "solarisaio",
+    "windowsaio",
+];
+
+fn set_engine(job: &mut Job, engine: IoEngine, requested: &str) {
+    job.ioengine = engine;
+    job.ioengine_requested = requested.to_owned();
+}

@@ -1,0 +1,68 @@
+//! The supported options, one row each, by subject as in fio's own documentation.
+//!
+//! Data flow: `table` walks these rows; adding an option is adding a row and a `Job` field.
+//!
+//! Not here: reading values (`value`), names that are refused or ignored (`known`).
+
+mod engine;
+mod jobs;
+mod pattern;
+mod reporting;
+mod target;
+mod time;
+mod verify;
+
+use super::table::{Choice, Kind, Row};
+use crate::job::{Extent, Job};
+
+/// Every row, in the order of the effective configuration.
+pub(super) static ALL: &[&[Row]] = &[
+    jobs::ROWS,
+    target::ROWS,
+    pattern::ROWS,
+    engine::ROWS,
+    time::ROWS,
+    verify::ROWS,
+    reporting::ROWS,
+];
+
+const fn row(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    kind: Kind,
+    show: fn(&Job) -> String,
+    help: &'static str,
+) -> Row {
+    Row { name, aliases, kind, show, help }
+}
+
+fn digit(value: bool) -> String {
+    u8::from(value).to_string()
+}
+
+fn extent(value: Extent) -> String {
+    match value {
+        Extent::Bytes(bytes) => bytes.to_string(),
+        Extent::Percent(percent) => format!("{percent}%"),
+    }
+}
+
+/// Seconds with as many decimals as needed, and the unit spelled out.
+fn seconds(nanoseconds: u64) -> String {
+    let (whole, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    let fraction = format!("{rest:09}");
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.is_empty() { format!("{whole}s") } else { format!("{whole}.{fraction}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nanoseconds_show_as_seconds_without_loss() {
+        assert_eq!(seconds(0), "0s");
+        assert_eq!(seconds(1_500_000_000), "1.5s");
+        assert_eq!(seconds(7_000), "0.000007s");
+    }
+}

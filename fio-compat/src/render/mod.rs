@@ -1,0 +1,22 @@
+//! Reports to text: fio's output for people, its JSON, and its progress line.
+//!
+//! Data flow: `RunReport` -> `String`; the caller decides where it goes.
+//!
+//! Not here: any number that is not already in the report.
+
+mod clock;
+mod direction;
+mod eta;
+mod json;
+mod layout;
+mod normal;
+mod number;
+mod preamble;
+
+pub use eta::{EtaRate, EtaSnapshot, JobState, eta_line};
+pub use json::json;
+pub use normal::normal;
+pub use preamble::{layout_line, preamble};
+
+/// The fio release whose output is reproduced; parsers look for `fio-X.Y`.
+pub const FIO_VERSION: &str = "fio-3.42";

@@ -1,0 +1,164 @@
+//! fio's report for people, byte for byte: scripts grep it, so it is an interface.
+//!
+//! Data flow: `RunReport` -> a block per job, status of the groups, disks.
+//!
+//! Not here: the lines before the run (`preamble`), progress (`eta`), warnings (the bench).
+
+use crate::report::{DiskUtil, GroupSummary, JobReport, RunReport};
+use crate::stats::{BatchCounts, LatencyDistribution, LevelCounts};
+
+use super::clock::ctime;
+use super::direction;
+use super::number::{DIGITS, Prefix, num2str};
+
+/// Shares on one line of the latency distribution.
+const SHARES_PER_LINE: usize = 5;
+
+/// The report that follows a run, starting with the empty line that ends the progress line.
+#[must_use]
+pub fn normal(report: &RunReport) -> String {
+    let groups = report.groups();
+    let mut text = "\n".to_owned();
+    for job in report.jobs.iter().filter(|job| job.total_ios() > 0) {
+        if let Some(group) = groups.iter().find(|group| group.group_id == job.group_id) {
+            text.push_str(&job_block(report, job, group));
+        }
+    }
+    text.extend(groups.iter().map(group_status));
+    if !report.disk_util.is_empty() {
+        text.push_str("\nDisk stats (read/write):\n");
+        text.extend(report.disk_util.iter().map(disk));
+    }
+    text
+}
+
+fn job_block(report: &RunReport, job: &JobReport, group: &GroupSummary) -> String {
+    let mut text = headline(report, job);
+    if let Some(description) = &job.description {
+        text.push_str(&format!("  Description  : [{description}]\n"));
+    }
+    for ((name, data), (_, summary)) in job.directions().into_iter().zip(group.directions()) {
+        text.push_str(&direction::block(name, data, &job.percentiles, summary));
+    }
+    text.push_str(&distribution(&job.distribution, job.total_ios()));
+    text.push_str(&direction::sync_block(&job.sync, &job.percentiles));
+    text.push_str(&format!(
+        "  cpu          : usr={:3.2}%, sys={:3.2}%, ctx={}, majf={}, minf={}\n",
+        job.usr_cpu_percent(),
+        job.sys_cpu_percent(),
+        job.ctx,
+        job.majf,
+        job.minf
+    ));
+    text.push_str(&depths(job));
+    text
+}
+
+fn headline(report: &RunReport, job: &JobReport) -> String {
+    let time = ctime(report.timestamp_ms, report.utc_offset_s);
+    let error = match &job.error {
+        None => format!("{:2}", 0),
+        Some(failure) => format!("{:2} ({})", failure.errno, failure.text),
+    };
+    format!(
+        "{}: (groupid={}, jobs={}): err={error}: pid={}: {time}\n",
+        job.name, job.group_id, job.jobs_count, job.pid
+    )
+}
+
+fn distribution(shares: &LatencyDistribution, total_ios: u64) -> String {
+    shares_of("nsec", &shares.ns_percent(total_ios))
+        + &shares_of("usec", &shares.us_percent(total_ios))
+        + &shares_of("msec", &shares.ms_percent(total_ios))
+}
+
+fn shares_of(unit: &str, percent: &[f64]) -> String {
+    let shown: Vec<String> = LatencyDistribution::NAMES
+        .iter()
+        .zip(percent)
+        .filter(|(_, percent)| **percent > 0.0)
+        .map(|(name, percent)| format!("{name}={percent:3.2}%"))
+        .collect();
+    shown
+        .chunks(SHARES_PER_LINE)
+        .map(|line| format!("  lat ({unit})   : {}\n", line.join(", ")))
+        .collect()
+}
+
+fn depths(job: &JobReport) -> String {
+    let line = |names: [&str; 7], percent: [f64; 7]| {
+        let shares: Vec<String> = names
+            .iter()
+            .zip(percent)
+            .map(|(name, percent)| format!("{name}={percent:3.1}%"))
+            .collect();
+        shares.join(", ")
+    };
+    let level = line(LevelCounts::NAMES, job.depth.level.percent(job.total_ios()));
+    let submit = line(BatchCounts::NAMES, job.depth.submit.percent());
+    let complete = line(BatchCounts::NAMES, job.depth.complete.percent());
+    let [(_, read), (_, write), (_, trim)] = job.directions();
+    let issued = format!(
+        "total={},{},{},{} short={},{},{},0 dropped={},{},{},0",
+        read.total_ios,
+        write.total_ios,
+        trim.total_ios,
+        job.sync.total_ios,
+        read.short_ios,
+        write.short_ios,
+        trim.short_ios,
+        read.drop_ios,
+        write.drop_ios,
+        trim.drop_ios
+    );
+    // latency_target and its relatives are not supported yet; fio prints their zeros too.
+    let target = "target=0.00ns, window=0.00ns, percentile=100.00%";
+    format!(
+        "  IO depths    : {level}\n     submit    : {submit}\n     complete  : {complete}\n     \
+         issued rwts: {issued}\n     latency   : {target}, depth={}\n",
+        job.iodepth
+    )
+}
+
+fn group_status(group: &GroupSummary) -> String {
+    let rate = |bytes, prefix| num2str(bytes, DIGITS, prefix, "B/s");
+    let mut text = format!("\nRun status group {} (all jobs):\n", group.group_id);
+    for (name, sum) in group.directions() {
+        if sum.runtime_max_ms == 0 {
+            continue;
+        }
+        let range = |prefix| {
+            let least = rate(sum.bandwidth_min_bytes, prefix);
+            format!("{least}-{}", rate(sum.bandwidth_max_bytes, prefix))
+        };
+        text.push_str(&format!(
+            "{name:>7}: bw={} ({}), {} ({}), io={} ({}), run={}-{}msec\n",
+            rate(sum.aggregate_bytes(), Prefix::Binary),
+            rate(sum.aggregate_bytes(), Prefix::Decimal),
+            range(Prefix::Binary),
+            range(Prefix::Decimal),
+            num2str(sum.io_bytes, DIGITS, Prefix::Binary, "B"),
+            num2str(sum.io_bytes, DIGITS, Prefix::Decimal, "B"),
+            sum.runtime_min_ms,
+            sum.runtime_max_ms
+        ));
+    }
+    text
+}
+
+fn disk(disk: &DiskUtil) -> String {
+    format!(
+        "  {}: ios={}/{}, sectors={}/{}, merge={}/{}, ticks={}/{}, in_queue={}, util={:3.2}%\n",
+        disk.name,
+        disk.read_ios,
+        disk.write_ios,
+        disk.read_sectors,
+        disk.write_sectors,
+        disk.read_merges,
+        disk.write_merges,
+        disk.read_ticks,
+        disk.write_ticks,
+        disk.in_queue,
+        disk.util_percent
+    )
+}
