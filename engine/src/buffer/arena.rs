@@ -1,0 +1,430 @@
+//! Turns one anonymous mapping into owned, aligned byte ranges with stable addresses.
+//!
+//! Data flow: [`Region`] (mapped once) → [`ArenaBuf`] (exclusive range of it) → [`MemRange`]
+//! (address and length in an op, without a lifetime) → CQE → the owner of the buffer.
+//!
+//! Why a [`MemRange`] may exist without a lifetime: the slot that pushed the op owns the memory
+//! and keeps it, unread and unwritten by anybody else, until the *target* CQE (F01). Rings
+//! touch a range only between `push` and that CQE. The functions that look through the pointer
+//! are therefore `pub(crate)`, and their callers are the rings.
+//!
+//! Not here: free lists and size classes (`pool`), registration (`ring::kernel`).
+#![allow(unsafe_code, reason = "owns the mapping and the pointers that ops carry")]
+
+use core::fmt;
+use core::num::NonZeroU32;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mfio_core::{RegionId, StableBytes, StableBytesMut};
+use nix::errno::Errno;
+
+use super::pool::Pool;
+
+/// A region is registered in pieces of this many bytes, the most that the kernel takes as one
+/// fixed buffer (`io_uring_register(2)`, `IORING_REGISTER_BUFFERS`). Piece `n` is fixed buffer
+/// `n`, and no range of an arena straddles two pieces.
+pub const PIECE_BYTES: u64 = 1 << 30;
+
+/// The most bytes that one read or write moves (`MAX_RW_COUNT`, `read(2)`): a longer request is
+/// shortened by the kernel, silently.
+pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
+
+/// From this size on a transparent huge page can back the mapping.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A mapping of anonymous, zeroed, page-aligned memory; unmapped when dropped.
+///
+/// An arena owns exactly one. It is immutable for its whole life (F08): only the number of
+/// registered bytes changes, once, when the shard's ring registers it.
+pub struct Region {
+    id: RegionId,
+    base: NonNull<u8>,
+    len_bytes: usize,
+    registered_bytes: AtomicUsize,
+}
+
+// SAFETY: lifetime: the mapping belongs to the process, not to a thread. Aliasing: `Region`
+// hands out addresses, and dereferencing one needs the exclusive `ArenaBuf` or `MemRange` cut
+// from it. Bounds: nothing about them depends on the thread.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`; the only field that changes behind a shared reference is atomic.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps `len_bytes` of zeroed memory, which child processes do not inherit (F26).
+    ///
+    /// # Errors
+    /// The errno of `mmap(2)`: `ENOMEM` when the address space or the overcommit limit is used
+    /// up; `EINVAL` for a length of 0.
+    pub(crate) fn map(len_bytes: usize) -> Result<Self, Errno> {
+        if len_bytes == 0 {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: lifetime: no address is passed in, so no existing mapping is touched.
+        // Aliasing: the kernel picks fresh addresses. Bounds: `len_bytes` is not 0.
+        let address = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                len_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let base = NonNull::new(address.cast::<u8>()).ok_or(Errno::ENOMEM)?;
+        let registered_bytes = AtomicUsize::new(0);
+        let region = Self { id: RegionId::unique(), base, len_bytes, registered_bytes };
+        if len_bytes >= HUGE_PAGE_BYTES {
+            region.advise(libc::MADV_HUGEPAGE);
+        }
+        region.advise(libc::MADV_DONTFORK);
+        Ok(region)
+    }
+
+    /// Passes one `madvise(2)` for the whole mapping. Every advice given here is an
+    /// optimisation or a second line of defence, so a refusal changes nothing.
+    fn advise(&self, advice: libc::c_int) {
+        // SAFETY: lifetime: the mapping lives as long as `self`. Aliasing: neither advice used
+        // here changes or drops the contents. Bounds: base and length are those of the mapping.
+        let _refused = unsafe { libc::madvise(self.base.as_ptr().cast(), self.len_bytes, advice) };
+    }
+
+    /// What names this region among all regions of the process.
+    #[must_use]
+    pub const fn id(&self) -> RegionId {
+        self.id
+    }
+
+    /// Length of the mapping in bytes.
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// How many bytes from the start are registered as fixed buffers; 0 before
+    /// [`Ring::register_buffers`](crate::ring::Ring::register_buffers) and when it was refused.
+    #[must_use]
+    pub fn registered_bytes(&self) -> usize {
+        self.registered_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Records that the first `bytes` are now fixed buffers `0..`, in [`PIECE_BYTES`] pieces.
+    ///
+    /// # Panics
+    /// When that is more than the region has.
+    pub(crate) fn set_registered_bytes(&self, bytes: usize) {
+        assert!(bytes <= self.len_bytes, "a registered prefix is part of its region");
+        self.registered_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Address of the first byte.
+    pub(crate) const fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// The fixed buffer that holds all of `[addr, addr + len_bytes)`, if one does.
+    #[inline]
+    fn buf_index(&self, addr: usize, len_bytes: u32) -> Option<u16> {
+        let start = addr.wrapping_sub(self.base.as_ptr().addr());
+        let last = start.checked_add(len_bytes as usize - 1)?;
+        let same_piece = (start as u64 / PIECE_BYTES) == (last as u64 / PIECE_BYTES);
+        if last >= self.registered_bytes() || !same_piece {
+            return None;
+        }
+        u16::try_from(start as u64 / PIECE_BYTES).ok().filter(|&index| index != UNREGISTERED)
+    }
+
+    /// The pointer to `offset_bytes`.
+    ///
+    /// # Panics
+    /// When `offset_bytes + len_bytes` lies outside the region.
+    pub(super) fn at(&self, offset_bytes: usize, len_bytes: u32) -> NonNull<u8> {
+        let end = offset_bytes.checked_add(len_bytes as usize);
+        assert!(end.is_some_and(|end| end <= self.len_bytes), "a range lies in its region");
+        // SAFETY: lifetime and aliasing: only an address is computed, nothing is accessed.
+        // Bounds: `offset_bytes` is at most the length of the mapping, checked above.
+        unsafe { self.base.add(offset_bytes) }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: lifetime: every `ArenaBuf` holds the pool that owns this region, and a slot
+        // holds its buffer until the target CQE, so nothing refers to the mapping any more;
+        // pages that a ring still has pinned stay pinned. Aliasing: `&mut self`. Bounds: base
+        // and length are those of the mapping.
+        let _refused = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len_bytes) };
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("id", &self.id)
+            .field("len_bytes", &self.len_bytes)
+            .field("registered_bytes", &self.registered_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The memory of one op: an address, a length that the kernel can neither truncate nor mistake
+/// for end of file (F09), and the fixed buffer it lies in.
+///
+/// Plain data without a lifetime. The invariant behind every use: the slot that pushed the op
+/// owns the memory, and nobody else touches it, until the target CQE.
+#[derive(Clone, Copy, Debug)]
+pub struct MemRange {
+    ptr: NonNull<u8>,
+    len: NonZeroU32,
+    /// [`UNREGISTERED`] or an index. Not an `Option`: that would be where `Option<MemRange>`
+    /// hides its `None`, and every op would pay for telling the two apart.
+    buf_index: u16,
+}
+
+/// More than the kernel takes (16,384 fixed buffers).
+const UNREGISTERED: u16 = u16::MAX;
+
+// SAFETY: lifetime and aliasing: the slot that owns the memory is the same whichever thread
+// holds the range; a worker of the thread ring has it to itself between push and completion.
+// Bounds: they do not depend on the thread.
+unsafe impl Send for MemRange {}
+
+impl MemRange {
+    /// Names `len` bytes at `ptr`; `None` when that is no memory (null or empty) or more than
+    /// [`TRANSFER_BYTES_MAX`]. It is fixed when it lies whole in a registered piece of `region`.
+    ///
+    /// The caller's slot owns the memory, readable and writable as the op needs it, until the
+    /// target CQE. It need not be part of `region`.
+    #[inline]
+    pub(crate) fn of_raw(ptr: *mut u8, len: u32, region: Option<&Region>) -> Option<Self> {
+        let ptr = NonNull::new(ptr)?;
+        let len = NonZeroU32::new(len).filter(|len| len.get() <= TRANSFER_BYTES_MAX)?;
+        let buf_index = region.and_then(|region| region.buf_index(ptr.addr().get(), len.get()));
+        let buf_index = buf_index.unwrap_or(UNREGISTERED);
+        Some(Self { ptr, len, buf_index })
+    }
+
+    /// Length in bytes; 1 to [`TRANSFER_BYTES_MAX`].
+    #[inline]
+    pub(crate) const fn len_bytes(&self) -> u32 {
+        self.len.get()
+    }
+
+    /// Address of the first byte.
+    #[inline]
+    pub(crate) const fn addr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// The fixed buffer this range lies in; meaningful only on the ring that registered it.
+    #[inline]
+    pub(crate) const fn buf_index(&self) -> Option<u16> {
+        if self.buf_index == UNREGISTERED { None } else { Some(self.buf_index) }
+    }
+
+    /// `len_bytes` bytes of this range from `offset_bytes` on.
+    ///
+    /// # Panics
+    /// When they are none, or not all inside.
+    #[inline]
+    pub(crate) fn sub(&self, offset_bytes: u32, len_bytes: u32) -> Self {
+        self.assert_inside(offset_bytes, len_bytes as usize);
+        let len = NonZeroU32::new(len_bytes).expect("a part of a range is not empty");
+        // SAFETY: lifetime and aliasing: only an address is computed. Bounds: inside the range,
+        // asserted above.
+        let ptr = unsafe { self.ptr.add(offset_bytes as usize) };
+        Self { ptr, len, buf_index: self.buf_index }
+    }
+
+    /// Copies `bytes` into the range from `offset_bytes` on, as the kernel does for a read.
+    ///
+    /// # Panics
+    /// When they do not all fit.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn write_at(&self, offset_bytes: u32, bytes: &[u8]) {
+        self.assert_inside(offset_bytes, bytes.len());
+        // SAFETY: lifetime and aliasing: only an address is computed. Bounds: asserted above.
+        let to = unsafe { self.ptr.as_ptr().add(offset_bytes as usize) };
+        // SAFETY: lifetime: the slot owns the memory until the target CQE, which the calling
+        // ring has not delivered yet. Aliasing: the slot keeps everybody else away meanwhile,
+        // so `bytes` cannot overlap it. Bounds: `bytes.len()` bytes fit, asserted above.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+    }
+
+    /// Copies out of the range from `offset_bytes` on, as the kernel does for a write.
+    ///
+    /// # Panics
+    /// When the range ends before `into` is full.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn read_at(&self, offset_bytes: u32, into: &mut [u8]) {
+        self.assert_inside(offset_bytes, into.len());
+        // SAFETY: lifetime and aliasing: only an address is computed. Bounds: asserted above.
+        let from = unsafe { self.ptr.as_ptr().add(offset_bytes as usize) };
+        // SAFETY: lifetime: the slot owns the memory until the target CQE. Aliasing: nobody
+        // writes to it meanwhile, and `into` is exclusive, so the two do not overlap. Bounds:
+        // `into.len()` bytes are there, asserted above. Arena memory starts zeroed and stable
+        // bytes are initialised by their contract.
+        unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+    }
+
+    /// Sets every byte.
+    pub(crate) fn fill(&self, byte: u8) {
+        // SAFETY: lifetime, aliasing: as in `write_at`. Bounds: exactly the range.
+        unsafe { self.ptr.as_ptr().write_bytes(byte, self.len.get() as usize) };
+    }
+
+    /// Offset in bytes of the first byte that is not `byte`; `None` when all are.
+    pub(crate) fn first_unlike(&self, byte: u8) -> Option<u32> {
+        // SAFETY: lifetime: the slice does not outlive this call, during which the owner holds
+        // the memory. Aliasing: nobody is allowed to write to a range its owner inspects; a
+        // late write by the kernel is exactly the bug this looks for, in tests. Bounds: exactly
+        // the range.
+        let bytes =
+            unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len.get() as usize) };
+        bytes.iter().position(|&found| found != byte).and_then(|at| u32::try_from(at).ok())
+    }
+
+    #[inline]
+    fn assert_inside(&self, offset_bytes: u32, len_bytes: usize) {
+        let end = (offset_bytes as usize).checked_add(len_bytes);
+        assert!(
+            end.is_some_and(|end| end <= self.len.get() as usize),
+            "an access stays inside the memory of its op"
+        );
+    }
+}
+
+/// An owned range of an [`Arena`](super::Arena), at least 512-byte aligned and 4096-byte
+/// aligned when its class has 4096 bytes or more. Dropping it, on any thread, gives it back.
+///
+/// Its address is stable while it lives, also when it is moved. A fresh arena is zeroed, but a
+/// range that is handed out again still holds its former bytes: show only what an op has
+/// filled (F50).
+pub struct ArenaBuf {
+    ptr: NonNull<u8>,
+    len: NonZeroU32,
+    class: u32,
+    index: u32,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: lifetime: the pool it holds keeps the mapping alive on any thread. Aliasing: the free
+// list hands out each range once, so the bytes are as exclusive as those of a `Box<[u8]>`.
+// Bounds: they do not depend on the thread.
+unsafe impl Send for ArenaBuf {}
+// SAFETY: as for `Send`; a shared reference gives only `&[u8]`.
+unsafe impl Sync for ArenaBuf {}
+
+impl ArenaBuf {
+    /// Takes over range `index` of `class`, which the caller has just popped off its free list.
+    ///
+    /// # Panics
+    /// When the range does not lie in the region: the pool's tables are wrong.
+    #[inline]
+    pub(super) fn adopt(pool: Arc<Pool>, class: u32, index: u32, len: NonZeroU32) -> Self {
+        let ptr = pool.locate(class, index, len.get());
+        Self { ptr, len, class, index, pool }
+    }
+
+    /// How long this buffer can be made with [`ArenaBuf::set_len_bytes`]: the bytes of its
+    /// size class.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        self.pool.class_bytes(self.class) as usize
+    }
+
+    /// Makes the buffer `len_bytes` long. Bytes that come into view hold what they held before.
+    ///
+    /// # Panics
+    /// When `len_bytes` is 0 or above [`ArenaBuf::capacity_bytes`].
+    pub fn set_len_bytes(&mut self, len_bytes: usize) {
+        let len = u32::try_from(len_bytes).ok().and_then(NonZeroU32::new);
+        let len = len.filter(|len| len.get() <= self.pool.class_bytes(self.class));
+        self.len = len.expect("the length of a buffer is 1 to its capacity");
+    }
+
+    /// The arena's region, which the ring of its shard has registered.
+    #[must_use]
+    pub fn region_id(&self) -> RegionId {
+        self.pool.region().id()
+    }
+
+    /// All of it as the memory of an op; fixed when the region is registered. The caller moves
+    /// the buffer into a slot before it pushes the op.
+    pub(crate) fn mem_range(&mut self) -> MemRange {
+        MemRange::of_raw(self.ptr.as_ptr(), self.len.get(), Some(self.pool.region()))
+            .expect("a buffer is neither null nor empty nor longer than a transfer")
+    }
+}
+
+impl Deref for ArenaBuf {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: lifetime: `self.pool` keeps the mapping, and the slice borrows `self`.
+        // Aliasing: the range is exclusive to this buffer; while an op has it, the buffer sits
+        // in a slot that does not look. Bounds: `len` is at most the class's bytes, and the
+        // mapping is zero-initialised.
+        unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len.get() as usize) }
+    }
+}
+
+impl DerefMut for ArenaBuf {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: lifetime, bounds: as in `deref`. Aliasing: exclusive range behind `&mut self`.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len.get() as usize) }
+    }
+}
+
+impl Drop for ArenaBuf {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.release(self.class, self.index);
+    }
+}
+
+impl fmt::Debug for ArenaBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArenaBuf")
+            .field("len_bytes", &self.len)
+            .field("capacity_bytes", &self.capacity_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: lifetime: the pointer comes from the mapping, which `self.pool` keeps, and not from
+// `self`, so moving the value does not move the bytes. Aliasing: the range is exclusive to the
+// value. Bounds: `len` bytes of the class, initialised since the mapping was zeroed.
+unsafe impl StableBytes for ArenaBuf {
+    #[inline]
+    fn as_ptr(&self) -> *const u8 {
+        self.ptr.as_ptr()
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.len.get() as usize
+    }
+
+    #[inline]
+    fn region(&self) -> Option<RegionId> {
+        Some(self.region_id())
+    }
+}
+
+// SAFETY: as for `StableBytes`; the pointer was made with write access to the mapping.
+unsafe impl StableBytesMut for ArenaBuf {
+    #[inline]
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+}

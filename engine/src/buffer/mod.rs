@@ -1,0 +1,17 @@
+//! Memory that the kernel may read and write: where it comes from and who owns it when.
+//!
+//! Data flow: [`ArenaConfig`] → [`Arena`] (one [`Region`], cut into ranges) → [`ArenaBuf`]
+//! (owned by the user, then by a slot) → [`MemRange`] (what an op names) → back to the arena.
+//!
+//! Not here: who owns a buffer while an op is in flight (`shard`), when an unaligned packet is
+//! bounced (`plan`).
+
+mod arena;
+mod pool;
+mod quarantine;
+
+pub use arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
+pub use mfio_core::RegionId;
+pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
+pub(crate) use quarantine::quarantine;
+pub use quarantine::quarantined;

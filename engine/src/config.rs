@@ -1,0 +1,62 @@
+//! The limits of a shard, with names, checked once.
+//!
+//! Not here: what a ring can do (`ring::Limits`), what a target demands (`target`).
+
+use crate::buffer::{ArenaConfig, SizeClass};
+use crate::error::EngineError;
+
+/// The limits of one shard.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The most ops in flight. Fewer where the ring's completion queue is smaller (F20).
+    pub in_flight_max: u32,
+    /// The most views accepted and not yet started; more are refused, as back-pressure (F19).
+    pub backlog_max: u32,
+    /// The registered memory.
+    pub arena: ArenaConfig,
+    /// How long a shutdown waits for ops in flight, in nanoseconds. What is not drained by
+    /// then is quarantined (F02).
+    pub drain_ns: u64,
+}
+
+impl Config {
+    /// 256 ops in flight, 1024 waiting, 4 MiB of 4 KiB buffers and eight of 128 KiB for
+    /// bouncing, five seconds to drain.
+    #[must_use]
+    pub fn new() -> Self {
+        let classes = vec![
+            SizeClass { bytes: 4 << 10, count: 1024 },
+            SizeClass { bytes: 128 << 10, count: 8 },
+        ];
+        Self {
+            in_flight_max: 256,
+            backlog_max: 1024,
+            arena: ArenaConfig::new(classes),
+            drain_ns: 5_000_000_000,
+        }
+    }
+
+    /// Checks every limit.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] naming the limit and what it must be; [`EngineError::Arena`].
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let at_least_one =
+            [("in_flight_max", self.in_flight_max), ("backlog_max", self.backlog_max)];
+        for (limit, value) in at_least_one {
+            if value == 0 {
+                return Err(EngineError::Config { limit, must: "be at least 1" });
+            }
+        }
+        if self.in_flight_max > 1 << 16 {
+            return Err(EngineError::Config { limit: "in_flight_max", must: "be at most 65536" });
+        }
+        self.arena.validate().map_err(EngineError::Arena)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}

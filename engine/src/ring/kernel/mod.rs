@@ -1,0 +1,449 @@
+//! Executes ops by io_uring.
+//!
+//! Data flow: [`Op`] → SQE → submission queue → `io_uring_enter(2)` → completion queue →
+//! [`Completion`]. The queues are those of the `io-uring` crate, held open for the life of the
+//! ring, so that a push is one bounds check and one copy of 64 bytes, and the shared tail is
+//! published once per `enter`.
+//!
+//! Not here: the choice of flags and the texts for people (`setup`), the kernel's words
+//! (`sqe`), who owns memory in flight and the drain before a drop (`shard`).
+#![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
+
+mod register;
+mod setup;
+mod sqe;
+mod wake;
+
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use std::collections::VecDeque;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
+use nix::errno::Errno;
+
+use self::setup::errno_of;
+pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
+use self::sqe::Sqe;
+pub use self::wake::KernelWaker;
+use self::wake::{WAKE, Wake};
+use super::{Completion, Features, FileRef, Limits, Op, Ring, Tag, Wait};
+use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+
+/// Completion queue entries kept for the ring's own CQEs.
+const INTERNAL_CQES: u32 = 2;
+
+/// What a ring has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelStats {
+    /// Calls of `io_uring_enter(2)`.
+    pub enters: u64,
+    /// Ops that the kernel took, without the ring's own polls and cancels.
+    pub submitted: u64,
+    /// Wakes seen from other threads; several at once count as one.
+    pub wakes: u64,
+}
+
+/// An io_uring. Belongs to the thread that made it: `SINGLE_ISSUER` answers `EEXIST` to others
+/// (F24), which the type rules out:
+///
+/// ```compile_fail
+/// fn needs_send<T: Send>() {}
+/// needs_send::<mfio_engine::ring::kernel::KernelRing>();
+/// ```
+///
+/// Dropping it with ops in flight does not stop them (F02): whoever owns their memory reaps
+/// every target CQE first, or never frees it. A child process does not inherit the queues, and
+/// faults when it touches the ring, rather than taking the parent's completions (F26).
+pub struct KernelRing {
+    // Fields drop in this order: what borrows from `ring` goes before it.
+    sq: SubmissionQueue<'static>,
+    submitter: Submitter<'static>,
+    ring: OwnedRing,
+    /// Ops taken by the kernel and ops reaped since the start, modulo 2^32.
+    ops_taken: u32,
+    ops_reaped: u32,
+    /// SQEs taken by the kernel since the start, modulo 2^32, the ring's own included.
+    taken: u32,
+    /// How many SQEs will have been taken when each of the ring's own, still queued, has been.
+    internal_at: VecDeque<u32>,
+    wake: Wake,
+    no_iowait: EnterFlags,
+    free_files: Vec<u32>,
+    features: Features,
+    limits: Limits,
+    stats: KernelStats,
+}
+
+/// Owns the crate's ring behind a raw pointer, so that the queues may borrow from it without
+/// a lifetime. Not `Send` and not `Sync`, and so is what contains it.
+struct OwnedRing(NonNull<IoUring>);
+
+impl OwnedRing {
+    fn new(ring: IoUring) -> Self {
+        Self(NonNull::from(Box::leak(Box::new(ring))))
+    }
+
+    /// The ring, for as long as the caller makes sure that `self` is not dropped.
+    #[inline]
+    const fn get<'a>(&self) -> &'a IoUring {
+        // SAFETY: lifetime: the box is freed only by `OwnedRing::drop`; every borrow made here
+        // lives in a field of `KernelRing` that is dropped earlier, or in one of its methods.
+        // Aliasing: only shared borrows are ever made. Bounds: it points to one `IoUring`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for OwnedRing {
+    fn drop(&mut self) {
+        // SAFETY: lifetime: the pointer came from a box in `new` and is freed once, here.
+        // Aliasing: the fields that borrowed from it were dropped before this one.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+impl KernelRing {
+    /// Makes a ring for the calling thread, with the best flags that the kernel grants.
+    ///
+    /// # Errors
+    /// - [`RingError::Forbidden`], [`RingError::Missing`], [`RingError::TooOld`]: io_uring is
+    ///   not to be had here; another backend is (F31).
+    /// - [`RingError::QueueDepth`], [`RingError::Files`], [`RingError::Memory`]: not of this
+    ///   size, or not now.
+    /// - [`RingError::Os`]: anything else.
+    pub fn new(config: &KernelConfig) -> Result<Self, RingError> {
+        let (ring, mut features) = setup::build(config)?;
+        let free_files = register::file_table(&ring, config.files_max, &mut features);
+        let wake = Wake::new().map_err(|errno| match errno {
+            Errno::EMFILE | Errno::ENFILE => RingError::Files { errno },
+            errno => RingError::Os { call: "eventfd", errno },
+        })?;
+        let params = ring.params();
+        let no_iowait =
+            if params.is_feature_no_iowait() { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+        let limits = Limits {
+            sq_entries: params.sq_entries(),
+            cq_entries: params.cq_entries().saturating_sub(INTERNAL_CQES).max(1),
+            transfer_bytes_max: TRANSFER_BYTES_MAX,
+        };
+        let ring = OwnedRing::new(ring);
+        let mut submitter = ring.get().submitter();
+        if submitter.register_ring_fd().is_ok() {
+            features.in_use.push("registered ring fd");
+        }
+        // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
+        // only submission queue ever made of this ring.
+        let sq = unsafe { ring.get().submission_shared() };
+        Ok(Self {
+            sq,
+            submitter,
+            ring,
+            ops_taken: 0,
+            ops_reaped: 0,
+            taken: 0,
+            internal_at: VecDeque::new(),
+            wake,
+            no_iowait,
+            free_files,
+            features,
+            limits,
+            stats: KernelStats::default(),
+        })
+    }
+
+    /// What the ring has done so far.
+    #[must_use]
+    pub const fn stats(&self) -> KernelStats {
+        self.stats
+    }
+
+    /// SQEs pushed and not taken by the kernel.
+    #[inline]
+    fn queued(&self) -> u32 {
+        u32::try_from(self.sq.len()).expect("a queue has at most 32768 entries")
+    }
+
+    #[inline]
+    fn push_sqe(&mut self, sqe: &Sqe) {
+        // SAFETY: lifetime: the memory that `sqe` names belongs to the slot of its tag until
+        // the target CQE (F01); internal SQEs name none. Aliasing: `&mut self`, and `sq` is
+        // the only queue, so the entry is not read by the kernel before `enter` publishes it.
+        // Bounds: `push` checks that there is room.
+        let pushed = unsafe { self.sq.push(&sqe.entry()) };
+        assert!(pushed.is_ok(), "room in the queue was reserved before the push");
+    }
+
+    #[cold]
+    fn push_internal(&mut self, sqe: &Sqe) {
+        self.push_sqe(sqe);
+        self.internal_at.push_back(self.taken.wrapping_add(self.queued()));
+    }
+
+    /// Puts the poll of the wake-up into the queue; false when there is no room for it.
+    #[cold]
+    fn arm_wake(&mut self) -> bool {
+        if !self.reserve(1) {
+            return false;
+        }
+        let (fd, multishot) = self.wake.arm();
+        self.push_internal(&Sqe::poll(fd, multishot, WAKE));
+        true
+    }
+
+    /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
+    #[inline]
+    fn enter_once(&mut self, wait: Wait) -> Result<u32, Errno> {
+        self.sq.sync();
+        let queued = self.queued();
+        // GETEVENTS also without waiting: with DEFER_TASKRUN nothing else lets completions
+        // appear (F27), and it is what flushes an overflown completion queue (F20).
+        let mut flags = EnterFlags::GETEVENTS;
+        if queued == 0 && self.ops_taken == self.ops_reaped {
+            // Asleep with no I/O under way: not to be shown as waiting for a disk.
+            flags |= self.no_iowait;
+        }
+        self.stats.enters += 1;
+        let result = match wait.deadline_ns.filter(|_| wait.min > 0) {
+            None => self.enter_without_limit(queued, wait.min, flags),
+            Some(deadline_ns) => self.enter_until(queued, wait.min, flags, deadline_ns),
+        };
+        // The head, which the kernel has moved, is the truth about what it took (F22).
+        self.sq.sync();
+        match result {
+            Ok(taken) => {
+                let taken = u32::try_from(taken).expect("no more are taken than were queued");
+                self.taken = self.taken.wrapping_add(taken);
+                let ops = taken - self.internal_taken();
+                self.ops_taken = self.ops_taken.wrapping_add(ops);
+                self.stats.submitted += u64::from(ops);
+                Ok(ops)
+            }
+            Err(error) => match errno_of(&error) {
+                Errno::ETIME => Ok(0),
+                errno => Err(errno),
+            },
+        }
+    }
+
+    #[inline]
+    fn enter_without_limit(
+        &self,
+        queued: u32,
+        min: u32,
+        flags: EnterFlags,
+    ) -> std::io::Result<usize> {
+        // SAFETY: lifetime: no argument memory is passed; the memory of the queued ops belongs
+        // to their slots (F01). Aliasing: the queued entries were written before `sync`
+        // published the tail. Bounds: `queued` is what was pushed and not taken yet.
+        unsafe { self.submitter.enter::<libc::sigset_t>(queued, min, flags.bits(), None) }
+    }
+
+    #[cold]
+    fn enter_until(
+        &self,
+        queued: u32,
+        min: u32,
+        flags: EnterFlags,
+        deadline_ns: u64,
+    ) -> std::io::Result<usize> {
+        let left_ns = deadline_ns.saturating_sub(self.now_ns());
+        let ns = u32::try_from(left_ns % 1_000_000_000).expect("a remainder of 10^9 fits");
+        let timespec = Timespec::new().sec(left_ns / 1_000_000_000).nsec(ns);
+        let args = SubmitArgs::new().timespec(&timespec);
+        let flags = flags | EnterFlags::EXT_ARG;
+        // SAFETY: as in `enter_without_limit`; `args` and the timespec it points to outlive
+        // the call, and the kernel copies both before it waits.
+        unsafe { self.submitter.enter(queued, min, flags.bits(), Some(&args)) }
+    }
+
+    /// Of the SQEs taken so far, how many were internal and have not been accounted for yet.
+    #[inline]
+    fn internal_taken(&mut self) -> u32 {
+        let mut count = 0;
+        while let Some(&at) = self.internal_at.front() {
+            // `at` is at most a queue ahead of `taken`: compared modulo 2^32.
+            if self.taken.wrapping_sub(at) >= 1 << 31 {
+                break;
+            }
+            self.internal_at.pop_front();
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes the ring's own completions out of `all[first..]`, and those that are not the last
+    /// of their op out of the count.
+    #[cold]
+    fn sort_out(&mut self, all: &mut Vec<Completion>, first: usize) {
+        let mut at = first;
+        while let Some(&Completion { tag, result, more }) = all.get(at) {
+            if tag.slot != Tag::INTERNAL.slot {
+                // About to be counted as finished, which it is not.
+                self.ops_reaped = self.ops_reaped.wrapping_sub(u32::from(more));
+                at += 1;
+                continue;
+            }
+            all.remove(at);
+            // The answer to a cancel says nothing that its target's CQE does not say (F03).
+            if tag == WAKE {
+                self.stats.wakes += 1;
+                self.wake.seen(result, more);
+            }
+        }
+    }
+}
+
+/// Moves what `cq` holds into `room`, which is at least as long. Returns whether any of it may
+/// be something else than the one completion of an op of the shard.
+///
+/// A function of its own, without calls: so the loop stays in registers.
+#[inline]
+fn copy_out(cq: &mut CompletionQueue<'_>, room: &mut [MaybeUninit<Completion>]) -> bool {
+    // Joined rather than compared one by one: slots of a shard are far below 2^31.
+    let (mut slots, mut flags) = (0, 0);
+    for (to, cqe) in room.iter_mut().zip(cq) {
+        let tag = Tag::from_user_data(cqe.user_data());
+        slots |= tag.slot;
+        flags |= cqe.flags();
+        let more = cqueue::more(cqe.flags());
+        to.write(Completion { tag, result: cqe.result(), more });
+    }
+    slots >= 1 << 31 || cqueue::more(flags)
+}
+
+impl Ring for KernelRing {
+    type Waker = KernelWaker;
+
+    fn now_ns(&self) -> u64 {
+        crate::sys::now_ns()
+    }
+
+    #[inline]
+    fn reserve(&mut self, count: u32) -> bool {
+        // Without SQPOLL the kernel takes entries in `enter` alone, which has looked.
+        self.limits.sq_entries - self.queued() >= count
+    }
+
+    #[inline]
+    fn push(&mut self, op: Op, tag: Tag) {
+        self.push_sqe(&Sqe::of(&op, tag));
+    }
+
+    /// As the trait says, and: a wake ends a wait by being one of its `min` completions, which
+    /// [`Ring::reap`] then swallows. So it ends a wait for 1 at once; a wait for more ends one
+    /// completion early, and thus as soon as the ops that are in flight allow. A shard that
+    /// must answer within a time gives a deadline, or waits for 1.
+    #[inline]
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        if wait.min == 0 || self.wake.is_armed() {
+            return self.enter_once(wait);
+        }
+        let mut before = 0;
+        if !self.arm_wake() {
+            // The queue is full: submit first. When even that leaves no room, do not sleep
+            // where nobody could wake the ring.
+            before = self.enter_once(Wait::NONE)?;
+            if !self.arm_wake() {
+                return Ok(before);
+            }
+        }
+        match self.enter_once(wait) {
+            Ok(taken) => Ok(before + taken),
+            Err(_) if before > 0 => Ok(before),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
+        // queue of this ring exists while it lives.
+        let mut cq = unsafe { self.ring.get().completion_shared() };
+        let (first, ready) = (into.len(), cq.len());
+        into.reserve(ready);
+        let unusual = copy_out(&mut cq, into.spare_capacity_mut());
+        // SAFETY: the spare room has at least `ready` elements, and `copy_out` has initialised
+        // as many: the queue holds `ready` until it is synced, which is not before the drop.
+        unsafe { into.set_len(first + ready) };
+        drop(cq);
+        if unusual {
+            self.sort_out(into, first);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
+        let finished = (into.len() - first) as u32;
+        self.ops_reaped = self.ops_reaped.wrapping_add(finished);
+    }
+
+    fn register_buffers(&mut self, region: &Region) {
+        register::buffers(&self.submitter, region, &mut self.features);
+    }
+
+    fn register_file(&mut self, fd: i32) -> FileRef {
+        let Some(index) = self.free_files.pop() else { return FileRef::Plain(fd) };
+        match self.submitter.register_files_update(index, &[fd]) {
+            Ok(1) => FileRef::Fixed(index),
+            Ok(_) | Err(_) => {
+                self.free_files.push(index);
+                FileRef::Plain(fd)
+            }
+        }
+    }
+
+    fn unregister_file(&mut self, file: FileRef) {
+        let FileRef::Fixed(index) = file else { return };
+        // An entry that could not be cleared keeps its file open and is not used again.
+        if self.submitter.register_files_update(index, &[-1]).is_ok() {
+            self.free_files.push(index);
+        }
+    }
+
+    fn cancel(&mut self, tag: Tag) -> bool {
+        if !self.reserve(1) {
+            return false;
+        }
+        self.push_internal(&Sqe::cancel(tag, Tag::INTERNAL));
+        true
+    }
+
+    fn waker(&self) -> KernelWaker {
+        self.wake.waker()
+    }
+
+    fn features(&self) -> &Features {
+        &self.features
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn dropped_completions(&self) -> u32 {
+        // SAFETY: lifetime: it is dropped in this function. Aliasing: `&self`, and no method
+        // keeps a completion queue.
+        unsafe { self.ring.get().completion_shared() }.overflow()
+    }
+}
+
+impl Drop for KernelRing {
+    fn drop(&mut self) {
+        // The thread's table of registered rings holds a reference of its own, which would
+        // keep the ring open until the thread ends.
+        let _not_registered = self.submitter.unregister_ring_fd();
+    }
+}
+
+impl fmt::Debug for KernelRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelRing")
+            .field("limits", &self.limits)
+            .field("stats", &self.stats)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;

@@ -1,0 +1,254 @@
+//! Says one op in the kernel's words, and does nothing else.
+//!
+//! Data flow: [`Op`] and [`Tag`] → [`Sqe`], the 64 bytes of `struct io_uring_sqe`. Pure: no
+//! allocation, no system call. Written out here rather than with the builders of the
+//! `io-uring` crate, because one expression per field compiles to one store per field.
+//!
+//! Not here: where the 64 bytes go (`kernel`), splitting and alignment (`plan`).
+#![allow(unsafe_code, reason = "gives the 64 bytes the type that the io-uring crate wants")]
+
+use io_uring::opcode;
+use io_uring::squeue::{Entry, Flags};
+
+use crate::ring::{FileRef, Op, OpKind, Tag};
+
+/// The fields of `struct io_uring_sqe` of `<linux/io_uring.h>` that this engine uses; the
+/// others are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sqe {
+    opcode: u8,
+    flags: u8,
+    fd: i32,
+    offset_bytes: u64,
+    /// Address of the memory; for a cancel, the user data of its target.
+    addr: u64,
+    /// Length of the memory; for a poll, its flags.
+    len_bytes: u32,
+    /// The flags of reads, writes and flushes; for a poll, the events.
+    op_flags: u32,
+    user_data: u64,
+    buf_index: u16,
+}
+
+/// `IORING_FSYNC_DATASYNC`.
+const FSYNC_DATASYNC: u32 = 1;
+
+/// `IORING_POLL_ADD_MULTI`.
+const POLL_ADD_MULTI: u32 = 1;
+
+/// `POLLIN` of `<poll.h>`.
+const POLLIN: u32 = 1;
+
+impl Sqe {
+    /// A nop without a tag.
+    const ZERO: Self = Self {
+        opcode: opcode::Nop::CODE,
+        flags: 0,
+        fd: -1,
+        offset_bytes: 0,
+        addr: 0,
+        len_bytes: 0,
+        op_flags: 0,
+        user_data: 0,
+        buf_index: 0,
+    };
+
+    /// `op` in the kernel's words. `ReadFixed` and `WriteFixed` exactly where the memory lies
+    /// in a registered buffer.
+    ///
+    /// # Panics
+    /// When a read or a write names no memory.
+    #[inline]
+    pub(super) fn of(op: &Op, tag: Tag) -> Self {
+        let (fd, file_flag) = match op.file {
+            FileRef::Fixed(index) => (index.cast_signed(), Flags::FIXED_FILE.bits()),
+            FileRef::Plain(fd) => (fd, 0),
+        };
+        let link_flag = if op.link { Flags::IO_LINK.bits() } else { 0 };
+        let async_flag = if op.force_async { Flags::ASYNC.bits() } else { 0 };
+        let mut sqe = Self {
+            flags: file_flag | link_flag | async_flag,
+            fd,
+            offset_bytes: op.offset_bytes,
+            user_data: tag.to_user_data(),
+            ..Self::ZERO
+        };
+        let (plain, fixed) = match op.kind {
+            OpKind::Read => (opcode::Read::CODE, opcode::ReadFixed::CODE),
+            OpKind::Write => (opcode::Write::CODE, opcode::WriteFixed::CODE),
+            OpKind::Fdatasync => return Self { op_flags: FSYNC_DATASYNC, ..sqe.flush() },
+            OpKind::Fsync => return sqe.flush(),
+            OpKind::Nop => return sqe,
+        };
+        let memory = op.memory.expect("a read or a write names its memory");
+        let index = memory.buf_index();
+        sqe.opcode = if index.is_some() { fixed } else { plain };
+        sqe.buf_index = index.unwrap_or(0);
+        sqe.addr = memory.addr().addr() as u64;
+        sqe.len_bytes = memory.len_bytes();
+        sqe
+    }
+
+    const fn flush(self) -> Self {
+        Self { opcode: opcode::Fsync::CODE, ..self }
+    }
+
+    /// The 64 bytes, as the `io-uring` crate's type.
+    ///
+    /// Put together as eight words: the compiler makes eight stores of them, where it makes
+    /// one for each field of a struct.
+    #[inline]
+    pub(super) fn entry(&self) -> Entry {
+        let first_half = u32::from_ne_bytes([self.opcode, self.flags, 0, 0]);
+        let index_half = u32::from_ne_bytes([
+            self.buf_index.to_ne_bytes()[0],
+            self.buf_index.to_ne_bytes()[1],
+            0,
+            0,
+        ]);
+        let words = [
+            word(first_half, self.fd.cast_unsigned()),
+            self.offset_bytes,
+            self.addr,
+            word(self.len_bytes, self.op_flags),
+            self.user_data,
+            word(index_half, 0),
+            0,
+            0,
+        ];
+        // SAFETY: both types have 64 bytes, which the compiler checks; an entry is the `repr(C)`
+        // form of `struct io_uring_sqe`, all of integers, so any bytes are a valid one.
+        unsafe { core::mem::transmute::<[u64; 8], Entry>(words) }
+    }
+
+    /// Asks for the op with tag `target` to be cancelled; completes itself as `tag`.
+    pub(super) const fn cancel(target: Tag, tag: Tag) -> Self {
+        Self {
+            opcode: opcode::AsyncCancel::CODE,
+            addr: target.to_user_data(),
+            user_data: tag.to_user_data(),
+            ..Self::ZERO
+        }
+    }
+
+    /// Completes when `fd` becomes readable: once, or each time until it says otherwise.
+    pub(super) const fn poll(fd: i32, multishot: bool, tag: Tag) -> Self {
+        // The kernel reads the events as two 16-bit halves in memory order.
+        let events = if cfg!(target_endian = "big") { POLLIN.rotate_left(16) } else { POLLIN };
+        Self {
+            opcode: opcode::PollAdd::CODE,
+            fd,
+            len_bytes: if multishot { POLL_ADD_MULTI } else { 0 },
+            op_flags: events,
+            user_data: tag.to_user_data(),
+            ..Self::ZERO
+        }
+    }
+}
+
+/// Two fields of 32 bits that lie one behind the other in memory.
+#[inline]
+const fn word(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "big") {
+        ((first as u64) << 32) | second as u64
+    } else {
+        ((second as u64) << 32) | first as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::{Arena, ArenaConfig, MemRange, SizeClass};
+
+    const TAG: Tag = Tag { slot: 7, generation: 9 };
+
+    fn op(kind: OpKind, file: FileRef, memory: Option<MemRange>) -> Op {
+        Op { kind, file, offset_bytes: 0, memory, link: false, force_async: false }
+    }
+
+    #[test]
+    fn reads_and_writes_name_file_memory_and_tag() {
+        let mut bytes = [0_u8; 100];
+        let memory = MemRange::of_raw(bytes.as_mut_ptr(), 100, None);
+        let whole = Sqe {
+            fd: 5,
+            offset_bytes: 1 << 40,
+            addr: bytes.as_mut_ptr().addr() as u64,
+            len_bytes: 100,
+            user_data: (9 << 32) | 7,
+            ..Sqe::ZERO
+        };
+        for (kind, opcode) in [(OpKind::Read, 22), (OpKind::Write, 23)] {
+            let plain = Op { offset_bytes: 1 << 40, ..op(kind, FileRef::Plain(5), memory) };
+            assert_eq!(Sqe::of(&plain, TAG), Sqe { opcode, ..whole });
+            let fixed = Op { file: FileRef::Fixed(5), ..plain };
+            assert_eq!(Sqe::of(&fixed, TAG), Sqe { opcode, flags: 1, ..whole });
+            let linked = Op { link: true, ..fixed };
+            assert_eq!(Sqe::of(&linked, TAG), Sqe { opcode, flags: 1 | 4, ..whole });
+            let forced = Op { force_async: true, ..plain };
+            assert_eq!(Sqe::of(&forced, TAG), Sqe { opcode, flags: 16, ..whole });
+        }
+    }
+
+    #[test]
+    fn memory_in_a_registered_buffer_makes_a_fixed_opcode() {
+        let config = ArenaConfig::new(vec![SizeClass { bytes: 4096, count: 1 }]);
+        let arena = Arena::new(&config).unwrap();
+        arena.region().set_registered_bytes(4096);
+        let mut buf = arena.alloc(4096).unwrap();
+        let memory = Some(buf.mem_range());
+        for (kind, opcode) in [(OpKind::Read, 4), (OpKind::Write, 5)] {
+            let sqe = Sqe::of(&op(kind, FileRef::Plain(3), memory), TAG);
+            assert_eq!((sqe.opcode, sqe.buf_index, sqe.len_bytes), (opcode, 0, 4096));
+        }
+        let unregistered = MemRange::of_raw(buf.as_mut_ptr(), 4096, None);
+        assert_eq!(Sqe::of(&op(OpKind::Read, FileRef::Plain(3), unregistered), TAG).opcode, 22);
+    }
+
+    #[test]
+    fn flushes_and_nops_carry_no_memory() {
+        let file = FileRef::Plain(3);
+        let flush = Sqe { opcode: 3, fd: 3, user_data: TAG.to_user_data(), ..Sqe::ZERO };
+        assert_eq!(Sqe::of(&op(OpKind::Fsync, file, None), TAG), flush);
+        let data_only = Sqe { op_flags: 1, ..flush };
+        assert_eq!(Sqe::of(&op(OpKind::Fdatasync, file, None), TAG), data_only);
+        let nop = Sqe { user_data: TAG.to_user_data(), ..Sqe::ZERO };
+        assert_eq!(Sqe::of(&op(OpKind::Nop, FileRef::Plain(-1), None), TAG), nop);
+    }
+
+    #[test]
+    fn entries_match_the_builders_of_the_crate() {
+        let words = |entry: &Entry| {
+            // SAFETY: an entry is 64 bytes of integers without padding.
+            unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(entry) }
+        };
+        let same = |ours: Sqe, theirs: Entry| {
+            let theirs = theirs.user_data(Tag::INTERNAL.to_user_data());
+            assert_eq!(words(&ours.entry()), words(&theirs));
+        };
+        let mut bytes = [0_u8; 100];
+        let (at, fixed) = (bytes.as_mut_ptr(), io_uring::types::Fixed(8));
+        let memory = MemRange::of_raw(at, 100, None);
+        let offset_bytes = 0x0102_0304_0506_0708;
+        let read = Op { offset_bytes, ..op(OpKind::Read, FileRef::Fixed(8), memory) };
+        let built = opcode::Read::new(fixed, at, 100).offset(offset_bytes).build();
+        same(Sqe::of(&read, Tag::INTERNAL), built);
+        let with_index = Sqe { buf_index: 0x0203, ..Sqe::of(&read, Tag::INTERNAL) };
+        let built = opcode::ReadFixed::new(fixed, at, 100, 0x0203).offset(offset_bytes).build();
+        same(Sqe { opcode: opcode::ReadFixed::CODE, ..with_index }, built);
+        let flush = op(OpKind::Fdatasync, FileRef::Fixed(8), None);
+        let data_only = io_uring::types::FsyncFlags::DATASYNC;
+        same(Sqe::of(&flush, Tag::INTERNAL), opcode::Fsync::new(fixed).flags(data_only).build());
+        let target = Tag { slot: 1, generation: 2 };
+        let cancel = opcode::AsyncCancel::new(target.to_user_data()).build();
+        same(Sqe::cancel(target, Tag::INTERNAL), cancel);
+        let fd = io_uring::types::Fd(4);
+        for multishot in [false, true] {
+            let poll = opcode::PollAdd::new(fd, POLLIN).multi(multishot).build();
+            same(Sqe::poll(4, multishot, Tag::INTERNAL), poll);
+        }
+        let nop = op(OpKind::Nop, FileRef::Plain(-1), None);
+        same(Sqe::of(&nop, Tag::INTERNAL), opcode::Nop::new().build());
+    }
+}

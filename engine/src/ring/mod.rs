@@ -1,0 +1,287 @@
+//! The seam between a shard and whatever executes its ops: kernel, threads or simulation.
+//!
+//! Ops and tags go in, completions come out; the shard above is generic over [`Ring`], so the
+//! seam costs no virtual call. Everything a simulation must own (time, limits, faults, planted
+//! bugs) comes through this trait and nowhere else.
+//!
+//! Not here: what an op is for (`shard`), how a transfer is cut (`plan`), what a result means
+//! (`complete`).
+
+use core::fmt;
+
+use nix::errno::Errno;
+
+use crate::buffer::{MemRange, Region};
+
+pub mod kernel;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod threads;
+
+/// Names one op in flight: which slot, and which occupant of that slot.
+///
+/// The generation makes a late or duplicated completion of an earlier occupant recognisable
+/// (F04). 64 bits, so it is exactly the `user_data` of an SQE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tag {
+    /// Index into the shard's slot table.
+    pub slot: u32,
+    /// Counts the occupants of the slot; wraps.
+    pub generation: u32,
+}
+
+impl Tag {
+    /// The tag of ring-internal SQEs (cancel requests, wake-ups). Never given to a slot, and
+    /// completions that carry it are swallowed by the ring.
+    pub const INTERNAL: Self = Self { slot: u32::MAX, generation: u32::MAX };
+
+    /// The 64 bits the kernel hands back in a CQE.
+    #[must_use]
+    #[inline]
+    pub const fn to_user_data(self) -> u64 {
+        ((self.generation as u64) << 32) | self.slot as u64
+    }
+
+    /// The inverse of [`Tag::to_user_data`].
+    #[must_use]
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves are cut out on purpose")]
+    pub const fn from_user_data(user_data: u64) -> Self {
+        Self { slot: user_data as u32, generation: (user_data >> 32) as u32 }
+    }
+}
+
+/// What one SQE does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpKind {
+    /// Fills the op's memory from the file.
+    Read,
+    /// Writes the op's memory to the file.
+    Write,
+    /// Makes all completed writes and the metadata needed to read them durable (`fdatasync(2)`).
+    Fdatasync,
+    /// As `Fdatasync`, with all metadata (`fsync(2)`).
+    Fsync,
+    /// Does nothing and succeeds; measures the ring alone.
+    Nop,
+}
+
+/// How a ring addresses an open file. Handed out by [`Ring::register_file`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRef {
+    /// An index into the ring's registered file table.
+    Fixed(u32),
+    /// A plain descriptor of this process.
+    Plain(i32),
+}
+
+/// One SQE's worth of work, in device terms.
+#[derive(Clone, Copy, Debug)]
+pub struct Op {
+    /// What to do.
+    pub kind: OpKind,
+    /// On which file.
+    pub file: FileRef,
+    /// Byte offset in the file; 0 for flushes. Never -1 ("current position", F18).
+    pub offset_bytes: u64,
+    /// The memory to fill or to write; `None` exactly for flushes and nops. Its length is the
+    /// transfer length. The slot named by the tag keeps it alive until the target CQE.
+    pub memory: Option<MemRange>,
+    /// The next pushed op starts only when this one has succeeded in full (`IOSQE_IO_LINK`).
+    pub link: bool,
+    /// Go straight to a kernel worker (`IOSQE_ASYNC`): the last retry after EAGAIN.
+    pub force_async: bool,
+}
+
+/// What became of one op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The tag it was pushed with.
+    pub tag: Tag,
+    /// Bytes moved (0 for a flush), or a negated errno.
+    pub result: i32,
+    /// Another completion with this tag will follow (`IORING_CQE_F_MORE`).
+    pub more: bool,
+}
+
+/// How long [`Ring::enter`] may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Return when this many completions are ready to reap; 0 does not block.
+    pub min: u32,
+    /// Return at this time of [`Ring::now_ns`] at the latest, even with fewer completions.
+    pub deadline_ns: Option<u64>,
+}
+
+impl Wait {
+    /// Submit only.
+    pub const NONE: Self = Self { min: 0, deadline_ns: None };
+
+    /// Block until `min` completions are ready.
+    #[must_use]
+    pub const fn at_least(min: u32) -> Self {
+        Self { min, deadline_ns: None }
+    }
+}
+
+/// Deliberate bugs, each changing one branch of the production shard, by which the simulation
+/// proves that its checker can see. No ring but a test's answers `true` to [`Ring::plant`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Plant {
+    /// A short transfer counts as a whole one (F11).
+    AcceptShort,
+    /// A flush is issued before the writes it covers have completed whole (F14).
+    FlushEarly,
+    /// Dropping a future frees the buffer while the op is in flight (F01).
+    FreeOnDrop,
+}
+
+impl Plant {
+    /// Every planted bug, in the order of their names.
+    pub const ALL: [Self; 3] = [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop];
+
+    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AcceptShort => "accept-short",
+            Self::FlushEarly => "flush-early",
+            Self::FreeOnDrop => "free-on-drop",
+        }
+    }
+}
+
+/// Which of the three implementations a ring is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RingKind {
+    /// io_uring.
+    Kernel,
+    /// Blocking system calls on a small thread pool.
+    Threads,
+    /// A deterministic simulation.
+    Sim,
+}
+
+impl fmt::Display for RingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "io_uring",
+            Self::Threads => "threads",
+            Self::Sim => "sim",
+        })
+    }
+}
+
+/// What a ring was found able to do. Probed, never assumed from a kernel version.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Features {
+    /// Which implementation this is.
+    pub kind: RingKind,
+    /// The names of what is in use, for people: `SINGLE_ISSUER`, `DEFER_TASKRUN`, ….
+    pub in_use: Vec<&'static str>,
+    /// What was wanted and refused, each a sentence that says why and how to change it.
+    pub degraded: Vec<String>,
+}
+
+impl Features {
+    /// Nothing in use, nothing refused.
+    #[must_use]
+    pub const fn new(kind: RingKind) -> Self {
+        Self { kind, in_use: Vec::new(), degraded: Vec::new() }
+    }
+}
+
+/// Sizes that a shard must respect. Constant for the life of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Submission queue entries: the longest chain, and the most ops of one `enter`.
+    pub sq_entries: u32,
+    /// Completion queue entries: the most ops in flight (F20).
+    pub cq_entries: u32,
+    /// The longest single transfer in bytes that is worth asking for.
+    pub transfer_bytes_max: u32,
+}
+
+/// Executes ops. One thread owns it, and only that thread calls it (F24, F29).
+///
+/// The contract that makes a shard sound: the memory of a pushed op belongs to the ring from
+/// `push` until a completion with its tag and `more == false` has been reaped. A cancel, a
+/// failed `enter` or dropping the ring gives nothing back (F02, F03, F05).
+pub trait Ring {
+    /// Wakes the ring's `enter` from another thread.
+    type Waker: RingWaker;
+
+    /// Nanoseconds of a monotonic clock with an arbitrary origin.
+    fn now_ns(&self) -> u64;
+
+    /// Whether `count` more ops can be pushed before the next `enter`: all of them or none,
+    /// so that a chain never straddles a submit (F15).
+    fn reserve(&mut self, count: u32) -> bool;
+
+    /// Queues one op. Nothing is started before [`Ring::enter`].
+    ///
+    /// # Panics
+    /// When the queue is full: a `reserve` was forgotten.
+    fn push(&mut self, op: Op, tag: Tag);
+
+    /// Starts everything pushed so far and waits as told. Returns how many ops were consumed;
+    /// fewer than pushed is legal, the rest stays queued for the next call (F22). Passing the
+    /// deadline is success.
+    ///
+    /// # Errors
+    /// The errno of the call: `EINTR`, `EAGAIN`, `EBUSY` ask to be retried as the table in
+    /// `complete` says. No op was lost or given back by an error (F05).
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno>;
+
+    /// Appends every completion that is ready to `into`, which has room for `cq_entries`.
+    fn reap(&mut self, into: &mut Vec<Completion>);
+
+    /// Registers `region` as fixed buffers, all of it or a prefix of it, and records in the
+    /// region how much is covered, so that its ranges know whether they are fixed. Failing is
+    /// not an error: it is noted in [`Features::degraded`] and ops go unregistered (F32).
+    fn register_buffers(&mut self, region: &Region);
+
+    /// Makes `fd` known to the ring; falls back to the plain descriptor where the table is
+    /// full or unsupported (F36). The caller keeps `fd` open until `unregister_file`.
+    fn register_file(&mut self, fd: i32) -> FileRef;
+
+    /// Forgets a file. The caller makes sure that no op on it is in flight.
+    fn unregister_file(&mut self, file: FileRef);
+
+    /// Asks for the op with `tag` to be cancelled. Only a request: the op's own completion
+    /// still comes, with whatever result (F03). Returns false when there was no room to ask.
+    fn cancel(&mut self, tag: Tag) -> bool;
+
+    /// A handle with which any thread ends a blocking `enter` early.
+    fn waker(&self) -> Self::Waker;
+
+    /// What the ring can do and what it could not have.
+    fn features(&self) -> &Features;
+
+    /// The ring's sizes.
+    fn limits(&self) -> Limits;
+
+    /// Completions the kernel dropped because there was no room. Not 0 is fatal (F20).
+    fn dropped_completions(&self) -> u32 {
+        0
+    }
+
+    /// Whether the deliberate bug `plant` is switched on. False in every production ring,
+    /// where the branch vanishes.
+    #[inline]
+    fn plant(&self, plant: Plant) -> bool {
+        let _ = plant;
+        false
+    }
+}
+
+/// Ends a blocking [`Ring::enter`] from any thread. Waking a ring that does not wait makes
+/// its next `enter` return at once.
+pub trait RingWaker: Clone + Send + Sync + 'static {
+    /// Never blocks, never fails; several wakes before one wait count as one.
+    fn wake(&self);
+}

@@ -1,0 +1,348 @@
+//! Executes ops by blocking system calls on a few threads, for where io_uring is forbidden.
+//!
+//! Data flow: pushed ops → (`enter`) → jobs → a worker runs a whole chain → done → (`reap`).
+//! Same contract as the kernel ring: one call per op, short transfers stay short, a short or
+//! failed head of a chain cancels the rest of it.
+//!
+//! Not here: the system calls (`sys`), when this ring is chosen (`shard`).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::{
+    Completion, Features, FileRef, Limits, Op, OpKind, Ring, RingKind, RingWaker, Tag, Wait,
+};
+use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+use crate::sys;
+
+/// One op that waits for a worker, or waits to be handed to them.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    op: Op,
+    tag: Tag,
+}
+
+/// What the shard and the workers share.
+#[derive(Debug)]
+struct State {
+    /// Whole chains, in the order of their submission.
+    jobs: VecDeque<Job>,
+    done: Vec<Completion>,
+    /// A wake that no wait has consumed yet.
+    woken: bool,
+    /// No more jobs will come; workers end when there are none left.
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Signalled when jobs arrive, or none will.
+    work: Condvar,
+    /// Signalled when completions or a wake arrive.
+    news: Condvar,
+}
+
+impl Shared {
+    /// No code panics while it holds the lock, so a poisoned state is still a whole one.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A ring without io_uring: the fallback (F31). Takes no part in speed records.
+///
+/// Dropping it finishes every submitted op first; ops pushed and never submitted are not run.
+#[derive(Debug)]
+pub struct ThreadRing {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Pushed since the last `enter`.
+    pushed: Vec<Job>,
+    features: Features,
+    limits: Limits,
+}
+
+impl ThreadRing {
+    /// Starts `workers` threads, at least 1, for a queue of `queue_depth` ops, at least 1.
+    ///
+    /// # Errors
+    /// The errno of starting a thread: `EAGAIN` when a limit on processes is reached
+    /// (`ulimit -u`, the pids cgroup).
+    pub fn new(workers: usize, queue_depth: u32) -> Result<Self, Errno> {
+        Self::start(workers.max(1), queue_depth)
+    }
+
+    fn start(workers: usize, queue_depth: u32) -> Result<Self, Errno> {
+        let sq_entries = queue_depth.max(1);
+        let cq_entries = sq_entries.saturating_mul(2);
+        let state = State {
+            jobs: VecDeque::with_capacity(cq_entries as usize),
+            done: Vec::with_capacity(cq_entries as usize),
+            woken: false,
+            closing: false,
+        };
+        let shared =
+            Shared { state: Mutex::new(state), work: Condvar::new(), news: Condvar::new() };
+        let mut ring = Self {
+            shared: Arc::new(shared),
+            workers: Vec::with_capacity(workers),
+            pushed: Vec::with_capacity(sq_entries as usize),
+            features: Features::new(RingKind::Threads),
+            limits: Limits { sq_entries, cq_entries, transfer_bytes_max: TRANSFER_BYTES_MAX },
+        };
+        ring.features.in_use.push("blocking threads");
+        for _ in 0..workers {
+            let shared = Arc::clone(&ring.shared);
+            let worker = std::thread::Builder::new().name("mfio-io".to_owned());
+            let started = worker.spawn(move || work(&shared));
+            // On failure, dropping `ring` ends the workers that have started.
+            let errno = |error: std::io::Error| error.raw_os_error().map(Errno::from_raw);
+            let worker = started.map_err(|error| errno(error).unwrap_or(Errno::EAGAIN))?;
+            ring.workers.push(worker);
+        }
+        Ok(ring)
+    }
+
+    /// Hands everything pushed to the workers; returns how many ops that were.
+    fn submit(&mut self) -> u32 {
+        let Some(last) = self.pushed.last_mut() else { return 0 };
+        // As in the kernel, a chain ends where its submit ends (F15).
+        last.op.link = false;
+        let count = u32::try_from(self.pushed.len()).expect("no more than sq_entries");
+        self.shared.lock().jobs.extend(self.pushed.drain(..));
+        if count == 1 {
+            self.shared.work.notify_one();
+        } else {
+            self.shared.work.notify_all();
+        }
+        count
+    }
+
+    /// Sleeps until `wait` is over or the ring is woken.
+    fn sleep(&self, wait: Wait) {
+        let mut state = self.shared.lock();
+        while state.done.len() < wait.min as usize && !state.woken {
+            let Some(deadline_ns) = wait.deadline_ns else {
+                state = self.shared.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left_ns = deadline_ns.saturating_sub(sys::now_ns());
+            if left_ns == 0 {
+                return;
+            }
+            let waited = self.shared.news.wait_timeout(state, Duration::from_nanos(left_ns));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.woken = false;
+    }
+}
+
+impl Ring for ThreadRing {
+    type Waker = ThreadWaker;
+
+    fn now_ns(&self) -> u64 {
+        sys::now_ns()
+    }
+
+    fn reserve(&mut self, count: u32) -> bool {
+        self.pushed.len() + count as usize <= self.limits.sq_entries as usize
+    }
+
+    fn push(&mut self, op: Op, tag: Tag) {
+        assert!(self.reserve(1), "room in the queue was reserved before the push");
+        self.pushed.push(Job { op, tag });
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        let count = self.submit();
+        if wait.min > 0 {
+            self.sleep(wait);
+        }
+        Ok(count)
+    }
+
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        into.append(&mut self.shared.lock().done);
+    }
+
+    /// Nothing to register: a system call takes any memory.
+    fn register_buffers(&mut self, _region: &Region) {}
+
+    fn register_file(&mut self, fd: i32) -> FileRef {
+        FileRef::Plain(fd)
+    }
+
+    fn unregister_file(&mut self, _file: FileRef) {}
+
+    /// Cancels an op that no worker has begun and that begins its chain, with all of its
+    /// chain. Others run to their end, as ops in the kernel may.
+    fn cancel(&mut self, tag: Tag) -> bool {
+        let mut state = self.shared.lock();
+        let State { jobs, done, .. } = &mut *state;
+        let Some(at) = jobs.iter().position(|job| job.tag == tag) else { return true };
+        let begins_chain = at == 0 || !jobs[at - 1].op.link;
+        let mut goes_on = begins_chain;
+        while goes_on && let Some(job) = jobs.remove(at) {
+            done.push(completion(job.tag, Err(Errno::ECANCELED)));
+            goes_on = job.op.link;
+        }
+        drop(state);
+        self.shared.news.notify_one();
+        true
+    }
+
+    fn waker(&self) -> ThreadWaker {
+        ThreadWaker(Arc::clone(&self.shared))
+    }
+
+    fn features(&self) -> &Features {
+        &self.features
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+}
+
+impl Drop for ThreadRing {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker does not panic; if one did, its ops are lost with this ring anyway.
+            let _ended = worker.join();
+        }
+    }
+}
+
+/// Ends a blocking wait of one [`ThreadRing`], whatever it waits for.
+#[derive(Clone, Debug)]
+pub struct ThreadWaker(Arc<Shared>);
+
+impl RingWaker for ThreadWaker {
+    fn wake(&self) {
+        self.0.lock().woken = true;
+        self.0.news.notify_one();
+    }
+}
+
+/// What a worker does all its life.
+fn work(shared: &Shared) {
+    let mut chain = Vec::new();
+    loop {
+        let mut state = shared.lock();
+        while state.jobs.is_empty() {
+            if state.closing {
+                return;
+            }
+            state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        while let Some(job) = state.jobs.pop_front() {
+            chain.push(job);
+            if !job.op.link {
+                break;
+            }
+        }
+        drop(state);
+        run_chain(shared, &chain);
+        chain.clear();
+    }
+}
+
+/// Runs ops one after the other; after one that was not whole, the rest is cancelled.
+fn run_chain(shared: &Shared, chain: &[Job]) {
+    let mut broken = false;
+    for job in chain {
+        let result = if broken { Err(Errno::ECANCELED) } else { run(&job.op) };
+        let whole_bytes = job.op.memory.map_or(0, |memory| memory.len_bytes());
+        broken = broken || result != Ok(whole_bytes);
+        shared.lock().done.push(completion(job.tag, result));
+        shared.news.notify_one();
+    }
+}
+
+fn run(op: &Op) -> Result<u32, Errno> {
+    let FileRef::Plain(fd) = op.file else {
+        // This ring never hands out a registered file.
+        return Err(Errno::EBADF);
+    };
+    match (op.kind, op.memory) {
+        (OpKind::Read, Some(memory)) => sys::pread(fd, memory, op.offset_bytes),
+        (OpKind::Write, Some(memory)) => sys::pwrite(fd, memory, op.offset_bytes),
+        (OpKind::Read | OpKind::Write, None) => Err(Errno::EFAULT),
+        (OpKind::Fdatasync, _) => sys::fdatasync(fd).map(|()| 0),
+        (OpKind::Fsync, _) => sys::fsync(fd).map(|()| 0),
+        (OpKind::Nop, _) => Ok(0),
+    }
+}
+
+fn completion(tag: Tag, result: Result<u32, Errno>) -> Completion {
+    let result = match result {
+        Ok(bytes) => i32::try_from(bytes).expect("a transfer is shorter than 2 GiB"),
+        Err(errno) => -(errno as i32),
+    };
+    Completion { tag, result, more: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nop(link: bool) -> Op {
+        let (kind, file) = (OpKind::Nop, FileRef::Plain(-1));
+        Op { kind, file, offset_bytes: 0, memory: None, link, force_async: false }
+    }
+
+    fn tag(slot: u32) -> Tag {
+        Tag { slot, generation: 0 }
+    }
+
+    #[test]
+    fn f03_cancel_reaches_a_chain_that_has_not_begun_and_nothing_else() {
+        // Without workers, nothing ever begins.
+        let mut ring = ThreadRing::start(0, 8).unwrap();
+        for (slot, link) in [(1, false), (2, true), (3, true), (4, false), (5, false)] {
+            ring.push(nop(link), tag(slot));
+        }
+        assert_eq!(ring.enter(Wait::NONE), Ok(5));
+        let mut done = Vec::new();
+        let mut cancelled = |ring: &mut ThreadRing, slot| {
+            done.clear();
+            assert!(ring.cancel(tag(slot)));
+            ring.reap(&mut done);
+            done.iter().map(|done| (done.tag.slot, done.result)).collect::<Vec<_>>()
+        };
+        let errno = -(Errno::ECANCELED as i32);
+        assert_eq!(cancelled(&mut ring, 3), []);
+        assert_eq!(cancelled(&mut ring, 2), [(2, errno), (3, errno), (4, errno)]);
+        assert_eq!(cancelled(&mut ring, 2), []);
+        assert_eq!(cancelled(&mut ring, 5), [(5, errno)]);
+        assert_eq!(cancelled(&mut ring, 1), [(1, errno)]);
+    }
+
+    #[test]
+    fn dropped_ring_has_finished_what_was_submitted() {
+        let mut ring = ThreadRing::new(2, 64).unwrap();
+        for slot in 0..64 {
+            ring.push(nop(slot % 2 == 0), tag(slot));
+        }
+        ring.enter(Wait::NONE).unwrap();
+        let shared = Arc::clone(&ring.shared);
+        drop(ring);
+        assert_eq!(shared.lock().done.len(), 64);
+    }
+
+    #[test]
+    fn f19_full_queue_refuses_all_or_nothing() {
+        let mut ring = ThreadRing::new(1, 2).unwrap();
+        assert!(!ring.reserve(3));
+        ring.push(nop(false), tag(0));
+        assert!(!ring.reserve(2));
+        assert!(ring.reserve(1));
+    }
+}

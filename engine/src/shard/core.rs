@@ -1,0 +1,292 @@
+//! The state of a shard, and one turn of it: issue, enter, reap, complete.
+//!
+//! Data flow: jobs → backlog → slots and ring → completions → endings, which are delivered by
+//! [`super::Shard`] when the state is no longer borrowed: completing wakes, and the woken may
+//! send again.
+//!
+//! Not here: cutting and pushing (`issue`), judging completions (`reap`), flushes (`flush`).
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
+use nix::errno::Errno;
+
+use super::barrier::Epoch;
+use super::flush::Tickets;
+use super::slot::{Body, Occupant, Slots};
+use crate::buffer::Arena;
+use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::metrics::Metrics;
+use crate::ring::{Completion, Plant, Ring, Tag, Wait};
+use crate::target::Targets;
+
+/// A view that has been accepted and not been cut into ops to its end.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) target: u32,
+    pub(super) offset_bytes: u64,
+    pub(super) bytes: Bytes,
+}
+
+/// The rest of an accepted view.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    Read(View<Read>),
+    Write { view: View<Write>, epoch: Epoch, durable: bool },
+}
+
+/// A result on its way out of the shard that is not plain success.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Part(Body, u64, Error),
+    Failed(Body, Error),
+    FailedRead(View<Read>, Error),
+    FailedWrite(View<Write>, Error),
+    Wake(Waker),
+}
+
+impl Ending {
+    #[cold]
+    pub(super) fn deliver(self) {
+        match self {
+            Self::Part(body, bytes, error) => body.finish_part(bytes, error),
+            Self::Failed(body, error) => body.fail(error),
+            Self::FailedRead(view, error) => view.fail(error),
+            Self::FailedWrite(view, error) => view.fail(error),
+            Self::Wake(waker) => waker.wake(),
+        }
+    }
+}
+
+/// An op that is to be pushed again, not before its time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    pub(super) tag: Tag,
+    pub(super) not_before_ns: u64,
+}
+
+pub(super) struct Core<R: Ring> {
+    pub(super) ring: R,
+    pub(super) slots: Slots,
+    pub(super) targets: Targets,
+    pub(super) arena: Arena,
+    pub(super) arena_id: RegionId,
+    pub(super) backlog: VecDeque<Job>,
+    backlog_max: usize,
+    pub(super) retries: VecDeque<Retry>,
+    pub(super) tickets: Tickets,
+    /// What has been transferred in full and is to be delivered.
+    pub(super) done: Vec<Body>,
+    pub(super) endings: Vec<Ending>,
+    /// Who waits for room in the backlog.
+    pub(super) waiting: Vec<Waker>,
+    /// Ops handed to the ring and not reaped.
+    pub(super) in_flight: u32,
+    completions: Vec<Completion>,
+    pub(super) metrics: Metrics,
+    pub(super) closing: bool,
+    pub(super) drain_ns: u64,
+    /// Why the ring takes no more calls, once that is so.
+    broken: Option<Errno>,
+}
+
+impl<R: Ring> Core<R> {
+    pub(super) fn new(mut ring: R, arena: Arena, config: &Config) -> Self {
+        ring.register_buffers(arena.region());
+        let limits = ring.limits();
+        let slots = config.in_flight_max.min(limits.cq_entries);
+        Self {
+            slots: Slots::new(slots),
+            targets: Targets::default(),
+            arena_id: arena.id(),
+            arena,
+            backlog: VecDeque::with_capacity(config.backlog_max as usize),
+            backlog_max: config.backlog_max as usize,
+            retries: VecDeque::with_capacity(slots as usize),
+            tickets: Tickets::default(),
+            done: Vec::with_capacity(slots as usize + config.backlog_max as usize),
+            endings: Vec::with_capacity(slots as usize + config.backlog_max as usize),
+            waiting: Vec::new(),
+            in_flight: 0,
+            completions: Vec::with_capacity(limits.cq_entries as usize),
+            metrics: Metrics::default(),
+            closing: false,
+            drain_ns: config.drain_ns,
+            broken: None,
+            ring,
+        }
+    }
+
+    /// Whether something waits to be delivered.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.done.is_empty() || !self.endings.is_empty()
+    }
+
+    /// Whether another view is accepted.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.backlog.len() + self.targets.waiting_for_flush() < self.backlog_max
+    }
+
+    /// Why nothing is accepted for reading from, or writing to, `target`, if so.
+    #[inline]
+    pub(super) fn refusal(&self, target: u32, is_write: bool) -> Option<Error> {
+        if self.closing || self.broken.is_some() {
+            return Some(ErrorKind::Closed.into());
+        }
+        let target = self.targets.get(target);
+        target
+            .poisoned
+            .filter(|_| is_write)
+            .map(|errno| Error::with_errno(ErrorKind::Poisoned, errno as i32))
+    }
+
+    /// One turn: hand the ring what it can take, wait as told, judge what has completed.
+    pub(super) fn turn(&mut self, wait: Wait) -> Result<u32, EngineError> {
+        self.issue();
+        self.enter(wait)?;
+        let reaped = self.reap();
+        // Room has appeared: fill it before the caller's next enter.
+        self.issue();
+        Ok(reaped)
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
+        if let Some(errno) = self.broken {
+            return Err(EngineError::Ring { errno });
+        }
+        let mut wait = Wait { min: wait.min.min(self.in_flight), ..wait };
+        if let Some(retry) = self.retries.front()
+            && wait.min > 0
+        {
+            let due = retry.not_before_ns;
+            wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
+        }
+        if self.in_flight == 0 {
+            return Ok(());
+        }
+        for _ in 0..=EAGAIN_RETRIES_MAX {
+            self.metrics.enters += 1;
+            let errno = match self.ring.enter(wait) {
+                Ok(_) => return Ok(()),
+                Err(errno) => errno,
+            };
+            self.metrics.enter_errors += 1;
+            match complete::enter_error(errno, self.in_flight) {
+                EnterVerdict::Again | EnterVerdict::BackOff => {}
+                EnterVerdict::ReapThenAgain => return Ok(()),
+                EnterVerdict::Fatal(errno) => {
+                    self.broken = Some(errno);
+                    return Err(EngineError::Ring { errno });
+                }
+            }
+        }
+        Err(EngineError::Busy)
+    }
+
+    fn reap(&mut self) -> u32 {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        for completion in &completions {
+            self.complete(*completion);
+        }
+        let reaped = u32::try_from(completions.len()).unwrap_or(u32::MAX);
+        completions.clear();
+        self.completions = completions;
+        if self.ring.dropped_completions() != 0 {
+            // NODROP makes this impossible; if it happens, results are lost for good (F20).
+            self.broken = Some(Errno::EOVERFLOW);
+        }
+        if reaped > 0 && self.has_room() {
+            self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
+        }
+        reaped
+    }
+
+    /// Whether a turn could do something without waiting for a completion first (F28).
+    pub(super) fn has_work(&self) -> bool {
+        let can_issue = !self.backlog.is_empty() && self.slots.free() > 0;
+        can_issue || (self.in_flight == 0 && !self.retries.is_empty())
+    }
+
+    /// Whether nothing is accepted, in flight or waiting.
+    pub(super) fn is_idle(&self) -> bool {
+        let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
+        self.slots.occupied() == 0 && self.backlog.is_empty() && waiting == 0
+    }
+
+    /// The caller of `packet` has gone: what has not started is dropped, what is in flight is
+    /// asked to stop. Its memory stays in its slot until its own completion (F01, F03).
+    #[cold]
+    pub(super) fn abandon(&mut self, packet: PacketId) {
+        self.abandon_backlog(packet);
+        let free_on_drop = self.ring.plant(Plant::FreeOnDrop);
+        for (tag, occupant) in self.slots.iter_mut() {
+            let Occupant::Transfer(transfer) = occupant else { continue };
+            if transfer.body.as_ref().is_none_or(|body| body.packet_id() != packet) {
+                continue;
+            }
+            transfer.cancel_requested = true;
+            self.metrics.cancels += 1;
+            if self.ring.reserve(1) && self.ring.cancel(tag) {
+                self.metrics.cancels_sent += 1;
+            }
+            if free_on_drop {
+                self.endings.extend(
+                    transfer
+                        .body
+                        .take()
+                        .map(|body| Ending::Failed(body, Error::new(ErrorKind::Cancelled))),
+                );
+            }
+        }
+    }
+
+    fn abandon_backlog(&mut self, packet: PacketId) {
+        let mut at = 0;
+        while at < self.backlog.len() {
+            let job_packet = match &self.backlog[at].bytes {
+                Bytes::Read(view) => view.packet_id(),
+                Bytes::Write { view, .. } => view.packet_id(),
+            };
+            if job_packet == packet {
+                let job = self.backlog.remove(at).expect("inside the backlog");
+                self.fail_job(job, Error::new(ErrorKind::Cancelled));
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Ends a job that has not started, or the part of it that has not.
+    pub(super) fn fail_job(&mut self, job: Job, error: Error) {
+        match job.bytes {
+            Bytes::Read(view) => self.endings.push(Ending::FailedRead(view, error)),
+            Bytes::Write { view, epoch, .. } => {
+                self.targets.get_mut(job.target).barrier.write_ended(epoch);
+                self.endings.push(Ending::FailedWrite(view, error));
+            }
+        }
+        self.targets.release(job.target, &mut self.ring);
+    }
+
+    /// Accepts nothing more, fails what has not started, and asks the rest to stop.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        while let Some(job) = self.backlog.pop_front() {
+            self.fail_job(job, Error::new(ErrorKind::Closed));
+        }
+        for (tag, occupant) in self.slots.iter_mut() {
+            if let Occupant::Transfer(transfer) = occupant {
+                transfer.cancel_requested = true;
+            }
+            if self.ring.reserve(1) && self.ring.cancel(tag) {
+                self.metrics.cancels_sent += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! The handle of one target: where packets are sent.
+//!
+//! Data flow: packet → [`File`] → the shard's core. Errors gain their operation, target and
+//! range here, where they are awaited.
+//!
+//! Not here: opening (`target`).
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use mfio_core::{
+    BackendBusy, BackendHandle, Buffer, Completed, Error, IoBackend, Packet, PacketId, PacketIo,
+    PacketIoExt, Perms, Read, Refused, View, Write,
+};
+
+use super::Shard;
+use super::core::{Bytes, Core, Ending, Job};
+use super::flush::{TicketId, Waiter};
+use super::issue::WriteTerms;
+use crate::error::IoError;
+use crate::ring::Ring;
+use crate::target::Geometry;
+
+/// A byte offset at which a write is acknowledged only when it survives power loss.
+///
+/// The write is linked to an `fdatasync(2)`; where the kernel makes it short, the engine
+/// writes the rest and flushes again, so the acknowledgement never comes early (F14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable(pub u64);
+
+/// What [`File::sync`] makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The data and the metadata needed to read it back (`fdatasync(2)`).
+    Data,
+    /// All metadata as well (`fsync(2)`).
+    Full,
+}
+
+/// An open target of a shard. Cloning copies a pointer; the file is closed when the last
+/// handle has gone and the last op on it has completed.
+pub struct File<R: Ring> {
+    inner: Rc<FileInner<R>>,
+}
+
+struct FileInner<R: Ring> {
+    shard: Shard<R>,
+    target: u32,
+}
+
+impl<R: Ring> Drop for FileInner<R> {
+    fn drop(&mut self) {
+        let mut core = self.shard.inner.core.borrow_mut();
+        let Core { targets, ring, .. } = &mut *core;
+        targets.close(self.target, ring);
+    }
+}
+
+impl<R: Ring> Clone for File<R> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<R: Ring> File<R> {
+    pub(super) fn add(
+        shard: &Shard<R>,
+        name: String,
+        opened: Option<std::fs::File>,
+        fd: i32,
+        geometry: Geometry,
+    ) -> Self {
+        let bounce_max = shard.arena().len_bytes_max();
+        let bounce_max = u32::try_from(bounce_max).unwrap_or(u32::MAX);
+        let mut core = shard.inner.core.borrow_mut();
+        let Core { targets, ring, .. } = &mut *core;
+        let target = targets.add(name, opened, fd, geometry, bounce_max, ring);
+        drop(core);
+        Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
+    }
+
+    /// The shard that the target belongs to.
+    #[must_use]
+    pub fn shard(&self) -> &Shard<R> {
+        &self.inner.shard
+    }
+
+    /// Alignments and limits of the target.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).geometry
+    }
+
+    /// Whether a flush has failed: nothing is accepted for writing any more (F37).
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poisoned.is_some()
+    }
+
+    /// Makes every write that has been accepted so far durable. Writes still in flight are
+    /// waited for first; writes sent later are not covered. Costs one flush of the device's
+    /// cache, shared with whoever asks meanwhile.
+    ///
+    /// # Errors
+    /// Resolves to an [`IoError`] of kind `Poisoned` when this or an earlier flush of the
+    /// target failed: the fate of the data is unknown, and retrying cannot help (F37).
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not stop the flush.
+    pub fn sync(&self, durability: Durability) -> SyncFut<R> {
+        let all_metadata = durability == Durability::Full;
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        let ticket = core.tickets.open();
+        core.request_flush(self.inner.target, all_metadata, Waiter::Ticket(ticket));
+        drop(core);
+        self.inner.shard.inner.deliver();
+        SyncFut { file: self.clone(), ticket: Some(ticket), durability }
+    }
+
+    /// Fills all of `buffer` from byte `offset` on. The buffer comes back in either case.
+    ///
+    /// # Errors
+    /// Resolves to `(Err, buffer)` with what failed, where, and how much was read before it;
+    /// a target that ends inside the range is `UnexpectedEof`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future frees the buffer when the kernel is through with it.
+    pub async fn read_exact_at<B: Buffer<Read>>(
+        &self,
+        offset: u64,
+        buffer: B,
+    ) -> (Result<(), IoError>, B) {
+        let len = buffer.len() as u64;
+        self.explain("read", offset, len, self.io(offset, Packet::<Read, _>::new(buffer)).await)
+    }
+
+    /// Writes all of `buffer` from byte `offset` on. Not durable before a [`File::sync`].
+    ///
+    /// # Errors
+    /// Resolves to `(Err, buffer)` with what failed, where, and how much was written before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future does not undo what was written; any part of it may have been.
+    pub async fn write_all_at<B: Buffer<Write>>(
+        &self,
+        offset: u64,
+        buffer: B,
+    ) -> (Result<(), IoError>, B) {
+        let len = buffer.len() as u64;
+        let packet = Packet::<Write, _>::new(buffer);
+        self.explain("write", offset, len, self.io(offset, packet).await)
+    }
+
+    /// Writes all of `buffer` from byte `offset` on and resolves when it survives power loss.
+    ///
+    /// # Errors
+    /// As [`File::write_all_at`] and [`File::sync`]. After an error nothing is promised of
+    /// any part of the range.
+    ///
+    /// # Cancel safety
+    /// As [`File::write_all_at`].
+    pub async fn write_durable_at<B: Buffer<Write>>(
+        &self,
+        offset: u64,
+        buffer: B,
+    ) -> (Result<(), IoError>, B) {
+        let len = buffer.len() as u64;
+        let packet = Packet::<Write, _>::new(buffer);
+        let done = self.io(Durable(offset), packet).await;
+        self.explain("durable write", offset, len, done)
+    }
+
+    fn explain<P: Perms, B: Buffer<P>>(
+        &self,
+        op: &'static str,
+        offset_bytes: u64,
+        len_bytes: u64,
+        done: Completed<P, B>,
+    ) -> (Result<(), IoError>, B) {
+        let result = done.result().map_err(|error| {
+            let done_bytes = done.contiguous_bytes();
+            self.io_error(op, offset_bytes, len_bytes, done_bytes, error)
+        });
+        (result, done.into_buffer())
+    }
+
+    fn io_error(
+        &self,
+        op: &'static str,
+        offset_bytes: u64,
+        len_bytes: u64,
+        done_bytes: u64,
+        error: Error,
+    ) -> IoError {
+        let core = self.inner.shard.inner.core.borrow();
+        let target = core.targets.get(self.inner.target).name.clone();
+        IoError { op, target, offset_bytes, len_bytes, done_bytes, error }
+    }
+
+    #[inline]
+    fn send_write(&self, offset: u64, durable: bool, view: View<Write>) -> Option<View<Write>> {
+        let target = self.inner.target;
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        if !core.has_room() {
+            return Some(view);
+        }
+        if let Some(error) = core.refusal(target, true) {
+            core.endings.push(Ending::FailedWrite(view, error));
+        } else {
+            let epoch = core.targets.get_mut(target).barrier.write_started();
+            let terms = WriteTerms { epoch, durable };
+            let rest = if core.must_queue() {
+                Some((offset, view))
+            } else {
+                core.advance(target, offset, view, terms)
+            };
+            let rest = rest.map(|(at, view)| (at, Bytes::Write { view, epoch, durable }));
+            core.queue_rest(target, rest);
+        }
+        let deliver = core.has_news();
+        drop(core);
+        if deliver {
+            self.inner.shard.inner.deliver();
+        }
+        None
+    }
+
+    #[inline]
+    fn send_read(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
+        let target = self.inner.target;
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        if !core.has_room() {
+            return Some(view);
+        }
+        if let Some(error) = core.refusal(target, false) {
+            core.endings.push(Ending::FailedRead(view, error));
+        } else {
+            let rest = if core.must_queue() {
+                Some((offset, view))
+            } else {
+                core.advance(target, offset, view, WriteTerms::default())
+            };
+            core.queue_rest(target, rest.map(|(at, view)| (at, Bytes::Read(view))));
+        }
+        let deliver = core.has_news();
+        drop(core);
+        if deliver {
+            self.inner.shard.inner.deliver();
+        }
+        None
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        if core.has_room() {
+            return Poll::Ready(());
+        }
+        if !core.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            core.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn abandon(&self, packet: PacketId) {
+        self.inner.shard.inner.core.borrow_mut().abandon(packet);
+        self.inner.shard.inner.deliver();
+    }
+}
+
+impl<R: Ring> Core<R> {
+    /// Whether earlier views wait already, so that a new one has to wait behind them.
+    #[inline]
+    fn must_queue(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Queues the rest of a view, if there is one.
+    #[inline]
+    fn queue_rest(&mut self, target: u32, rest: Option<(u64, Bytes)>) {
+        if let Some((offset_bytes, bytes)) = rest {
+            self.targets.retain(target);
+            self.backlog.push_back(Job { target, offset_bytes, bytes });
+        }
+    }
+}
+
+impl<R: Ring> PacketIo<Read, u64> for File<R> {
+    #[inline]
+    fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
+        self.send_read(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_room(cx)
+    }
+
+    fn abandon(&self, packet: PacketId) {
+        Self::abandon(self, packet);
+    }
+}
+
+impl<R: Ring> PacketIo<Write, u64> for File<R> {
+    #[inline]
+    fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
+        self.send_write(param, false, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_room(cx)
+    }
+
+    fn abandon(&self, packet: PacketId) {
+        Self::abandon(self, packet);
+    }
+}
+
+impl<R: Ring> PacketIo<Write, Durable> for File<R> {
+    fn send_io(&self, param: Durable, view: View<Write>) -> Result<(), Refused<Write, Durable>> {
+        self.send_write(param.0, true, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_room(cx)
+    }
+
+    fn abandon(&self, packet: PacketId) {
+        Self::abandon(self, packet);
+    }
+}
+
+impl<R: Ring> IoBackend for File<R> {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        self.inner.shard.get_backend()
+    }
+}
+
+impl<R: Ring> fmt::Debug for File<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("target", &self.inner.target).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`File::sync`]. The flush is on its way whether or not this is polled.
+#[must_use = "a flush that is not awaited promises nothing"]
+pub struct SyncFut<R: Ring> {
+    file: File<R>,
+    /// `None` once the answer has been handed out.
+    ticket: Option<TicketId>,
+    durability: Durability,
+}
+
+impl<R: Ring> Future for SyncFut<R> {
+    type Output = Result<(), IoError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.ticket.expect("a flush was polled after it was ready");
+        let mut core = self.file.inner.shard.inner.core.borrow_mut();
+        let Poll::Ready(result) = core.tickets.poll(ticket, cx) else { return Poll::Pending };
+        drop(core);
+        self.ticket = None;
+        let op = if self.durability == Durability::Full { "fsync" } else { "fdatasync" };
+        Poll::Ready(result.map_err(|error| self.file.io_error(op, 0, 0, 0, error)))
+    }
+}
+
+impl<R: Ring> Drop for SyncFut<R> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.file.inner.shard.inner.core.borrow_mut().tickets.abandon(ticket);
+        }
+    }
+}
+
+impl<R: Ring> fmt::Debug for SyncFut<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncFut").field("durability", &self.durability).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,334 @@
+//! Flushes: when one is due, whom its success acknowledges, and what its failure poisons.
+//!
+//! At most one flush per target is in flight, and requests that come meanwhile share the next
+//! one. Data flow: request → barrier clear → flush op → completion → requests answered.
+//!
+//! Not here: the barrier's counting (`barrier`), linking a flush to a write (`issue`).
+
+use std::task::{Context, Poll, Waker};
+
+use mfio_core::{Error, ErrorKind};
+use nix::errno::Errno;
+
+use super::barrier::Epoch;
+use super::core::{Core, Ending};
+use super::slot::{Behind, Body, FlushOp, Linked, Occupant};
+use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
+use crate::ring::{Plant, Ring, Tag};
+
+/// Somebody waits for a flush that covers everything up to `epoch`.
+#[derive(Debug)]
+pub(crate) struct FlushRequest {
+    pub(crate) epoch: Epoch,
+    pub(crate) all_metadata: bool,
+    pub(crate) waiter: Waiter,
+}
+
+/// Who waits for a flush.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A call of `File::sync`.
+    Ticket(TicketId),
+    /// A durable write, written and not yet acknowledged.
+    Write(WrittenBody),
+}
+
+/// The user's bytes of a durable write that is whole.
+#[derive(Debug)]
+pub(crate) struct WrittenBody(pub(super) Option<Body>);
+
+/// Names one call of `File::sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TicketId {
+    at: usize,
+    generation: u32,
+}
+
+#[derive(Debug)]
+enum Ticket {
+    Free,
+    Pending(Option<Waker>),
+    Answered(Result<(), Error>),
+    /// Nobody will ask.
+    Abandoned,
+}
+
+/// The calls of `File::sync` that have not been answered or not been told.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    table: Vec<(u32, Ticket)>,
+    free: Vec<usize>,
+    pending: usize,
+}
+
+impl Tickets {
+    pub(super) fn open(&mut self) -> TicketId {
+        self.pending += 1;
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.table.push((0, Ticket::Free));
+            self.table.len() - 1
+        });
+        self.table[at].1 = Ticket::Pending(None);
+        TicketId { at, generation: self.table[at].0 }
+    }
+
+    fn find(&mut self, id: TicketId) -> Option<&mut Ticket> {
+        let (generation, ticket) = self.table.get_mut(id.at)?;
+        (*generation == id.generation).then_some(ticket)
+    }
+
+    fn close(&mut self, id: TicketId) {
+        self.table[id.at] = (id.generation.wrapping_add(1), Ticket::Free);
+        self.free.push(id.at);
+    }
+
+    /// Calls that have not been answered.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    fn answer(&mut self, id: TicketId, result: Result<(), Error>) -> Option<Waker> {
+        let ticket = self.find(id)?;
+        let waker = match std::mem::replace(ticket, Ticket::Answered(result)) {
+            Ticket::Pending(waker) => waker,
+            Ticket::Abandoned => {
+                self.close(id);
+                None
+            }
+            Ticket::Free | Ticket::Answered(_) => unreachable!("a request is answered once"),
+        };
+        self.pending -= 1;
+        waker
+    }
+
+    pub(super) fn poll(&mut self, id: TicketId, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let closed = Err(Error::new(ErrorKind::Closed));
+        let Some(ticket) = self.find(id) else { return Poll::Ready(closed) };
+        match ticket {
+            Ticket::Answered(result) => {
+                let result = *result;
+                self.close(id);
+                Poll::Ready(result)
+            }
+            Ticket::Pending(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Ticket::Free | Ticket::Abandoned => Poll::Ready(closed),
+        }
+    }
+
+    /// The caller has gone; the flush itself goes on.
+    pub(super) fn abandon(&mut self, id: TicketId) {
+        match self.find(id) {
+            Some(ticket @ Ticket::Pending(_)) => *ticket = Ticket::Abandoned,
+            Some(Ticket::Answered(_)) => self.close(id),
+            _ => {}
+        }
+    }
+}
+
+impl<R: Ring> Core<R> {
+    /// Asks for a flush that covers everything accepted so far.
+    pub(super) fn request_flush(&mut self, target: u32, all_metadata: bool, waiter: Waiter) {
+        let entry = self.targets.get_mut(target);
+        if let Some(error) = entry.poison_error() {
+            return self.answer(waiter, Err(error));
+        }
+        let epoch = entry.barrier.close_epoch();
+        self.targets.push_request(target, FlushRequest { epoch, all_metadata, waiter });
+    }
+
+    fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
+        match (waiter, result) {
+            (Waiter::Ticket(id), result) => {
+                self.endings.extend(self.tickets.answer(id, result).map(Ending::Wake));
+            }
+            (Waiter::Write(WrittenBody(body)), Ok(())) => {
+                self.done.extend(body);
+            }
+            (Waiter::Write(WrittenBody(body)), Err(error)) => {
+                self.endings.extend(body.map(|body| Ending::Failed(body, error)));
+            }
+        }
+    }
+
+    /// Issues every flush whose writes are whole.
+    #[cold]
+    pub(super) fn issue_flushes(&mut self) {
+        for target in self.targets.indices() {
+            if self.slots.free() == 0 {
+                return;
+            }
+            if self.targets.exists(target) {
+                self.issue_flush(target);
+            }
+        }
+    }
+
+    fn issue_flush(&mut self, target: u32) {
+        let early = self.ring.plant(Plant::FlushEarly);
+        let entry = self.targets.get(target);
+        if entry.flush_in_flight {
+            return;
+        }
+        let due = |request: &&FlushRequest| early || entry.barrier.is_clear(request.epoch);
+        let mut all_metadata = false;
+        let mut covered = None;
+        for request in entry.requests.iter().take_while(due) {
+            all_metadata |= request.all_metadata;
+            covered = Some(request.epoch);
+        }
+        let (Some(epoch), true) = (covered, self.ring.reserve(1)) else { return };
+        self.targets.retain(target);
+        let entry = self.targets.get_mut(target);
+        entry.flush_in_flight = true;
+        let file = entry.file;
+        let behind = Behind::Requests(epoch);
+        let flush = FlushOp { target, all_metadata, retries: 0, behind };
+        let tag = self.slots.occupy(Occupant::Flush(flush));
+        self.push_flush(file, all_metadata, tag);
+    }
+
+    #[cold]
+    pub(super) fn complete_flush(&mut self, tag: Tag, result: i32) {
+        let Some(Occupant::Flush(flush)) = self.slots.find(tag) else { return };
+        let (target, behind, retries) = (flush.target, flush.behind, flush.retries);
+        let is_follower = !matches!(behind, Behind::Requests(_));
+        let mut verdict = complete::flush(result, is_follower);
+        if verdict == Verdict::Fail(Errno::ECANCELED) {
+            // Cancelled before it started, by a shutdown or a signal: nothing was flushed.
+            verdict = Verdict::Retry { force_async: false };
+        }
+        if matches!(verdict, Verdict::Retry { .. }) && matches!(behind, Behind::Requests(_)) {
+            if retries < EAGAIN_RETRIES_MAX && !self.closing {
+                flush.retries += 1;
+                self.metrics.retries += 1;
+                return self.issue_flush_again(tag);
+            }
+            verdict = Verdict::Fail(Errno::EAGAIN);
+        }
+        self.slots.vacate(tag);
+        self.targets.get_mut(target).flush_in_flight = false;
+        match verdict {
+            Verdict::Done => self.flush_succeeded(target, behind),
+            Verdict::Fail(errno) => self.flush_failed(target, behind, errno),
+            _ => {
+                if let Behind::Write(write) = behind {
+                    self.flush_did_not_run(write);
+                }
+            }
+        }
+        self.targets.release(target, &mut self.ring);
+    }
+
+    fn issue_flush_again(&mut self, tag: Tag) {
+        let Some(Occupant::Flush(flush)) = self.slots.find(tag) else { return };
+        let (target, all_metadata) = (flush.target, flush.all_metadata);
+        if self.ring.reserve(1) {
+            let file = self.targets.get(target).file;
+            return self.push_flush(file, all_metadata, tag);
+        }
+        // No room at the moment: the requests are still queued, so another flush will come.
+        self.slots.vacate(tag);
+        self.targets.get_mut(target).flush_in_flight = false;
+        self.targets.release(target, &mut self.ring);
+    }
+
+    fn flush_succeeded(&mut self, target: u32, behind: Behind) {
+        match behind {
+            Behind::Requests(epoch) => {
+                let covered = |core: &Self| {
+                    let first = core.targets.get(target).requests.front();
+                    first.is_some_and(|request| request.epoch <= epoch)
+                };
+                while covered(self)
+                    && let Some(request) = self.targets.pop_request(target, &mut self.ring)
+                {
+                    self.answer(request.waiter, Ok(()));
+                }
+            }
+            Behind::Write(write) => {
+                let Some(transfer) = self.slots.transfer(write) else { return };
+                transfer.linked = Linked::Flushed;
+                if transfer.whole {
+                    self.acknowledge(write);
+                }
+            }
+            Behind::Nothing => {}
+        }
+    }
+
+    /// The first failed flush poisons the target: whatever it covered may be lost, and a
+    /// second flush would succeed without writing it (F37).
+    fn flush_failed(&mut self, target: u32, behind: Behind, errno: Errno) {
+        self.metrics.flush_failures += 1;
+        let entry = self.targets.get_mut(target);
+        let first = *entry.poisoned.get_or_insert(errno);
+        let error = Error::with_errno(ErrorKind::Poisoned, first as i32);
+        while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
+            self.answer(request.waiter, Err(error));
+        }
+        if let Behind::Write(write) = behind
+            && let Some(transfer) = self.slots.transfer(write)
+        {
+            transfer.linked = Linked::Unlinked;
+            if transfer.whole {
+                self.fail_written(write, error);
+            }
+        }
+    }
+
+    /// The linked flush was cancelled with its chain; once the write is whole, another is due.
+    fn flush_did_not_run(&mut self, write: Tag) {
+        let Some(transfer) = self.slots.transfer(write) else { return };
+        transfer.linked = Linked::Unlinked;
+        self.metrics.chains_broken += 1;
+        if transfer.whole {
+            self.wait_for_flush(write);
+        }
+    }
+
+    /// A durable write has been written in full.
+    #[cold]
+    pub(super) fn durable_write_whole(&mut self, tag: Tag) {
+        let transfer = self.slots.transfer(tag).expect("found by this tag before");
+        transfer.whole = true;
+        let (target, epoch, linked) = (transfer.target, transfer.epoch, transfer.linked);
+        self.end_write(false, target, epoch);
+        match linked {
+            Linked::Flushed => self.acknowledge(tag),
+            Linked::Unlinked => self.wait_for_flush(tag),
+            Linked::Pending(_) | Linked::No => {}
+        }
+    }
+
+    /// Moves a written body out of its slot to where flushes are waited for.
+    fn wait_for_flush(&mut self, tag: Tag) {
+        let (target, body) = self.leave_slot(tag);
+        self.request_flush(target, false, Waiter::Write(WrittenBody(body)));
+        self.targets.release(target, &mut self.ring);
+    }
+
+    /// Whole, and a flush issued after that has succeeded.
+    fn acknowledge(&mut self, tag: Tag) {
+        let (target, body) = self.leave_slot(tag);
+        let poison = self.targets.get(target).poison_error();
+        self.answer(Waiter::Write(WrittenBody(body)), poison.map_or(Ok(()), Err));
+        self.targets.release(target, &mut self.ring);
+    }
+
+    fn fail_written(&mut self, tag: Tag, error: Error) {
+        let (target, body) = self.leave_slot(tag);
+        self.answer(Waiter::Write(WrittenBody(body)), Err(error));
+        self.targets.release(target, &mut self.ring);
+    }
+
+    fn leave_slot(&mut self, tag: Tag) -> (u32, Option<Body>) {
+        let transfer = self.slots.transfer(tag).expect("found by this tag before");
+        let left = (transfer.target, transfer.body.take());
+        drop(self.slots.take_bounce(tag));
+        self.slots.vacate(tag);
+        left
+    }
+}

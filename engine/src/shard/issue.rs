@@ -1,0 +1,383 @@
+//! From accepted views to pushed ops.
+//!
+//! Data flow: view → [`plan::first_cut`] → slot → ring; what does not fit now stays in the
+//! backlog, in order. Retries go first, then flushes, then new work.
+//!
+//! Not here: completions (`reap`), which flushes are due (`flush`).
+
+use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
+use nix::errno::Errno;
+
+use super::barrier::Epoch;
+use super::core::{Bytes, Core, Ending, Job};
+use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
+use crate::buffer::{ArenaBuf, MemRange};
+use crate::plan::{self, Cut};
+use crate::ring::{FileRef, Op, OpKind, Ring, Tag};
+
+/// What differs between reading and writing.
+pub(super) trait Direction: Perms {
+    const KIND: OpKind;
+    const IS_READ: bool;
+    fn lent(lent: Lent<Self>) -> Body
+    where
+        Self: Sized;
+    /// Takes the view's bytes into the bounce buffer, if they go that way.
+    fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending>
+    where
+        Self: Sized;
+    fn failed(view: View<Self>, error: Error) -> Ending
+    where
+        Self: Sized;
+    /// The view as it is, to be completed by [`Body::finish`].
+    fn plain(view: View<Self>) -> Body
+    where
+        Self: Sized;
+}
+
+impl Direction for Read {
+    const KIND: OpKind = OpKind::Read;
+    const IS_READ: bool = true;
+
+    #[inline]
+    fn lent(lent: Lent<Self>) -> Body {
+        Body::ReadInto(lent)
+    }
+
+    fn bounced(view: View<Self>, _bounce: &mut ArenaBuf) -> Result<Body, Ending> {
+        Ok(Body::BouncedRead(view))
+    }
+
+    fn failed(view: View<Self>, error: Error) -> Ending {
+        Ending::FailedRead(view, error)
+    }
+
+    fn plain(view: View<Self>) -> Body {
+        Body::BouncedRead(view)
+    }
+}
+
+impl Direction for Write {
+    const KIND: OpKind = OpKind::Write;
+    const IS_READ: bool = false;
+
+    #[inline]
+    fn lent(lent: Lent<Self>) -> Body {
+        Body::WriteFrom(lent)
+    }
+
+    fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending> {
+        let len = usize::try_from(view.len()).unwrap_or(usize::MAX).min(bounce.len());
+        match view.read_at(0, &mut bounce[..len]) {
+            Ok(()) => Ok(Body::BouncedWrite(view)),
+            Err(_gone) => Err(Ending::FailedWrite(view, ErrorKind::Cancelled.into())),
+        }
+    }
+
+    fn failed(view: View<Self>, error: Error) -> Ending {
+        Ending::FailedWrite(view, error)
+    }
+
+    fn plain(view: View<Self>) -> Body {
+        Body::BouncedWrite(view)
+    }
+}
+
+/// What a write carries besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteTerms {
+    pub(super) epoch: Epoch,
+    pub(super) durable: bool,
+}
+
+/// What became of the first piece of a view.
+enum Piece<D: Direction> {
+    /// Started; the rest begins at that offset.
+    More(u64, View<D>),
+    /// Nothing was started: there is no memory at the moment.
+    Later(View<D>),
+    /// The view is used up.
+    Over,
+}
+
+impl<R: Ring> Core<R> {
+    /// Starts as much of the view as the ring has room for; the rest, if any, comes back with
+    /// its offset.
+    #[inline(always)]
+    pub(super) fn advance<D: Direction>(
+        &mut self,
+        target: u32,
+        mut offset: u64,
+        mut view: View<D>,
+        terms: WriteTerms,
+    ) -> Option<(u64, View<D>)> {
+        loop {
+            if self.slots.free() == 0 || !self.ring.reserve(1) {
+                return Some((offset, view));
+            }
+            let len = view.len();
+            let entry = self.targets.get_mut(target);
+            let cut = match plan::first_cut(D::IS_READ, offset, len, view.address(), entry.demands)
+            {
+                Ok(cut) if len > 0 => cut,
+                refused => return self.nothing_to_start(target, view, terms, refused.err()),
+            };
+            if u64::from(cut.take_bytes) == len && !cut.bounce {
+                let lent = view.try_alloc(1).expect("a cut in place has an address");
+                let memory = self.memory_of(lent.as_ptr(), cut.op_bytes, lent.region());
+                let _tag = self.start::<D>(target, cut, D::lent(lent), memory, terms, true);
+                return None;
+            }
+            match self.start_piece(target, offset, view, terms, cut) {
+                Piece::More(next, rest) => (offset, view) = (next, rest),
+                Piece::Later(view) => return Some((offset, view)),
+                Piece::Over => return None,
+            }
+        }
+    }
+
+    /// Nothing to do, or nothing that can be done: the view ends here.
+    #[cold]
+    fn nothing_to_start<D: Direction>(
+        &mut self,
+        target: u32,
+        view: View<D>,
+        terms: WriteTerms,
+        refused: Option<ErrorKind>,
+    ) -> Option<(u64, View<D>)> {
+        self.end_write(D::IS_READ, target, terms.epoch);
+        match refused {
+            Some(kind) => self.endings.push(D::failed(view, kind.into())),
+            None => self.done.push(D::plain(view)),
+        }
+        None
+    }
+
+    /// Starts an op that covers a part of the view, or goes through a bounce buffer.
+    #[cold]
+    fn start_piece<D: Direction>(
+        &mut self,
+        target: u32,
+        offset: u64,
+        view: View<D>,
+        terms: WriteTerms,
+        cut: Cut,
+    ) -> Piece<D> {
+        let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
+        if matches!(bounce, Some(None)) {
+            if self.in_flight > 0 {
+                // Ops in flight hold the memory and will give it back.
+                return Piece::Later(view);
+            }
+            self.end_write(D::IS_READ, target, terms.epoch);
+            self.endings.push(D::failed(view, Error::os(Errno::ENOMEM as i32)));
+            return Piece::Over;
+        }
+        let taken = u64::from(cut.take_bytes);
+        let (head, rest) = view.split_at(taken);
+        let last = rest.is_empty();
+        if !last && !D::IS_READ {
+            self.targets.get_mut(target).barrier.write_cut(terms.epoch);
+        }
+        match bounce.flatten() {
+            Some(bounce) => self.start_bounced(target, head, terms, cut, bounce, last),
+            None => {
+                let lent = head.try_alloc(1).expect("a cut in place has an address");
+                let memory = self.memory_of(lent.as_ptr(), cut.op_bytes, lent.region());
+                let _tag = self.start::<D>(target, cut, D::lent(lent), memory, terms, last);
+            }
+        }
+        if last {
+            self.done.push(D::plain(rest));
+            return Piece::Over;
+        }
+        Piece::More(offset + taken, rest)
+    }
+
+    fn start_bounced<D: Direction>(
+        &mut self,
+        target: u32,
+        head: View<D>,
+        terms: WriteTerms,
+        cut: Cut,
+        mut bounce: ArenaBuf,
+        last_piece: bool,
+    ) {
+        self.metrics.bounced += 1;
+        match D::bounced(head, &mut bounce) {
+            Ok(body) => {
+                let memory = bounce.mem_range().sub(0, cut.op_bytes);
+                let tag = self.start::<D>(target, cut, body, memory, terms, last_piece);
+                self.slots.keep_bounce(tag, bounce);
+            }
+            Err(ending) => {
+                self.end_write(D::IS_READ, target, terms.epoch);
+                self.endings.push(ending);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn memory_of(&self, ptr: *mut u8, op_bytes: u32, region: Option<RegionId>) -> MemRange {
+        let own = (region == Some(self.arena_id)).then(|| self.arena.region());
+        MemRange::of_raw(ptr, op_bytes, own).expect("a cut is neither empty nor too long")
+    }
+
+    #[inline(always)]
+    fn start<D: Direction>(
+        &mut self,
+        target: u32,
+        cut: Cut,
+        body: Body,
+        memory: MemRange,
+        terms: WriteTerms,
+        last_piece: bool,
+    ) -> Tag {
+        let entry = self.targets.get_mut(target);
+        entry.users += 1;
+        let file = entry.file;
+        let tag = self.slots.occupy(Occupant::Transfer(Transfer {
+            body: Some(body),
+            memory,
+            offset_bytes: cut.op_offset,
+            epoch: terms.epoch,
+            target,
+            take_bytes: cut.take_bytes,
+            lead_bytes: cut.lead_bytes,
+            resumed_at: 0,
+            reached: 0,
+            linked: if terms.durable { Linked::Unlinked } else { Linked::No },
+            is_read: D::IS_READ,
+            bounced: cut.bounce,
+            plain: !cut.bounce && !terms.durable,
+            whole: false,
+            cancel_requested: false,
+            force_async: false,
+            retries: 0,
+            stalls: 0,
+        }));
+        let link = terms.durable && last_piece && self.can_link(target);
+        let op = Op {
+            kind: D::KIND,
+            file,
+            offset_bytes: cut.op_offset,
+            memory: Some(memory),
+            link,
+            force_async: false,
+        };
+        self.push(op, tag);
+        if link {
+            self.link_flush(target, tag);
+        }
+        tag
+    }
+
+    /// A piece of a write is over, whatever came of it.
+    #[inline]
+    pub(super) fn end_write(&mut self, is_read: bool, target: u32, epoch: Epoch) {
+        if !is_read {
+            self.targets.get_mut(target).barrier.write_ended(epoch);
+        }
+    }
+
+    /// A flush may be linked only where none is in flight, and with room for both.
+    fn can_link(&mut self, target: u32) -> bool {
+        let entry = self.targets.get(target);
+        let free = !entry.flush_in_flight && entry.poisoned.is_none();
+        free && self.slots.free() > 0 && self.ring.reserve(2)
+    }
+
+    fn link_flush(&mut self, target: u32, write: Tag) {
+        self.targets.retain(target);
+        let entry = self.targets.get_mut(target);
+        entry.flush_in_flight = true;
+        let file = entry.file;
+        let flush =
+            FlushOp { target, all_metadata: false, retries: 0, behind: Behind::Write(write) };
+        let tag = self.slots.occupy(Occupant::Flush(flush));
+        let transfer = self.slots.transfer(write).expect("occupied just now");
+        transfer.linked = Linked::Pending(tag);
+        self.push_flush(file, false, tag);
+    }
+
+    pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
+        self.metrics.flushes += 1;
+        let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
+        let op = Op { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false };
+        self.push(op, tag);
+    }
+
+    #[inline]
+    fn push(&mut self, op: Op, tag: Tag) {
+        self.ring.push(op, tag);
+        self.in_flight += 1;
+        self.metrics.ops += 1;
+    }
+
+    /// Starts whatever can be started.
+    pub(super) fn issue(&mut self) {
+        if !self.retries.is_empty() {
+            self.issue_retries();
+        }
+        if self.targets.waiting_for_flush() > 0 {
+            self.issue_flushes();
+        }
+        while let Some(job) = self.backlog.pop_front() {
+            if let Some(rest) = self.issue_job(job) {
+                self.backlog.push_front(rest);
+                break;
+            }
+        }
+    }
+
+    fn issue_job(&mut self, job: Job) -> Option<Job> {
+        let Job { target, offset_bytes, bytes } = job;
+        let rest = match bytes {
+            Bytes::Read(view) => {
+                let rest = self.advance(target, offset_bytes, view, WriteTerms::default());
+                rest.map(|(offset, view)| (offset, Bytes::Read(view)))
+            }
+            Bytes::Write { view, epoch, durable } => {
+                let terms = WriteTerms { epoch, durable };
+                let rest = self.advance(target, offset_bytes, view, terms);
+                rest.map(|(offset, view)| (offset, Bytes::Write { view, epoch, durable }))
+            }
+        };
+        if rest.is_none() {
+            self.targets.release(target, &mut self.ring);
+        }
+        rest.map(|(offset_bytes, bytes)| Job { target, offset_bytes, bytes })
+    }
+
+    /// Pushes the ops whose time has come again. With nothing in flight there is nothing to
+    /// wait for, so all of them are due.
+    fn issue_retries(&mut self) {
+        let now_ns = self.ring.now_ns();
+        let idle = self.in_flight == 0;
+        for _ in 0..self.retries.len() {
+            let Some(retry) = self.retries.pop_front() else { break };
+            let due = idle || self.closing || retry.not_before_ns <= now_ns;
+            if !due || !self.ring.reserve(1) {
+                self.retries.push_back(retry);
+                continue;
+            }
+            let Some(transfer) = self.slots.transfer(retry.tag) else { continue };
+            if transfer.cancel_requested || self.closing {
+                self.fail_transfer(retry.tag, ErrorKind::Cancelled.into());
+                continue;
+            }
+            let file = self.targets.get(transfer.target).file;
+            let from = transfer.resumed_at;
+            let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
+            let op = Op {
+                kind: if transfer.is_read { OpKind::Read } else { OpKind::Write },
+                file,
+                offset_bytes: transfer.offset_bytes + u64::from(from),
+                memory: Some(memory),
+                link: false,
+                force_async: transfer.force_async,
+            };
+            self.push(op, retry.tag);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! A shard: one thread's ring, slots, targets and arena, and the loop that turns them.
+//!
+//! Data flow: [`File`] takes views in → `core` issues, enters, reaps → endings are delivered
+//! here, when nothing is borrowed any more. Nothing is locked and nothing is shared: a shard
+//! and its files are `!Send`, and cloning them copies a pointer.
+//!
+//! Not here: how ops are executed (`ring`).
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+
+use mfio_core::{BackendBusy, BackendHandle, Drive, IoBackend};
+
+use crate::buffer::{Arena, quarantine};
+use crate::config::Config;
+use crate::error::EngineError;
+use crate::metrics::Metrics;
+use crate::ring::{Features, Ring, RingWaker, Wait};
+use crate::target::{Geometry, OpenOptions, open};
+
+mod barrier;
+mod core;
+mod file;
+mod flush;
+mod issue;
+mod reap;
+mod slot;
+
+pub use self::barrier::{Barrier, Epoch};
+pub use self::file::{Durability, Durable, File, SyncFut};
+pub(crate) use self::flush::FlushRequest;
+
+use self::core::{Core, Ending};
+use self::slot::{Body, Slots};
+
+/// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
+/// the last [`File`] have gone.
+///
+/// # Cancel safety
+/// Dropping the last handle waits for ops in flight, at most as long as
+/// [`Config::drain_ns`]; what is not back by then keeps its memory for ever, counted by
+/// [`quarantined`](crate::buffer::quarantined). No buffer is freed while the kernel may write.
+pub struct Shard<R: Ring> {
+    inner: Rc<Inner<R>>,
+}
+
+struct Inner<R: Ring> {
+    core: RefCell<Core<R>>,
+    /// The other half of two double buffers, so that delivering allocates nothing.
+    delivering: RefCell<(Vec<Body>, Vec<Ending>)>,
+    arena: Arena,
+    waker: R::Waker,
+    driven: Cell<bool>,
+    drain_ns: u64,
+}
+
+impl<R: Ring> Clone for Shard<R> {
+    fn clone(&self) -> Self {
+        Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl<R: Ring> Shard<R> {
+    /// A shard on `ring`, with an arena of its own that is registered with it.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`] and [`EngineError::Arena`]; nothing has been started then.
+    pub fn with_ring(ring: R, config: &Config) -> Result<Self, EngineError> {
+        config.validate()?;
+        let arena = Arena::new(&config.arena).map_err(EngineError::Arena)?;
+        let waker = ring.waker();
+        let most = config.in_flight_max as usize + config.backlog_max as usize;
+        let core = RefCell::new(Core::new(ring, arena.clone(), config));
+        let inner = Inner {
+            core,
+            delivering: RefCell::new((Vec::with_capacity(most), Vec::with_capacity(most))),
+            arena,
+            waker,
+            driven: Cell::new(false),
+            drain_ns: config.drain_ns,
+        };
+        Ok(Self { inner: Rc::new(inner) })
+    }
+
+    /// Opens the file or block device at `path`.
+    ///
+    /// Blocks: opening and locking are plain system calls.
+    ///
+    /// # Errors
+    /// [`EngineError::Open`], naming the path and what to do.
+    pub fn open(&self, path: &Path, options: &OpenOptions) -> Result<File<R>, EngineError> {
+        let opened = open(path, options)?;
+        let fd = opened.file.as_raw_fd();
+        let name = path.display().to_string();
+        Ok(File::add(self, name, Some(opened.file), fd, opened.geometry))
+    }
+
+    /// Takes a bare descriptor as a target: a file of a simulated device, or one whose owner
+    /// keeps it open for as long as the shard lives.
+    #[must_use]
+    pub fn adopt(&self, name: &str, fd: i32, geometry: Geometry) -> File<R> {
+        File::add(self, name.to_owned(), None, fd, geometry)
+    }
+
+    /// The shard's registered memory: packets over its buffers are transferred without a copy.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        &self.inner.arena
+    }
+
+    /// One turn: submit what is queued, wait as told, deliver what has completed. Returns the
+    /// number of completions reaped. One system call, or none where nothing is in flight.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`]: the kernel lacks resources, try again; [`EngineError::Ring`]:
+    /// the ring broke, and ops in flight will not come back.
+    pub fn turn(&self, wait: Wait) -> Result<u32, EngineError> {
+        let result = self.inner.core.borrow_mut().turn(wait);
+        self.inner.deliver();
+        result
+    }
+
+    /// Ops handed to the ring that have not completed.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.inner.core.borrow().in_flight
+    }
+
+    /// Whether nothing is accepted, in flight or waiting to be told.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.inner.core.borrow().is_idle()
+    }
+
+    /// Whether a turn could start something without a completion first.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.inner.core.borrow().has_work()
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.inner.core.borrow().metrics
+    }
+
+    /// What the ring can do and what it could not have.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.inner.core.borrow().ring.features().clone()
+    }
+
+    /// Runs `look` on the ring: for counters of a particular implementation.
+    pub fn with_ring_ref<T>(&self, look: impl FnOnce(&R) -> T) -> T {
+        look(&self.inner.core.borrow().ring)
+    }
+
+    /// Accepts nothing more, cancels what is in flight and waits for all of it, at most
+    /// [`Config::drain_ns`]. Returns how many ops are still in flight: 0 is a clean shutdown.
+    pub fn shutdown(&self) -> u32 {
+        self.inner.core.borrow_mut().close();
+        self.inner.deliver();
+        let deadline_ns = self.inner.deadline_ns();
+        while !self.is_idle() {
+            let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
+            match self.turn(wait) {
+                Ok(_) | Err(EngineError::Busy) => {}
+                Err(_) => break,
+            }
+            if self.inner.core.borrow().ring.now_ns() >= deadline_ns {
+                break;
+            }
+        }
+        self.in_flight()
+    }
+}
+
+impl<R: Ring> Inner<R> {
+    fn deadline_ns(&self) -> u64 {
+        self.core.borrow().ring.now_ns().saturating_add(self.drain_ns)
+    }
+
+    /// Delivers endings until there are none. Called with nothing borrowed; where a delivery
+    /// comes back here, it leaves its endings to the delivery that is under way.
+    #[inline]
+    fn deliver(&self) {
+        let Ok(mut delivering) = self.delivering.try_borrow_mut() else { return };
+        let (done, endings) = &mut *delivering;
+        loop {
+            {
+                let mut core = self.core.borrow_mut();
+                std::mem::swap(done, &mut core.done);
+                std::mem::swap(endings, &mut core.endings);
+            }
+            if done.is_empty() && endings.is_empty() {
+                return;
+            }
+            for body in done.drain(..) {
+                body.finish();
+            }
+            for ending in endings.drain(..) {
+                ending.deliver();
+            }
+        }
+    }
+}
+
+impl<R: Ring> Drop for Core<R> {
+    /// Drains: every op in flight is cancelled and reaped. What does not come back in time
+    /// keeps its memory: dropping the ring would prove nothing (F02).
+    fn drop(&mut self) {
+        self.close();
+        let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
+        while self.in_flight > 0 && self.ring.now_ns() < deadline_ns {
+            let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
+            if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {
+                break;
+            }
+            for body in std::mem::take(&mut self.done) {
+                body.finish();
+            }
+            for ending in std::mem::take(&mut self.endings) {
+                ending.deliver();
+            }
+        }
+        if self.in_flight > 0 {
+            let count = self.in_flight as usize;
+            let slots = std::mem::replace(&mut self.slots, Slots::new(0));
+            quarantine(slots, "ops that did not come back before the shard was dropped", count);
+        }
+    }
+}
+
+impl<R: Ring> Drive for Inner<R> {
+    fn poll_drive(&self, _cx: &mut Context<'_>) {
+        // Busy is not lost: the ops are queued, and the next drive tries again.
+        let _busy = self.core.borrow_mut().turn(Wait::NONE);
+        self.deliver();
+    }
+
+    /// # Panics
+    /// When the ring broke: what is in flight will never complete, so neither will its
+    /// future. Its memory is quarantined while the panic unwinds.
+    fn park(&self) -> bool {
+        let result = self.core.borrow_mut().turn(Wait::at_least(1));
+        self.deliver();
+        if let Err(EngineError::Ring { errno }) = result {
+            panic!("the ring broke ({errno}) with I/O in flight");
+        }
+        // With nothing in flight the ring cannot be waited on; a wake from elsewhere can.
+        let core = self.core.borrow();
+        core.in_flight > 0 || core.has_work() || result.is_ok_and(|reaped| reaped > 0)
+    }
+
+    fn unpark_waker(&self) -> Option<Waker> {
+        Some(Waker::from(Arc::new(Unpark(self.waker.clone()))))
+    }
+}
+
+struct Unpark<W: RingWaker>(W);
+
+impl<W: RingWaker> Wake for Unpark<W> {
+    fn wake(self: Arc<Self>) {
+        self.0.wake();
+    }
+}
+
+impl<R: Ring> IoBackend for Shard<R> {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        BackendHandle::acquire(&*self.inner, &self.inner.driven).map(Some)
+    }
+}
+
+impl<R: Ring> fmt::Debug for Shard<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,185 @@
+//! From completions to endings.
+//!
+//! Data flow: completion → slot → [`complete::transfer`] → verdict → ending, rest or retry.
+//!
+//! Not here: the verdicts themselves (`complete`), flushes (`flush`).
+
+use mfio_core::{Error, ErrorKind};
+
+use super::barrier::Epoch;
+use super::core::{Core, Ending, Retry};
+use super::slot::{Behind, Body, Linked, Occupant, Transfer};
+use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
+use crate::error::from_errno;
+use crate::plan;
+use crate::ring::{Completion, Plant, Ring, Tag};
+
+/// The first back-off after EAGAIN; it doubles each time.
+const BACK_OFF_NS: u64 = 1_000;
+
+impl<R: Ring> Core<R> {
+    #[inline]
+    pub(super) fn complete(&mut self, completion: Completion) {
+        let Completion { tag, result, more } = completion;
+        let Some(occupant) = self.slots.find(tag) else {
+            self.metrics.stale_completions += 1;
+            return;
+        };
+        if more {
+            // Every op is single-shot: the completion that counts is still to come.
+            return;
+        }
+        self.in_flight -= 1;
+        let Occupant::Transfer(transfer) = occupant else {
+            return self.complete_flush(tag, result);
+        };
+        // The usual case first, with nothing of the others to be paid for.
+        if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {
+            let target = transfer.target;
+            let write = (!transfer.is_read).then_some(transfer.epoch);
+            let body = transfer.body.take();
+            return self.end_whole(tag, target, write, body);
+        }
+        let accept_short = self.ring.plant(Plant::AcceptShort);
+        match complete::transfer(result, attempt(transfer), accept_short) {
+            Verdict::Done => self.transfer_whole(tag),
+            other => self.transfer_not_whole(tag, other),
+        }
+    }
+
+    #[inline]
+    fn end_whole(&mut self, tag: Tag, target: u32, write: Option<Epoch>, body: Option<Body>) {
+        self.slots.vacate(tag);
+        self.targets.release_op(target, write, &mut self.ring);
+        // Nothing is left to be told where a caller's leaving was answered already.
+        if let Some(body) = body {
+            self.done.push(body);
+        }
+    }
+
+    /// Every byte of the op is through.
+    #[cold]
+    pub(super) fn transfer_whole(&mut self, tag: Tag) {
+        let transfer = self.slots.transfer(tag).expect("found by this tag before");
+        if transfer.linked != Linked::No {
+            return self.durable_write_whole(tag);
+        }
+        if transfer.bounced {
+            self.copy_back(tag);
+        }
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        let (target, is_read, epoch) = (transfer.target, transfer.is_read, transfer.epoch);
+        let body = transfer.body.take();
+        self.end_whole(tag, target, (!is_read).then_some(epoch), body);
+    }
+
+    /// Copies what a bounced read has brought to where the user wants it, and frees the
+    /// bounce buffer.
+    #[cold]
+    fn copy_back(&mut self, tag: Tag) {
+        let bounce = self.slots.take_bounce(tag);
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        let lead_bytes = transfer.lead_bytes;
+        if let (Some(bounce), Some(body)) = (bounce, &mut transfer.body) {
+            body.copy_back(&bounce, lead_bytes);
+        }
+    }
+
+    #[cold]
+    fn transfer_not_whole(&mut self, tag: Tag, verdict: Verdict) {
+        self.break_chain(tag);
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        match verdict {
+            Verdict::Rest { done_bytes } => self.transfer_short(tag, done_bytes),
+            Verdict::Retry { force_async } => {
+                transfer.retries = transfer.retries.saturating_add(1);
+                transfer.force_async = force_async;
+                self.metrics.retries += 1;
+                let back_off_ns = BACK_OFF_NS << u32::from(transfer.retries.min(10));
+                let not_before_ns = self.ring.now_ns() + back_off_ns;
+                self.retries.push_back(Retry { tag, not_before_ns });
+            }
+            Verdict::EndOfFile { .. } => {
+                self.fail_transfer(tag, ErrorKind::UnexpectedEof.into());
+            }
+            Verdict::Cancelled | Verdict::ChainBroken => {
+                let errno = nix::errno::Errno::ECANCELED;
+                self.fail_transfer(tag, from_errno(errno));
+            }
+            Verdict::Fail(errno) => self.fail_transfer(tag, from_errno(errno)),
+            Verdict::Done => unreachable!("a whole transfer is handled by the caller"),
+        }
+    }
+
+    /// The op moved `done_bytes`, which is not all: the rest is issued, from an aligned point.
+    fn transfer_short(&mut self, tag: Tag, done_bytes: u32) {
+        self.metrics.short_transfers += 1;
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        let reached = transfer.resumed_at + done_bytes;
+        if reached >= transfer.lead_bytes + transfer.take_bytes {
+            // What is missing was rounded out beyond the user's bytes.
+            return self.transfer_whole(tag);
+        }
+        if reached <= transfer.reached {
+            // The rest was issued and moved nothing new.
+            if transfer.is_read {
+                return self.fail_transfer(tag, ErrorKind::UnexpectedEof.into());
+            }
+            transfer.stalls += 1;
+            if transfer.stalls >= STALLS_MAX {
+                return self.fail_transfer(tag, Error::os(nix::errno::Errno::EIO as i32));
+            }
+        } else {
+            transfer.reached = reached;
+            transfer.stalls = 0;
+            transfer.retries = 0;
+        }
+        let demands = self.targets.get(transfer.target).demands;
+        transfer.resumed_at = plan::resume_at(transfer.reached, demands);
+        self.retries.push_back(Retry { tag, not_before_ns: 0 });
+    }
+
+    /// The op is over; what it reached before counts, the rest fails.
+    pub(super) fn fail_transfer(&mut self, tag: Tag, error: Error) {
+        self.copy_back(tag);
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        let (target, is_read, epoch) = (transfer.target, transfer.is_read, transfer.epoch);
+        // A durable write that is not durable as a whole promises nothing of its parts.
+        let reached = if transfer.linked == Linked::No { transfer.reached } else { 0 };
+        let done = reached.saturating_sub(transfer.lead_bytes).min(transfer.take_bytes);
+        if let Some(body) = transfer.body.take() {
+            self.endings.push(Ending::Part(body, done.into(), error));
+        }
+        self.slots.vacate(tag);
+        self.end_write(is_read, target, epoch);
+        self.targets.release(target, &mut self.ring);
+    }
+
+    /// The write was not whole at once, so the flush linked behind it proves nothing (F14).
+    fn break_chain(&mut self, tag: Tag) {
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        let linked = transfer.linked;
+        if !matches!(linked, Linked::Pending(_) | Linked::Flushed) {
+            return;
+        }
+        transfer.linked = Linked::Unlinked;
+        self.metrics.chains_broken += 1;
+        if let Linked::Pending(flush) = linked
+            && let Some(Occupant::Flush(op)) = self.slots.find(flush)
+        {
+            op.behind = Behind::Nothing;
+        }
+    }
+}
+
+#[inline]
+fn attempt(transfer: &Transfer) -> Attempt {
+    Attempt {
+        is_read: transfer.is_read,
+        is_follower: false,
+        cancel_requested: transfer.cancel_requested,
+        len_bytes: transfer.in_flight_bytes(),
+        retries: transfer.retries,
+        stalls: transfer.stalls,
+    }
+}

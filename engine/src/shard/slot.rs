@@ -1,0 +1,247 @@
+//! Where an op lives while it is in flight.
+//!
+//! A slot owns the memory of its op until the completion of the very op arrives: the view (and
+//! with it the user's buffer), and the bounce buffer if there is one. The generation in the
+//! tag tells a late completion of an earlier occupant from one that is meant (F04).
+//!
+//! Data flow: op → [`Slots::occupy`] → tag → CQE → [`Slots::find`] → [`Slots::vacate`].
+//!
+//! Not here: what ops do (`issue`), what completions mean (`reap`).
+
+use mfio_core::{Error, Lent, PacketId, Read, View, Write};
+
+use super::barrier::Epoch;
+use crate::buffer::{ArenaBuf, MemRange};
+use crate::ring::Tag;
+
+/// The user's bytes that an op moves: lent in place, or copied through a bounce buffer, which
+/// the slot table keeps beside the slot.
+#[derive(Debug)]
+pub(super) enum Body {
+    ReadInto(Lent<Read>),
+    WriteFrom(Lent<Write>),
+    BouncedRead(View<Read>),
+    BouncedWrite(View<Write>),
+}
+
+impl Body {
+    pub(super) fn packet_id(&self) -> PacketId {
+        match self {
+            Self::ReadInto(lent) => lent.packet_id(),
+            Self::WriteFrom(lent) => lent.packet_id(),
+            Self::BouncedRead(view) => view.packet_id(),
+            Self::BouncedWrite(view) => view.packet_id(),
+        }
+    }
+
+    /// The first `bytes` of the user's bytes succeed, the others fail with `error`.
+    #[cold]
+    pub(super) fn finish_part(self, bytes: u64, error: Error) {
+        match self {
+            Self::ReadInto(lent) => lent.into_view().fail_after(bytes, error).filled(),
+            Self::WriteFrom(lent) => lent.into_view().fail_after(bytes, error).written(),
+            Self::BouncedRead(view) => view.fail_after(bytes, error).filled(),
+            Self::BouncedWrite(view) => view.fail_after(bytes, error).written(),
+        }
+    }
+
+    /// All of the user's bytes succeed.
+    #[inline]
+    pub(super) fn finish(self) {
+        match self {
+            Self::ReadInto(lent) => lent.done(),
+            Self::WriteFrom(lent) => lent.done(),
+            Self::BouncedRead(view) => view.filled(),
+            Self::BouncedWrite(view) => view.written(),
+        }
+    }
+
+    /// All of the user's bytes fail.
+    #[cold]
+    pub(super) fn fail(self, error: Error) {
+        match self {
+            Self::ReadInto(lent) => lent.fail(error),
+            Self::WriteFrom(lent) => lent.fail(error),
+            Self::BouncedRead(view) => view.fail(error),
+            Self::BouncedWrite(view) => view.fail(error),
+        }
+    }
+
+    /// Copies what was read through `bounce` to where the user wants it.
+    #[cold]
+    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32) {
+        if let Self::BouncedRead(view) = self {
+            let lead = lead_bytes as usize;
+            let len = usize::try_from(view.len()).expect("as short as the bounce buffer");
+            view.write_at(0, &bounce[lead..lead + len]);
+        }
+    }
+}
+
+/// How far the flush behind a durable write has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Linked {
+    /// The write asks for no durability.
+    No,
+    /// No flush is linked to the write (any more): one must be asked for once it is whole.
+    Unlinked,
+    /// The flush in that slot was linked behind the write and has not completed.
+    Pending(Tag),
+    /// The linked flush has succeeded.
+    Flushed,
+}
+
+/// A read or a write in flight. Kept small: it is written once and read once per I/O.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    /// `None` once the verdict is out, while something else still keeps the slot.
+    pub(super) body: Option<Body>,
+    pub(super) memory: MemRange,
+    pub(super) offset_bytes: u64,
+    pub(super) epoch: Epoch,
+    pub(super) target: u32,
+    /// The user's share of `memory`, from `lead_bytes` on.
+    pub(super) take_bytes: u32,
+    pub(super) lead_bytes: u32,
+    /// Bytes of `memory` at which the op in flight starts (F11).
+    pub(super) resumed_at: u32,
+    /// Bytes of `memory`, from its start, that are known to be through.
+    pub(super) reached: u32,
+    pub(super) linked: Linked,
+    pub(super) is_read: bool,
+    pub(super) bounced: bool,
+    /// Neither bounced nor durable: when it is whole, it is done.
+    pub(super) plain: bool,
+    pub(super) whole: bool,
+    pub(super) cancel_requested: bool,
+    pub(super) force_async: bool,
+    pub(super) retries: u8,
+    pub(super) stalls: u8,
+}
+
+impl Transfer {
+    /// Length of the op in flight.
+    #[inline]
+    pub(super) const fn in_flight_bytes(&self) -> u32 {
+        self.memory.len_bytes() - self.resumed_at
+    }
+}
+
+/// A flush in flight.
+#[derive(Debug)]
+pub(super) struct FlushOp {
+    pub(super) target: u32,
+    pub(super) all_metadata: bool,
+    pub(super) retries: u8,
+    pub(super) behind: Behind,
+}
+
+/// What a flush was issued for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Everything asked for up to this epoch.
+    Requests(Epoch),
+    /// One durable write, to which it is linked.
+    Write(Tag),
+    /// A durable write that needs another flush: this one's result means nothing.
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) enum Occupant {
+    Transfer(Transfer),
+    Flush(FlushOp),
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    occupant: Option<Occupant>,
+}
+
+/// The op table of a shard. Its size bounds what is in flight.
+#[derive(Debug)]
+pub(super) struct Slots {
+    table: Vec<Slot>,
+    free: Vec<u32>,
+    /// The bounce buffer of each slot that has one, kept as long as its op is in flight.
+    bounces: Vec<Option<ArenaBuf>>,
+}
+
+impl Slots {
+    pub(super) fn new(count: u32) -> Self {
+        let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
+        let bounces = (0..count).map(|_| None).collect();
+        Self { table, free: (0..count).rev().collect(), bounces }
+    }
+
+    #[inline]
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Occupied slots: ops in flight, and ops that wait to be tried again.
+    pub(super) fn occupied(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+
+    /// Puts `occupant` into a free slot.
+    #[inline]
+    pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
+        let slot = self.free.pop().expect("a slot is free: checked before the op was made");
+        let entry = &mut self.table[slot as usize];
+        debug_assert!(entry.occupant.is_none(), "a free slot is empty");
+        entry.occupant = Some(occupant);
+        Tag { slot, generation: entry.generation }
+    }
+
+    /// Keeps `bounce` for the op of `tag` until its slot is vacated.
+    #[cold]
+    pub(super) fn keep_bounce(&mut self, tag: Tag, bounce: ArenaBuf) {
+        self.bounces[tag.slot as usize] = Some(bounce);
+    }
+
+    /// The bounce buffer of the op of `tag`, taken out.
+    #[cold]
+    pub(super) fn take_bounce(&mut self, tag: Tag) -> Option<ArenaBuf> {
+        self.bounces[tag.slot as usize].take()
+    }
+
+    /// The occupant that `tag` was made for, unless it has left (F04).
+    #[inline]
+    pub(super) fn find(&mut self, tag: Tag) -> Option<&mut Occupant> {
+        let entry = self.table.get_mut(tag.slot as usize)?;
+        entry.occupant.as_mut().filter(|_| entry.generation == tag.generation)
+    }
+
+    /// As [`Slots::find`], for a read or a write.
+    #[inline]
+    pub(super) fn transfer(&mut self, tag: Tag) -> Option<&mut Transfer> {
+        match self.find(tag) {
+            Some(Occupant::Transfer(transfer)) => Some(transfer),
+            _ => None,
+        }
+    }
+
+    /// Empties the slot of `tag`; what still carries the tag is stale from now on.
+    ///
+    /// # Panics
+    /// When the occupant has left already.
+    #[inline]
+    pub(super) fn vacate(&mut self, tag: Tag) {
+        let entry = &mut self.table[tag.slot as usize];
+        assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(tag.slot);
+        debug_assert!(entry.occupant.is_some(), "a slot is vacated once");
+        entry.occupant = None;
+    }
+
+    /// Every occupant with its tag, in slot order.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Occupant)> {
+        (0_u32..).zip(&mut self.table).filter_map(|(slot, entry)| {
+            let tag = Tag { slot, generation: entry.generation };
+            entry.occupant.as_mut().map(|occupant| (tag, occupant))
+        })
+    }
+}

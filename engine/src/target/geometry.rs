@@ -1,0 +1,163 @@
+//! Reads from an open descriptor what transfers on it must respect.
+//!
+//! Data flow: descriptor → `fstat`, `statx`, `statfs`, `ioctl` → [`Geometry`]. Facts of the
+//! descriptor only, never of the path: the path may name something else by now (F44).
+//!
+//! Not here: opening (`open`), cutting transfers by it (`plan`).
+
+use core::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::statfs::fstatfs;
+
+use crate::sys;
+
+/// The longest op that is planned, in bytes: a direct transfer of more than one bio may answer
+/// `EAGAIN` to a submit that must not block, and would then start all over in a kernel worker.
+const TRANSFER_BYTES_MAX: u32 = 1 << 20;
+
+/// The alignment in bytes that every known device accepts, where none is told.
+const ALIGN_UNKNOWN: u32 = 4096;
+
+/// The two kinds of target that have positions and can be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TargetKind {
+    /// A regular file.
+    File,
+    /// A block device.
+    BlockDevice,
+}
+
+/// The file system that a target lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// `f_type` of `statfs(2)`; 0 for a block device, which is on none.
+    pub magic: u64,
+}
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
+impl FileSystem {
+    /// No file system: a block device.
+    pub const NONE: Self = Self { magic: 0 };
+
+    /// The usual name, where it is a known one.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.magic {
+            0 => "none",
+            0xef53 => "ext4",
+            0x5846_5342 => "xfs",
+            0x9123_683e => "btrfs",
+            0xf2f5_2010 => "f2fs",
+            0xca45_1a4e => "bcachefs",
+            0x2fc1_2fc1 => "zfs",
+            0x794c_7630 => "overlayfs",
+            0x6573_5546 => "fuse",
+            0x6969 => "nfs",
+            0x0102_1997 => "9p",
+            0x7371_7368 => "squashfs",
+            0x9584_58f6 => "hugetlbfs",
+            TMPFS_MAGIC => "tmpfs",
+            RAMFS_MAGIC => "ramfs",
+            _ => "unknown",
+        }
+    }
+
+    /// Whether data lives in memory only. Nothing measured there says anything of a device:
+    /// direct I/O has no alignment rules, and every op goes to a kernel worker.
+    #[must_use]
+    pub const fn is_tmpfs(self) -> bool {
+        matches!(self.magic, TMPFS_MAGIC | RAMFS_MAGIC)
+    }
+}
+
+impl fmt::Display for FileSystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            "unknown" => write!(f, "unknown ({:#x})", self.magic),
+            name => f.write_str(name),
+        }
+    }
+}
+
+/// What transfers on one open target must respect, and what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Geometry {
+    /// File or device.
+    pub kind: TargetKind,
+    /// Length in bytes when it was read; a file may grow.
+    pub len_bytes: u64,
+    /// The descriptor was opened with `O_DIRECT`.
+    pub direct: bool,
+    /// Memory of an op starts at a multiple of this many bytes, a power of two; 1 if buffered.
+    ///
+    /// Never less than `offset_align`, though a device may say that it could be: block drivers
+    /// exist that then move data to the wrong place and report success.
+    pub mem_align: u32,
+    /// Offset and length of an op are multiples of this many bytes, a power of two; 1 if
+    /// buffered.
+    pub offset_align: u32,
+    /// The longest op worth issuing, in bytes; a multiple of `offset_align`.
+    pub transfer_bytes_max: u32,
+    /// Where the data lives.
+    pub file_system: FileSystem,
+}
+
+impl Geometry {
+    /// Reads the geometry of `file`.
+    ///
+    /// # Errors
+    /// `EINVAL` for what is neither a regular file nor a block device, else the errno of the
+    /// call that failed (`fstat`, `fcntl`, `fstatfs`, `ioctl`).
+    pub fn of(file: &File) -> Result<Self, Errno> {
+        let metadata = file.metadata().map_err(|error| errno_of(&error))?;
+        let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+        let direct = flags.contains(OFlag::O_DIRECT);
+        let (kind, len_bytes, file_system) = if metadata.is_file() {
+            (TargetKind::File, metadata.len(), file_system(file)?)
+        } else if metadata.file_type().is_block_device() {
+            // `statfs` would speak of the file system that holds the device's node.
+            (TargetKind::BlockDevice, sys::device_bytes(file)?, FileSystem::NONE)
+        } else {
+            return Err(Errno::EINVAL);
+        };
+        let offset_align = if direct { direct_align(file) } else { 1 };
+        Ok(Self {
+            kind,
+            len_bytes,
+            direct,
+            mem_align: offset_align,
+            offset_align,
+            transfer_bytes_max: TRANSFER_BYTES_MAX.max(offset_align),
+            file_system,
+        })
+    }
+}
+
+/// The alignment of memory, offset and length that direct I/O on `file` needs (F44).
+fn direct_align(file: &File) -> u32 {
+    let told = sys::direct_align(file)
+        .map(|align| align.offset_bytes.max(align.mem_bytes))
+        .filter(|&bytes| bytes > 0)
+        .or_else(|| sys::sector_bytes(file).ok());
+    // A power of two, because the planner masks with it.
+    told.and_then(u32::checked_next_power_of_two).unwrap_or(ALIGN_UNKNOWN)
+}
+
+fn file_system(file: &File) -> Result<FileSystem, Errno> {
+    let magic = fstatfs(file)?.filesystem_type().0;
+    // A known magic number has 32 bits; where the type has no more, it may look negative.
+    Ok(FileSystem { magic: u64::try_from(magic).unwrap_or(u64::MAX) & 0xffff_ffff })
+}
+
+/// The errno in an error of `std`.
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}

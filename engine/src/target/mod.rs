@@ -1,0 +1,184 @@
+//! Targets: what packets are sent to, with everything a shard knows of them.
+//!
+//! Data flow: path → [`open`](open()) → file and [`Geometry`] → [`Targets::add`] → index.
+//!
+//! Not here: reading the geometry (`geometry`), opening (`open`), flushing (`shard::flush`).
+
+use std::collections::VecDeque;
+use std::fs::File;
+
+use mfio_core::{Error, ErrorKind};
+use nix::errno::Errno;
+
+use crate::plan::Demands;
+use crate::ring::{FileRef, Ring};
+use crate::shard::{Barrier, Epoch, FlushRequest};
+
+mod geometry;
+mod open;
+
+pub use geometry::{FileSystem, Geometry, TargetKind};
+pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenError, OpenOptions, Opened, open};
+
+/// One open target of a shard.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) file: FileRef,
+    pub(crate) geometry: Geometry,
+    pub(crate) demands: Demands,
+    pub(crate) barrier: Barrier,
+    /// The first flush that failed, for good (F37).
+    pub(crate) poisoned: Option<Errno>,
+    pub(crate) requests: VecDeque<FlushRequest>,
+    /// At most one at a time: a second could succeed because the first, which failed, has
+    /// marked the lost pages clean (F37).
+    pub(crate) flush_in_flight: bool,
+    /// Queued views, ops and requests that name this target.
+    pub(crate) users: u32,
+    closing: bool,
+    /// Kept open until the last op has completed. `None` on a simulated device.
+    _opened: Option<File>,
+}
+
+/// The targets of a shard, by index. An index is reused only after its last op (R1).
+#[derive(Debug, Default)]
+pub(crate) struct Targets {
+    table: Vec<Option<Target>>,
+    waiting_for_flush: usize,
+}
+
+impl Targets {
+    /// Makes `file`, or the bare descriptor `fd` of a simulated device, known to `ring`.
+    pub(crate) fn add<R: Ring>(
+        &mut self,
+        name: String,
+        opened: Option<File>,
+        fd: i32,
+        geometry: Geometry,
+        bounce_bytes_max: u32,
+        ring: &mut R,
+    ) -> u32 {
+        let align = geometry.offset_align.max(geometry.mem_align);
+        let transfer_max = geometry.transfer_bytes_max.min(ring.limits().transfer_bytes_max);
+        let demands = Demands {
+            offset_align: geometry.offset_align,
+            mem_align: geometry.mem_align,
+            transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
+            bounce_bytes_max: bounce_bytes_max & !(align - 1),
+        };
+        let target = Target {
+            name,
+            file: ring.register_file(fd),
+            geometry,
+            demands,
+            barrier: Barrier::default(),
+            poisoned: None,
+            requests: VecDeque::new(),
+            flush_in_flight: false,
+            users: 0,
+            closing: false,
+            _opened: opened,
+        };
+        let free = self.table.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.table.push(None);
+            self.table.len() - 1
+        });
+        self.table[at] = Some(target);
+        u32::try_from(at).expect("fewer targets than descriptors")
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, target: u32) -> &Target {
+        self.table[target as usize].as_ref().expect("a target outlives its handle and its ops")
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, target: u32) -> &mut Target {
+        self.table[target as usize].as_mut().expect("a target outlives its handle and its ops")
+    }
+
+    /// Indices of all open targets.
+    pub(crate) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        0..u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there is a target at that index.
+    pub(crate) fn exists(&self, target: u32) -> bool {
+        self.table[target as usize].is_some()
+    }
+
+    /// One more view or op names the target.
+    #[inline]
+    pub(crate) fn retain(&mut self, target: u32) {
+        self.get_mut(target).users += 1;
+    }
+
+    /// One fewer does. The last one after the handle has gone closes the file.
+    #[inline]
+    pub(crate) fn release<R: Ring>(&mut self, target: u32, ring: &mut R) {
+        self.release_op(target, None, ring);
+    }
+
+    /// As `release`, for an op that ends; a write ends in its epoch.
+    #[inline]
+    pub(crate) fn release_op<R: Ring>(&mut self, target: u32, write: Option<Epoch>, ring: &mut R) {
+        let entry = self.get_mut(target);
+        if let Some(epoch) = write {
+            entry.barrier.write_ended(epoch);
+        }
+        entry.users -= 1;
+        if entry.closing && entry.users == 0 {
+            self.close_now(target, ring);
+        }
+    }
+
+    /// The handle has gone.
+    pub(crate) fn close<R: Ring>(&mut self, target: u32, ring: &mut R) {
+        let entry = self.get_mut(target);
+        entry.closing = true;
+        if entry.users == 0 {
+            self.close_now(target, ring);
+        }
+    }
+
+    #[cold]
+    fn close_now<R: Ring>(&mut self, target: u32, ring: &mut R) {
+        if let Some(closed) = self.table[target as usize].take() {
+            ring.unregister_file(closed.file);
+        }
+    }
+
+    /// Queues a flush request behind everything accepted so far.
+    pub(crate) fn push_request(&mut self, target: u32, request: FlushRequest) {
+        self.retain(target);
+        self.get_mut(target).requests.push_back(request);
+        self.waiting_for_flush += 1;
+    }
+
+    /// Takes the oldest flush request of the target.
+    pub(crate) fn pop_request<R: Ring>(
+        &mut self,
+        target: u32,
+        ring: &mut R,
+    ) -> Option<FlushRequest> {
+        let request = self.get_mut(target).requests.pop_front()?;
+        self.waiting_for_flush -= 1;
+        self.release(target, ring);
+        Some(request)
+    }
+
+    /// Flush requests, and durable writes, that wait for a flush.
+    #[inline]
+    pub(crate) fn waiting_for_flush(&self) -> usize {
+        self.waiting_for_flush
+    }
+}
+
+impl Target {
+    /// The error of everything that a failed flush has made uncertain.
+    pub(crate) fn poison_error(&self) -> Option<Error> {
+        self.poisoned.map(|errno| Error::with_errno(ErrorKind::Poisoned, errno as i32))
+    }
+}

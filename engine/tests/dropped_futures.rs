@@ -1,0 +1,173 @@
+//! Futures dropped while the kernel still writes: nothing may reach a buffer after its release.
+//!
+//! Every released buffer is filled with a pattern and withheld until the ring has drained, then
+//! compared whole. The same run with the bug planted must find late writes into nearly all of
+//! them, which proves both that the test can see, and that the ops were truly in flight.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
+
+use std::fs::File as StdFile;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Waker};
+
+use mfio_core::{Packet, PacketIoExt, Read};
+use mfio_engine::buffer::{ArenaConfig, SizeClass};
+use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
+use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard};
+use nix::errno::Errno;
+
+const BLOCK: usize = 4096;
+const FILE_BLOCKS: u64 = 16 << 10;
+/// Small enough that the last is submitted before the first has completed.
+const BATCH: usize = 8;
+
+/// A kernel ring with one deliberate bug of the shard switched on.
+struct Planted(KernelRing, Option<Plant>);
+
+impl Ring for Planted {
+    type Waker = <KernelRing as Ring>::Waker;
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+    fn reserve(&mut self, count: u32) -> bool {
+        self.0.reserve(count)
+    }
+    fn push(&mut self, op: Op, tag: Tag) {
+        self.0.push(op, tag);
+    }
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        self.0.enter(wait)
+    }
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        self.0.reap(into);
+    }
+    fn register_buffers(&mut self, region: &mfio_engine::buffer::Region) {
+        self.0.register_buffers(region);
+    }
+    fn register_file(&mut self, fd: i32) -> FileRef {
+        self.0.register_file(fd)
+    }
+    fn unregister_file(&mut self, file: FileRef) {
+        self.0.unregister_file(file);
+    }
+    fn cancel(&mut self, tag: Tag) -> bool {
+        self.0.cancel(tag)
+    }
+    fn waker(&self) -> Self::Waker {
+        self.0.waker()
+    }
+    fn features(&self) -> &Features {
+        self.0.features()
+    }
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+    fn plant(&self, plant: Plant) -> bool {
+        self.1 == Some(plant)
+    }
+}
+
+/// A file of written blocks: a sparse or cached one would complete inside the submit.
+fn written_file() -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dropped_futures.dat");
+    let mut file = StdFile::create(&path).unwrap();
+    let block = [0x5a_u8; BLOCK * 16];
+    for _ in 0..FILE_BLOCKS / 16 {
+        file.write_all(&block).unwrap();
+    }
+    file.sync_all().unwrap();
+    path
+}
+
+struct Outcome {
+    dropped_in_flight: u64,
+    completed_early: u64,
+    late_writes: u64,
+    released: u64,
+}
+
+fn next_block(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) % FILE_BLOCKS
+}
+
+/// Starts a batch of reads, drops all of their futures at once, and counts what was in flight.
+fn drop_a_batch(file: &File<Planted>, random: &mut u64, outcome: &mut Outcome) {
+    let arena = file.shard().arena();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut futures = Vec::with_capacity(BATCH);
+    for _ in 0..BATCH {
+        let buffer = arena.alloc(BLOCK).expect("verified buffers come back");
+        let at = next_block(random) * BLOCK as u64;
+        let mut future = Box::pin(file.io(at, Packet::<Read, _>::new(buffer)));
+        assert!(Future::poll(Pin::as_mut(&mut future), &mut cx).is_pending());
+        futures.push(future);
+    }
+    let done = file.shard().turn(Wait::NONE).unwrap();
+    outcome.completed_early += u64::from(done);
+    outcome.dropped_in_flight += BATCH as u64 - u64::from(done);
+    drop(futures);
+}
+
+fn run(path: &Path, plant: Option<Plant>, drops: usize) -> Option<Outcome> {
+    let ring = match KernelRing::new(&KernelConfig::new(64)) {
+        Ok(ring) => Planted(ring, plant),
+        Err(error) => {
+            println!("SKIP: {error}; the simulation covers dropped futures");
+            return None;
+        }
+    };
+    let classes = vec![SizeClass { bytes: 4096, count: 1024 }];
+    let arena = ArenaConfig { poison_released: true, ..ArenaConfig::new(classes) };
+    let shard = Shard::with_ring(ring, &Config { arena, ..Config::new() }).unwrap();
+    let options = OpenOptions { direct: DirectMode::PreferDirect, ..OpenOptions::default() };
+    let file = shard.open(path, &options).unwrap();
+    if !file.geometry().direct {
+        println!("SKIP: no O_DIRECT here; the simulation covers dropped futures");
+        return None;
+    }
+    let mut outcome =
+        Outcome { dropped_in_flight: 0, completed_early: 0, late_writes: 0, released: 0 };
+    let mut random = 7;
+    for _ in 0..drops / (BATCH * 64) {
+        for _ in 0..64 {
+            drop_a_batch(&file, &mut random, &mut outcome);
+            while shard.in_flight() > 0 {
+                shard.turn(Wait::at_least(1)).unwrap();
+            }
+        }
+        let released = shard.arena().verify_released();
+        outcome.released += released.ranges;
+        outcome.late_writes += released.changed_at_bytes.len() as u64;
+    }
+    assert_eq!(shard.arena().in_use(), 0, "every buffer has come back");
+    assert_eq!(shard.shutdown(), 0, "a clean shutdown leaves nothing in flight");
+    Some(outcome)
+}
+
+#[test]
+fn f01_dropped_futures_leave_nothing_written_after_release() {
+    let path = written_file();
+    let Some(planted) = run(&path, Some(Plant::FreeOnDrop), 20_480) else { return };
+    println!(
+        "free-on-drop planted: {} of {} released buffers were written late",
+        planted.late_writes, planted.released
+    );
+    assert!(planted.late_writes * 10 >= planted.released * 8, "ops are truly in flight");
+
+    let Some(outcome) = run(&path, None, 102_400) else { return };
+    println!(
+        "{} futures dropped, {} in flight, {} completed before; {} late writes",
+        outcome.dropped_in_flight + outcome.completed_early,
+        outcome.dropped_in_flight,
+        outcome.completed_early,
+        outcome.late_writes
+    );
+    assert!(outcome.dropped_in_flight >= 80_000, "the drops have to be in flight");
+    assert!(outcome.released >= 100_000);
+    assert_eq!(outcome.late_writes, 0, "nothing reaches a buffer after its release");
+    std::fs::remove_file(path).unwrap();
+}
