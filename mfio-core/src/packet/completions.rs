@@ -75,6 +75,11 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
         match io.send_io(param, view) {
             Ok(()) => {
                 self.in_flight += 1;
+                // All of them may complete at once: room is made when their number grows, so
+                // that taking them never allocates.
+                if self.in_flight > self.ready.capacity() {
+                    self.ready.reserve(self.in_flight - self.ready.len());
+                }
                 Ok(())
             }
             Err(refused) => Err(Self::take_back(refused)),

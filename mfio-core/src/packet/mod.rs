@@ -51,6 +51,7 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
         Self::from_handle(handle)
     }
 
+    #[inline]
     pub(crate) fn from_handle(handle: Handle) -> Self {
         Self { handle, owner: PhantomData }
     }
@@ -59,10 +60,12 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
         &mut self.handle
     }
 
+    #[inline]
     pub(crate) fn into_handle(self) -> Handle {
         self.handle
     }
 
+    #[inline]
     pub(crate) fn arm(&mut self) -> View<P> {
         View::new(Armed::hold_of::<P, B>(&mut self.handle))
     }
@@ -78,6 +81,7 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
 
     /// The buffer, to prepare what will be written or to resize it.
     #[must_use]
+    #[inline]
     pub fn buffer_mut(&mut self) -> &mut B {
         self.handle.stored_mut()
     }
@@ -151,6 +155,7 @@ impl<P: Perms, B: Buffer<P>> Completed<P, B> {
 
     /// The packet, to be sent again. Its result is forgotten.
     #[must_use]
+    #[inline]
     pub fn into_packet(self) -> Packet<P, B> {
         self.packet
     }
@@ -163,6 +168,7 @@ impl<P: Perms, B: Buffer<P>> Completed<P, B> {
 
     /// The packet's buffer, in place. Bytes of failed ranges as in `into_buffer`.
     #[must_use]
+    #[inline]
     pub fn buffer_mut(&mut self) -> &mut B {
         self.packet.buffer_mut()
     }

@@ -51,6 +51,7 @@ pub struct Armed<'a> {
 
 impl<'a> Armed<'a> {
     /// The hold that `B` makes of the buffer in `handle`.
+    #[inline]
     pub(crate) fn hold_of<P: Perms, B: Buffer<P>>(handle: &'a mut Handle) -> Hold {
         let mut armed = Armed { handle, hold: None };
         B::arm(&mut armed);
@@ -59,12 +60,14 @@ impl<'a> Armed<'a> {
 }
 
 impl<B: StableBytesMut> Buffer<Read> for B {
+    #[inline]
     fn arm(armed: &mut Armed<'_>) {
         armed.hold = Some(armed.handle.arm_mut::<B>());
     }
 }
 
 impl<B: StableBytes> Buffer<Write> for B {
+    #[inline]
     fn arm(armed: &mut Armed<'_>) {
         armed.hold = Some(armed.handle.arm_ref::<B>());
     }

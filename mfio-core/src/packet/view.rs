@@ -27,14 +27,17 @@ pub struct View<P: Perms> {
 }
 
 impl<P: Perms> View<P> {
+    #[inline]
     pub(crate) fn new(hold: Hold) -> Self {
         Self { hold, perms: PhantomData }
     }
 
+    #[inline]
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
 
+    #[inline]
     pub(crate) fn into_hold(self) -> Hold {
         self.hold
     }

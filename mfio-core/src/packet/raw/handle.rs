@@ -33,6 +33,7 @@ impl Handle {
         Self(NonNull::from(Box::leak(pool::take())))
     }
 
+    #[inline]
     fn header(&self) -> &Header {
         // SAFETY: a handle exists, so the header is not freed (the last hold frees only where
         // HANDLE is clear).
@@ -40,10 +41,12 @@ impl Handle {
     }
 
     /// Whether every byte has its result and the buffer is the handle's again.
+    #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.header().state.load(Ordering::Acquire) & (HOLDS | WAKER) == 0
     }
 
+    #[inline]
     fn exclusive(&mut self) -> &mut Header {
         assert!(self.is_idle(), "a packet in flight belongs to its backend");
         // SAFETY: no holds and no waker under way, so the handle is alone, and `&mut self`
@@ -65,6 +68,7 @@ impl Handle {
     }
 
     /// What was stored, exclusively.
+    #[inline]
     pub(crate) fn stored_mut<B: 'static>(&mut self) -> &mut B {
         self.exclusive().stored.get_mut().get_mut()
     }
@@ -75,6 +79,7 @@ impl Handle {
     }
 
     /// One hold over the whole stored buffer, for a backend to fill.
+    #[inline]
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
@@ -82,6 +87,7 @@ impl Handle {
     }
 
     /// One hold over the whole stored buffer, for a backend to read.
+    #[inline]
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
@@ -99,6 +105,7 @@ impl Handle {
         self.arm(Payload { ptr, len: len as u64, region: None, writable }, at)
     }
 
+    #[inline]
     fn arm(&mut self, payload: Payload, stack: *mut u8) -> Hold {
         let header = self.exclusive();
         *header.payload.get_mut() = payload;
@@ -163,6 +170,7 @@ impl Handle {
     }
 
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
+    #[inline]
     pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
         assert!(self.0 == hold.header, "a hold of this packet");
         let header = self.header();

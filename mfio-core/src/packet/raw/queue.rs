@@ -78,6 +78,7 @@ impl Queue {
     }
 
     /// Moves everything that has arrived to the end of `into`, newest first.
+    #[inline]
     pub(crate) fn take_all(&self, into: &mut Vec<(u64, Handle)>) {
         if self.newest.load(Ordering::Relaxed).is_null() {
             return;

@@ -48,6 +48,7 @@ impl Stored {
         self.owner = Some((TypeId::of::<B>(), Placed::<B>::discard));
     }
 
+    #[inline]
     fn check<B: 'static>(&self) {
         let known = matches!(self.owner, Some((id, _)) if id == TypeId::of::<B>());
         assert!(known, "the packet stores another type");
@@ -59,6 +60,7 @@ impl Stored {
         unsafe { &*Placed::<B>::locate((&raw const self.room).cast_mut()) }
     }
 
+    #[inline]
     pub(super) fn get_mut<B: 'static>(&mut self) -> &mut B {
         self.check::<B>();
         // SAFETY: a `B` is stored, and the exclusive borrow of `self` covers it.
@@ -79,6 +81,7 @@ struct Placed<B>(PhantomData<B>);
 impl<B: 'static> Placed<B> {
     const INLINE: bool = size_of::<B>() <= STORE_BYTES && align_of::<B>() <= 16;
 
+    #[inline]
     fn locate(room: *mut Store) -> *mut B {
         if Self::INLINE {
             room.cast()

@@ -1,0 +1,149 @@
+//! No heap allocation per I/O once warm, on the packet path and for awaited packets.
+#![allow(unsafe_code, reason = "an allocator that counts")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+
+use mfio_core::{CompletionQueue, IoRead, Packet, PacketIoExt, Read, Write, block_on};
+use mfio_engine::buffer::ArenaBuf;
+use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::threads::ThreadRing;
+use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::{Config, DirectMode, Durability, Durable, File, OpenOptions, Shard};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is handed to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const BLOCK: usize = 4096;
+const DEPTH: u64 = 32;
+const BLOCKS: u64 = 1024;
+
+/// How many allocations `work` makes on this thread.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+/// Keeps [`DEPTH`] reads and writes in flight until `ios` have completed.
+fn packets<R: Ring>(
+    file: &File<R>,
+    reads: &mut CompletionQueue<Read, ArenaBuf>,
+    writes: &mut CompletionQueue<Write, ArenaBuf>,
+    ios: u64,
+) {
+    let mut at = 0_u64;
+    let mut completed = 0;
+    while completed < ios {
+        file.shard().turn(Wait::at_least(8)).unwrap();
+        while let Some((tag, done)) = reads.pop() {
+            assert!(done.is_ok());
+            at = (at + 7) % BLOCKS;
+            completed += 1;
+            reads.send(file, at * BLOCK as u64, done.into_packet(), tag).unwrap();
+        }
+        while let Some((tag, done)) = writes.pop() {
+            assert!(done.is_ok());
+            at = (at + 7) % BLOCKS;
+            completed += 1;
+            writes.send(file, at * BLOCK as u64, done.into_packet(), tag).unwrap();
+        }
+    }
+}
+
+fn steady_state<R: Ring>(ring: R, name: &str, ios: u64) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, vec![1; BLOCK * 1024]).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let options =
+        OpenOptions { write: true, direct: DirectMode::PreferDirect, ..OpenOptions::default() };
+    let file = shard.open(&path, &options).unwrap();
+
+    let mut reads = CompletionQueue::new();
+    let mut writes = CompletionQueue::new();
+    for tag in 0..DEPTH {
+        let read = Packet::new(shard.arena().alloc(BLOCK).unwrap());
+        let mut ones = shard.arena().alloc(BLOCK).unwrap();
+        ones.fill(1);
+        let write = Packet::new(ones);
+        reads.send(&file, tag * BLOCK as u64, read, tag).unwrap();
+        // The writes leave the blocks as they are.
+        if tag % 4 == 0 {
+            writes.send(&file, tag * BLOCK as u64, write, tag).unwrap();
+        }
+    }
+    packets(&file, &mut reads, &mut writes, 2_000);
+    let queued = allocations(|| packets(&file, &mut reads, &mut writes, ios));
+    drop((reads, writes));
+    while !shard.is_idle() {
+        shard.turn(Wait::at_least(1)).unwrap();
+    }
+
+    // One call makes its waker and its future; what is left over is the cost per I/O.
+    block_on(&shard, awaited(&file, 100)).unwrap();
+    let few = allocations(|| block_on(&shard, awaited(&file, 1)).unwrap());
+    let many = allocations(|| block_on(&shard, awaited(&file, 1 + ios / 100)).unwrap());
+    println!("{name}: {queued} allocations in {ios} queued I/Os, {few} to start awaiting");
+    drop((file, shard));
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(queued, 0, "the packet path allocates nothing once warm");
+    assert_eq!(many, few, "awaiting allocates nothing per I/O once warm");
+}
+
+/// A buffer out of the arena, read, written durably, given back; a value in the future itself;
+/// a flush.
+async fn awaited<R: Ring>(file: &File<R>, rounds: u64) {
+    for at in 0..rounds {
+        let at = at % BLOCKS * BLOCK as u64;
+        let buffer = file.shard().arena().alloc(BLOCK).unwrap();
+        let done = file.io(at, Packet::<Read, _>::new(buffer)).await;
+        assert!(done.is_ok());
+        let packet = Packet::<Write, _>::new(done.into_buffer());
+        assert!(file.io(Durable(at), packet).await.is_ok());
+        assert_eq!(file.read_value::<u8>(at).await, Ok(1));
+        file.sync(Durability::Data).await.unwrap();
+    }
+}
+
+#[test]
+fn steady_state_on_the_kernel_ring_allocates_nothing() {
+    match KernelRing::new(&KernelConfig::new(64)) {
+        Ok(ring) => steady_state(ring, "allocations-kernel", 100_000),
+        Err(error) => println!("SKIP: {error}; the thread ring runs the same shard"),
+    }
+}
+
+#[test]
+fn steady_state_on_the_thread_ring_allocates_nothing() {
+    steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads", 10_000);
+}
