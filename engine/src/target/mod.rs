@@ -1,6 +1,6 @@
 //! Targets: what packets are sent to, with everything a shard knows of them.
 //!
-//! Data flow: path → [`open`](open()) → file and [`Geometry`] → [`Targets::add`] → index.
+//! Data flow: path → [`open`](open()) → file and [`Geometry`] → `Targets::add` → index.
 //!
 //! Not here: reading the geometry (`geometry`), opening (`open`), flushing (`shard::flush`).
 
