@@ -152,6 +152,7 @@ impl<R: Ring> Core<R> {
         let reaped = self.reap();
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
+        self.wake_waiting();
         Ok(reaped)
     }
 
@@ -172,7 +173,10 @@ impl<R: Ring> Core<R> {
         for _ in 0..=EAGAIN_RETRIES_MAX {
             self.metrics.enters += 1;
             let errno = match self.ring.enter(wait) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.check_partial_submit();
+                    return Ok(());
+                }
                 Err(errno) => errno,
             };
             self.metrics.enter_errors += 1;
@@ -188,6 +192,15 @@ impl<R: Ring> Core<R> {
         Err(EngineError::Busy)
     }
 
+    /// A submit that leaves ops in the queue may have cut a chain in two (F15): its follower
+    /// then runs beside its head and proves nothing. Which one is not told, so none is trusted.
+    #[inline]
+    fn check_partial_submit(&mut self) {
+        if !self.ring.reserve(self.ring.limits().sq_entries) {
+            self.distrust_chains();
+        }
+    }
+
     fn reap(&mut self) -> u32 {
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
@@ -201,10 +214,16 @@ impl<R: Ring> Core<R> {
             // NODROP makes this impossible; if it happens, results are lost for good (F20).
             self.broken = Some(Errno::EOVERFLOW);
         }
-        if reaped > 0 && self.has_room() {
+        reaped
+    }
+
+    /// Tells those who wait for room in the backlog that there is some. Room comes from
+    /// completions, but also from jobs that were refused or abandoned without one.
+    #[inline]
+    fn wake_waiting(&mut self) {
+        if !self.waiting.is_empty() && self.has_room() {
             self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
         }
-        reaped
     }
 
     /// Whether a turn could do something without waiting for a completion first (F28).
@@ -260,6 +279,7 @@ impl<R: Ring> Core<R> {
                 at += 1;
             }
         }
+        self.wake_waiting();
     }
 
     /// Ends a job that has not started, or the part of it that has not.

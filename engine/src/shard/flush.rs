@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use super::barrier::Epoch;
 use super::core::{Core, Ending};
-use super::slot::{Behind, Body, FlushOp, Linked, Occupant};
+use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
 use crate::ring::{Plant, Ring, Tag};
 
@@ -211,13 +211,9 @@ impl<R: Ring> Core<R> {
         self.slots.vacate(tag);
         self.targets.get_mut(target).flush_in_flight = false;
         match verdict {
-            Verdict::Done => self.flush_succeeded(target, behind),
-            Verdict::Fail(errno) => self.flush_failed(target, behind, errno),
-            _ => {
-                if let Behind::Write(write) = behind {
-                    self.flush_did_not_run(write);
-                }
-            }
+            Verdict::Done => self.flush_succeeded(target, behind, tag),
+            Verdict::Fail(errno) => self.flush_failed(target, behind, tag, errno),
+            _ => self.flush_did_not_run(behind, tag),
         }
         self.targets.release(target, &mut self.ring);
     }
@@ -235,7 +231,7 @@ impl<R: Ring> Core<R> {
         self.targets.release(target, &mut self.ring);
     }
 
-    fn flush_succeeded(&mut self, target: u32, behind: Behind) {
+    fn flush_succeeded(&mut self, target: u32, behind: Behind, tag: Tag) {
         match behind {
             Behind::Requests(epoch) => {
                 let covered = |core: &Self| {
@@ -248,20 +244,19 @@ impl<R: Ring> Core<R> {
                     self.answer(request.waiter, Ok(()));
                 }
             }
-            Behind::Write(write) => {
-                let Some(transfer) = self.slots.transfer(write) else { return };
+            Behind::Write(_) => {
+                let Some((write, transfer)) = self.linked_write(behind, tag) else { return };
                 transfer.linked = Linked::Flushed;
                 if transfer.whole {
                     self.acknowledge(write);
                 }
             }
-            Behind::Nothing => {}
         }
     }
 
     /// The first failed flush poisons the target: whatever it covered may be lost, and a
     /// second flush would succeed without writing it (F37).
-    fn flush_failed(&mut self, target: u32, behind: Behind, errno: Errno) {
+    fn flush_failed(&mut self, target: u32, behind: Behind, tag: Tag, errno: Errno) {
         self.metrics.flush_failures += 1;
         let entry = self.targets.get_mut(target);
         let first = *entry.poisoned.get_or_insert(errno);
@@ -269,9 +264,7 @@ impl<R: Ring> Core<R> {
         while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
             self.answer(request.waiter, Err(error));
         }
-        if let Behind::Write(write) = behind
-            && let Some(transfer) = self.slots.transfer(write)
-        {
+        if let Some((write, transfer)) = self.linked_write(behind, tag) {
             transfer.linked = Linked::Unlinked;
             if transfer.whole {
                 self.fail_written(write, error);
@@ -279,12 +272,36 @@ impl<R: Ring> Core<R> {
         }
     }
 
+    /// No flush in flight is trusted to have run after the write it was linked to: another is
+    /// due once that write is whole.
+    #[cold]
+    pub(super) fn distrust_chains(&mut self) {
+        for (_, occupant) in self.slots.iter_mut() {
+            if let Occupant::Transfer(transfer) = occupant
+                && matches!(transfer.linked, Linked::Pending(_))
+                && !transfer.whole
+            {
+                transfer.linked = Linked::Unlinked;
+                self.metrics.chains_broken += 1;
+            }
+        }
+    }
+
+    /// The durable write that the flush of `tag` is linked to, if it still is: a write that
+    /// was not whole at once is on its own (F14).
+    fn linked_write(&mut self, behind: Behind, tag: Tag) -> Option<(Tag, &mut Transfer)> {
+        let Behind::Write(write) = behind else { return None };
+        let transfer = self.slots.transfer(write)?;
+        (transfer.linked == Linked::Pending(tag)).then_some((write, transfer))
+    }
+
     /// The linked flush was cancelled with its chain; once the write is whole, another is due.
-    fn flush_did_not_run(&mut self, write: Tag) {
-        let Some(transfer) = self.slots.transfer(write) else { return };
+    fn flush_did_not_run(&mut self, behind: Behind, tag: Tag) {
+        let Some((write, transfer)) = self.linked_write(behind, tag) else { return };
         transfer.linked = Linked::Unlinked;
+        let whole = transfer.whole;
         self.metrics.chains_broken += 1;
-        if transfer.whole {
+        if whole {
             self.wait_for_flush(write);
         }
     }

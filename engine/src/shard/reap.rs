@@ -8,7 +8,7 @@ use mfio_core::{Error, ErrorKind};
 
 use super::barrier::Epoch;
 use super::core::{Core, Ending, Retry};
-use super::slot::{Behind, Body, Linked, Occupant, Transfer};
+use super::slot::{Body, Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::plan;
@@ -158,16 +158,9 @@ impl<R: Ring> Core<R> {
     /// The write was not whole at once, so the flush linked behind it proves nothing (F14).
     fn break_chain(&mut self, tag: Tag) {
         let Some(transfer) = self.slots.transfer(tag) else { return };
-        let linked = transfer.linked;
-        if !matches!(linked, Linked::Pending(_) | Linked::Flushed) {
-            return;
-        }
-        transfer.linked = Linked::Unlinked;
-        self.metrics.chains_broken += 1;
-        if let Linked::Pending(flush) = linked
-            && let Some(Occupant::Flush(op)) = self.slots.find(flush)
-        {
-            op.behind = Behind::Nothing;
+        if matches!(transfer.linked, Linked::Pending(_) | Linked::Flushed) {
+            transfer.linked = Linked::Unlinked;
+            self.metrics.chains_broken += 1;
         }
     }
 }

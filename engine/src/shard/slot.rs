@@ -141,10 +141,8 @@ pub(super) struct FlushOp {
 pub(super) enum Behind {
     /// Everything asked for up to this epoch.
     Requests(Epoch),
-    /// One durable write, to which it is linked.
+    /// One durable write, for as long as that write says [`Linked::Pending`].
     Write(Tag),
-    /// A durable write that needs another flush: this one's result means nothing.
-    Nothing,
 }
 
 #[derive(Debug)]

@@ -1,0 +1,386 @@
+//! Sends packets and flushes, polls, turns and drops, and hands what comes back to the checker.
+//!
+//! Data flow: [`Driver`] → file of the shard → ring; completion queues and futures → [`Sent`] →
+//! `packets`. Futures are polled only when they were woken, so a lost wake-up shows as an op
+//! that never ends.
+//!
+//! Not here: which of these happens next (`life`).
+
+use core::future::Future as _;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::Wake;
+
+use mfio_core::{CompletionQueue, IoFut, Packet, PacketIo, PacketIoExt, Read, Write};
+use mfio_engine::buffer::ArenaBuf;
+use mfio_engine::ring::Wait;
+use mfio_engine::ring::sim::{SimControl, SimRing};
+use mfio_engine::{Durability, Durable, EngineError, File, Shard, SyncFut};
+
+use crate::model::Issued;
+use crate::packets::{Kind, Knowledge, Sent};
+use crate::stamp;
+use crate::world::World;
+
+type SimFile = File<SimRing>;
+
+/// The most futures under way at a time.
+const FUTURES_MAX: usize = 8;
+
+/// Says that a future was woken.
+#[derive(Debug, Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A future under way.
+enum Under<'a> {
+    Read(IoFut<'a, SimFile, Read, ArenaBuf, u64>),
+    Write(IoFut<'a, SimFile, Write, ArenaBuf, u64>),
+    Durable(IoFut<'a, SimFile, Write, ArenaBuf, Durable>),
+    Flush(SyncFut<SimRing>),
+}
+
+struct Waiting<'a> {
+    under: Under<'a>,
+    sent: Sent,
+    polled: bool,
+    /// The engine had room for it when it was polled, so it has taken it over.
+    accepted: bool,
+    flag: Arc<Flag>,
+    waker: Waker,
+}
+
+/// One shard with one file, everything under way on it, and the world it is held against.
+pub(crate) struct Driver<'a> {
+    pub(crate) world: &'a mut World,
+    pub(crate) control: SimControl,
+    pub(crate) knowledge: Knowledge,
+    pub(crate) calm: bool,
+    shard: &'a Shard<SimRing>,
+    file: &'a SimFile,
+    reads: CompletionQueue<Read, ArenaBuf>,
+    writes: CompletionQueue<Write, ArenaBuf>,
+    /// What the tags of the completion queues stand for.
+    sent: Vec<Option<Sent>>,
+    free: Vec<usize>,
+    futures: Vec<Waiting<'a>>,
+    /// Flags of futures that are over, for the next ones.
+    flags: Vec<(Arc<Flag>, Waker)>,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(
+        world: &'a mut World,
+        control: SimControl,
+        shard: &'a Shard<SimRing>,
+        file: &'a SimFile,
+    ) -> Self {
+        Self {
+            world,
+            control,
+            knowledge: Knowledge::default(),
+            calm: false,
+            shard,
+            file,
+            reads: CompletionQueue::new(),
+            writes: CompletionQueue::new(),
+            sent: Vec::new(),
+            free: Vec::new(),
+            futures: Vec::with_capacity(FUTURES_MAX),
+            flags: Vec::new(),
+        }
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.reads.in_flight() + self.writes.in_flight() + self.futures.len()
+    }
+
+    pub(crate) fn futures(&self) -> usize {
+        self.futures.len()
+    }
+
+    pub(crate) fn has_room_for_a_future(&self) -> bool {
+        self.futures.len() < FUTURES_MAX
+    }
+
+    /// A buffer for `len` bytes; `None` when the arena has none at the moment.
+    pub(crate) fn buffer(&self, len: usize) -> Option<ArenaBuf> {
+        self.shard.arena().alloc(len)
+    }
+
+    /// Sends a packet through a completion queue.
+    pub(crate) fn send(&mut self, kind: Kind, offset: usize, mut buffer: ArenaBuf) {
+        let range = self.stamped(kind, offset, &mut buffer);
+        let tag = self.free.pop().unwrap_or_else(|| {
+            self.sent.push(None);
+            self.sent.len() - 1
+        });
+        let at = offset as u64;
+        let accepted = match kind {
+            Kind::Read => self.reads.send(self.file, at, Packet::new(buffer), tag as u64).is_ok(),
+            Kind::Durable => {
+                let at = Durable(at);
+                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
+            }
+            Kind::Write | Kind::Flush => {
+                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
+            }
+        };
+        if accepted {
+            self.sent[tag] = Some(self.issue(kind, range));
+            if kind != Kind::Read {
+                self.world.model.accept_write(range);
+            }
+        } else {
+            self.world.coverage.refused += 1;
+            self.free.push(tag);
+        }
+    }
+
+    /// Makes a future of a packet; it is sent when it is first polled.
+    pub(crate) fn make_future(&mut self, kind: Kind, offset: usize, mut buffer: ArenaBuf) {
+        let range = self.stamped(kind, offset, &mut buffer);
+        let at = offset as u64;
+        let under = match kind {
+            Kind::Read => Under::Read(self.file.io(at, Packet::new(buffer))),
+            Kind::Durable => {
+                let at = Durable(at);
+                Under::Durable(self.file.io(at, Packet::new(buffer)))
+            }
+            Kind::Write | Kind::Flush => Under::Write(self.file.io(at, Packet::new(buffer))),
+        };
+        self.wait_for(under, Sent { kind, issued: 0, range, calm: false });
+    }
+
+    /// Asks for a flush, which is on its way from now on.
+    pub(crate) fn make_flush(&mut self) {
+        let range = Issued { sequence: 0, offset: 0, len: 0 };
+        let sent = self.issue(Kind::Flush, range);
+        let durability = self.world.random.pick(&[Durability::Data, Durability::Full]);
+        self.wait_for(Under::Flush(self.file.sync(durability)), sent);
+    }
+
+    fn wait_for(&mut self, under: Under<'a>, sent: Sent) {
+        let (flag, waker) = self.flags.pop().unwrap_or_else(|| {
+            let flag = Arc::new(Flag::default());
+            let waker = Waker::from(Arc::clone(&flag));
+            (flag, waker)
+        });
+        flag.0.store(true, Ordering::Relaxed);
+        let polled = sent.kind == Kind::Flush;
+        self.futures.push(Waiting { under, sent, polled, accepted: polled, flag, waker });
+    }
+
+    /// Gives a write its number and its bytes.
+    fn stamped(&mut self, kind: Kind, offset: usize, buffer: &mut ArenaBuf) -> Issued {
+        let len = buffer.len();
+        if kind == Kind::Read {
+            return Issued { sequence: 0, offset, len };
+        }
+        let sequence = self.world.model.next_sequence();
+        stamp::fill(buffer, sequence, offset);
+        Issued { sequence, offset, len }
+    }
+
+    /// Tells the model that something is in the engine's hands now.
+    fn issue(&mut self, kind: Kind, range: Issued) -> Sent {
+        self.world.coverage.ops += 1;
+        let issued = match kind {
+            Kind::Read => self.world.model.issue_read(),
+            Kind::Flush => self.world.model.tick(),
+            Kind::Write | Kind::Durable => self.world.model.issue_write(range),
+        };
+        Sent { kind, issued, range, calm: self.calm }
+    }
+
+    /// One turn of the shard, and whatever it brings.
+    pub(crate) fn turn(&mut self, wait: Wait) {
+        match self.shard.turn(wait) {
+            Ok(_) | Err(EngineError::Busy) => {}
+            Err(error) => self.world.violate(format!("a turn failed: {error}")),
+        }
+        self.collect();
+        if self.control.has_complaints() {
+            self.world.violate(String::from("the kernel complains"));
+        }
+        let (ours, theirs) = (self.shard.in_flight() as usize, self.control.in_flight());
+        if ours != theirs {
+            self.world.violate(format!("the shard counts {ours} ops in flight, the ring {theirs}"));
+        }
+        if self.shard.is_idle() {
+            self.idle();
+        }
+    }
+
+    /// Takes completed packets and polls futures that were woken.
+    pub(crate) fn collect(&mut self) {
+        while let Some((tag, done)) = self.reads.pop() {
+            if let Some(sent) = self.take_tag(tag) {
+                self.world.read_done(sent, done);
+            }
+        }
+        while let Some((tag, done)) = self.writes.pop() {
+            if let Some(sent) = self.take_tag(tag) {
+                self.world.write_done(sent, &done, &mut self.knowledge);
+            }
+        }
+        let mut at = 0;
+        while at < self.futures.len() {
+            let woken = self.futures[at].flag.0.swap(false, Ordering::Relaxed);
+            if !woken || !self.poll(at) {
+                at += 1;
+            }
+        }
+    }
+
+    fn take_tag(&mut self, tag: u64) -> Option<Sent> {
+        let at = usize::try_from(tag).unwrap_or(usize::MAX);
+        let sent = self.sent.get_mut(at).and_then(Option::take);
+        if sent.is_some() {
+            self.free.push(at);
+        } else {
+            self.world.violate(format!("packet {tag} completed twice"));
+        }
+        sent
+    }
+
+    /// Polls one future; true if it is over, and another one in its place.
+    fn poll(&mut self, at: usize) -> bool {
+        if !self.futures[at].polled {
+            let Sent { kind, range, .. } = self.futures[at].sent;
+            self.futures[at].sent = self.issue(kind, range);
+            self.futures[at].polled = true;
+        }
+        let Self { world, futures, knowledge, file, .. } = self;
+        let waiting = &mut futures[at];
+        let sent = waiting.sent;
+        if !waiting.accepted {
+            let mut nobody = Context::from_waker(Waker::noop());
+            waiting.accepted = PacketIo::<Read, u64>::poll_ready(*file, &mut nobody).is_ready();
+            if waiting.accepted && sent.kind != Kind::Read {
+                world.model.accept_write(sent.range);
+            }
+        }
+        let mut context = Context::from_waker(&waiting.waker);
+        match &mut waiting.under {
+            Under::Read(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready(done) => world.read_done(sent, done),
+                Poll::Pending => return false,
+            },
+            Under::Write(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready(done) => world.write_done(sent, &done, knowledge),
+                Poll::Pending => return false,
+            },
+            Under::Durable(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready(done) => world.write_done(sent, &done, knowledge),
+                Poll::Pending => return false,
+            },
+            Under::Flush(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready(result) => {
+                    let result = result.map_err(|error| error.error.kind());
+                    world.flush_done(sent, result, knowledge);
+                }
+                Poll::Pending => return false,
+            },
+        }
+        let over = self.futures.swap_remove(at);
+        self.flags.push((over.flag, over.waker));
+        true
+    }
+
+    /// Drops a future, whatever it waits for.
+    pub(crate) fn drop_future(&mut self, at: usize) {
+        let Waiting { under, sent, polled, .. } = self.futures.swap_remove(at);
+        drop(under);
+        if !polled {
+            self.world.coverage.dropped_unpolled += 1;
+            return;
+        }
+        self.world.coverage.dropped_in_flight += 1;
+        self.forget(sent);
+    }
+
+    /// Nobody waits for `sent` any more; the engine may still be at it.
+    fn forget(&mut self, sent: Sent) {
+        match sent.kind {
+            Kind::Read => self.world.model.end_read(sent.issued),
+            Kind::Write | Kind::Durable => self.world.model.abandon_write(sent.range),
+            Kind::Flush => {}
+        }
+    }
+
+    /// Drops everything that is waited for, in a random order.
+    pub(crate) fn forget_all(&mut self) {
+        while !self.futures.is_empty() {
+            let count = u32::try_from(self.futures.len()).expect("a few futures");
+            let at = self.world.random.below(count) as usize;
+            self.drop_future(at);
+        }
+        for at in 0..self.sent.len() {
+            if let Some(sent) = self.sent[at].take() {
+                self.forget(sent);
+            }
+        }
+        self.reads = CompletionQueue::new();
+        self.writes = CompletionQueue::new();
+    }
+
+    /// Nothing is in flight: the books must balance.
+    pub(crate) fn idle(&mut self) {
+        self.world.model.settle();
+        self.check_released();
+    }
+
+    fn check_released(&mut self) {
+        let released = self.shard.arena().verify_released();
+        self.world.coverage.released_checked += released.ranges;
+        if !released.changed_at_bytes.is_empty() {
+            let at = released.changed_at_bytes;
+            self.world.violate(format!("released memory was written to, at bytes {at:?}"));
+        }
+    }
+
+    /// Lets everything under way finish. It must, within a number of turns.
+    pub(crate) fn drain(&mut self) {
+        let mut turns = 64 + 64 * (self.under_way() + self.control.in_flight());
+        if !self.calm {
+            // Refused enters, retries and delays take turns, too.
+            turns *= 16;
+        }
+        self.collect();
+        while (self.under_way() > 0 || !self.shard.is_idle()) && self.world.is_clean() {
+            if turns == 0 {
+                let (left, ops) = (self.under_way(), self.control.in_flight());
+                self.world.violate(format!(
+                    "{left} packets never finish; {ops} ops in flight, futures: {}",
+                    self.describe_futures()
+                ));
+                return;
+            }
+            turns -= 1;
+            self.turn(Wait::at_least(1));
+        }
+        if self.world.is_clean() {
+            self.idle();
+            let World { model, device, .. } = &mut *self.world;
+            let result = model.check_image(device, 0);
+            self.world.require("at rest", result);
+        }
+    }
+
+    fn describe_futures(&self) -> String {
+        let kinds: Vec<_> = self.futures.iter().map(|waiting| waiting.sent).collect();
+        format!("{kinds:?}")
+    }
+}

@@ -1,0 +1,208 @@
+//! One life of a shard: open, work, and an end that is orderly, abrupt or a power loss.
+//!
+//! Data flow: scenario → ring, shard, file → steps drawn from the seed → end → what is left on
+//! the device is held against the model, which is the beginning of the next life.
+//!
+//! Not here: what a step does (`driver`).
+
+use mfio_engine::buffer::{ArenaConfig, SizeClass};
+use mfio_engine::ring::Wait;
+use mfio_engine::ring::sim::{FaultRates, SimRing};
+use mfio_engine::{Config, Shard};
+
+use crate::driver::Driver;
+use crate::packets::Kind;
+use crate::scenario::Weights;
+use crate::world::World;
+
+/// How long a shutdown may take: longer than any op that is delayed.
+const DRAIN_NS: u64 = 20_000_000;
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Everything finishes first.
+    Orderly,
+    /// The shard is dropped with ops in flight.
+    Abrupt,
+    /// Power loss.
+    Crash,
+}
+
+/// Runs one life.
+pub(crate) fn live(world: &mut World) {
+    world.coverage.opens += 1;
+    let mut config = world.scenario.ring;
+    config.seed = world.random.bits();
+    if world.is_calm() {
+        config.faults = FaultRates::NONE;
+    }
+    let ring = SimRing::new(config, &world.device);
+    let control = ring.control();
+    let shard = match Shard::with_ring(ring, &limits(world)) {
+        Ok(shard) => shard,
+        Err(error) => return world.violate(format!("no shard: {error}")),
+    };
+    let arena = shard.arena().clone();
+    let geometry = world.device.geometry(0);
+    let file = shard.adopt("simulated", world.device.fd(0), geometry);
+    let mut driver = Driver::new(world, control.clone(), &shard, &file);
+    let end = work(&mut driver);
+    let poisoned = driver.knowledge.poisoned_at.is_some();
+    drop(driver);
+    drop(file);
+    if world.random.one_in(2) {
+        // Without this, dropping the last handle drains just the same.
+        let left = shard.shutdown();
+        if left != 0 {
+            world.violate(format!("{left} ops are in flight after a shutdown"));
+        }
+    }
+    drop(shard);
+    world.model.settle();
+    let released = arena.verify_released();
+    if !released.changed_at_bytes.is_empty() {
+        let at = released.changed_at_bytes;
+        world.violate(format!("memory released at the end was written to, at bytes {at:?}"));
+    }
+    world.take_kernel(&control);
+    if end == End::Crash {
+        let World { model, device, .. } = &mut *world;
+        let result = model.crash(device, 0);
+        world.require("after a crash", result);
+    } else if poisoned || control.stats().flush_failures > 0 {
+        // What was not durable by then never will be, whatever later flushes say (F37).
+        world.model.forfeit();
+    }
+}
+
+fn limits(world: &World) -> Config {
+    let buffers = world.scenario.buffers;
+    let mut arena = ArenaConfig::new(vec![
+        SizeClass { bytes: 512, count: buffers * 2 },
+        SizeClass { bytes: 4096, count: buffers },
+        SizeClass { bytes: 16384, count: buffers.div_ceil(4) + 1 },
+    ]);
+    arena.poison_released = true;
+    Config {
+        in_flight_max: world.scenario.in_flight_max,
+        backlog_max: world.scenario.backlog_max,
+        arena,
+        drain_ns: DRAIN_NS,
+    }
+}
+
+/// Takes steps until the life is over.
+fn work(driver: &mut Driver<'_>) -> End {
+    let Weights { life_steps, crash, .. } = driver.world.scenario.weights;
+    driver.calm = driver.world.is_calm();
+    while driver.world.goes_on() {
+        if !driver.calm && driver.world.is_calm() {
+            if driver.knowledge.poisoned_at.is_some() {
+                // Nothing can be written any more: the calm part begins after a reopen.
+                break;
+            }
+            driver.control.calm();
+            driver.calm = true;
+        }
+        if driver.world.random.one_in(life_steps) {
+            break;
+        }
+        step(driver);
+    }
+    if !driver.world.goes_on() {
+        driver.control.calm();
+        driver.calm = true;
+        driver.drain();
+        return End::Orderly;
+    }
+    if driver.world.random.below(256) < crash {
+        driver.control.crash();
+        driver.forget_all();
+        return End::Crash;
+    }
+    if driver.world.random.one_in(2) {
+        driver.forget_all();
+        return End::Abrupt;
+    }
+    driver.drain();
+    driver.forget_all();
+    End::Orderly
+}
+
+fn step(driver: &mut Driver<'_>) {
+    let Weights { drop, turn, .. } = driver.world.scenario.weights;
+    let count = u32::try_from(driver.futures()).expect("a few futures");
+    if count > 0 && driver.world.random.below(256) < drop {
+        let at = driver.world.random.below(count) as usize;
+        driver.drop_future(at);
+    }
+    if driver.world.random.one_in(8) {
+        driver.collect();
+    }
+    submit(driver);
+    if driver.world.random.below(256) < turn {
+        let wait = if driver.world.random.one_in(2) { Wait::NONE } else { Wait::at_least(1) };
+        driver.turn(wait);
+    }
+    if driver.world.random.one_in(256) {
+        driver.drain();
+    }
+}
+
+/// Issues one packet or flush, or makes room for one.
+fn submit(driver: &mut Driver<'_>) {
+    let scenario = driver.world.scenario;
+    let Weights { read, write, durable, flush, future, .. } = scenario.weights;
+    let random = &mut driver.world.random;
+    let mut drawn = random.below(read + write + durable + flush);
+    let mut kind = Kind::Read;
+    for (candidate, weight) in
+        [(Kind::Read, read), (Kind::Write, write), (Kind::Durable, durable), (Kind::Flush, flush)]
+    {
+        if drawn < weight {
+            kind = candidate;
+            break;
+        }
+        drawn -= weight;
+    }
+    let as_future = random.below(256) < future;
+    let (offset, len) = draw_range(driver, kind);
+    if (as_future || kind == Kind::Flush) && !driver.has_room_for_a_future() {
+        return driver.turn(Wait::at_least(1));
+    }
+    driver.world.ops_done += 1;
+    if kind == Kind::Flush {
+        return driver.make_flush();
+    }
+    let Some(buffer) = driver.buffer(len) else {
+        // All buffers are under way or withheld: only an idle shard gives them back.
+        return driver.drain();
+    };
+    if as_future {
+        driver.make_future(kind, offset, buffer);
+    } else {
+        driver.send(kind, offset, buffer);
+    }
+}
+
+/// Where the next packet goes. Now and then across the end of the file.
+fn draw_range(driver: &mut Driver<'_>, kind: Kind) -> (usize, usize) {
+    let scenario = driver.world.scenario;
+    let random = &mut driver.world.random;
+    let unit = match kind {
+        Kind::Read => scenario.read_unit_bytes,
+        Kind::Write | Kind::Durable | Kind::Flush => scenario.write_unit_bytes,
+    };
+    let units = (scenario.len_bytes_max / unit).max(1);
+    let len = unit * random.between(1, units);
+    let size = scenario.spec.size_bytes;
+    let region = if random.one_in(8) { size } else { scenario.hot_bytes.min(size) };
+    let mut offset = random.below(region / unit) * unit;
+    if random.one_in(64) {
+        offset = size.saturating_sub(unit) / unit * unit;
+    } else if offset + len > size {
+        offset = size.saturating_sub(len) / unit * unit;
+    }
+    (offset as usize, len as usize)
+}

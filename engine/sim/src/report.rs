@@ -1,0 +1,156 @@
+//! What one run, and what many runs, have found.
+//!
+//! Data flow: run of one seed → [`RunReport`] → [`Summary`] of all seeds → lines for people.
+//!
+//! Not here: running anything (`life`, `sweep`).
+
+use core::fmt;
+
+use mfio_engine::ring::Plant;
+use mfio_engine::ring::sim::SimStats;
+
+/// What the workload did, counted by the checker's side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Coverage {
+    /// Packets and flushes handed to the engine.
+    pub ops: u64,
+    /// Packets that the engine refused because it was full.
+    pub refused: u64,
+    /// Futures dropped before they were polled.
+    pub dropped_unpolled: u64,
+    /// Futures dropped while their op was under way.
+    pub dropped_in_flight: u64,
+    /// Bytes of reads held against the model.
+    pub bytes_checked: u64,
+    /// Packets that failed, in part or as a whole.
+    pub failed_packets: u64,
+    /// Flushes acknowledged.
+    pub flushes_acknowledged: u64,
+    /// Durable writes acknowledged.
+    pub durable_acknowledged: u64,
+    /// Flushes and durable writes that were told that durability is lost.
+    pub durability_refused: u64,
+    /// Released buffers compared with the pattern they were left with.
+    pub released_checked: u64,
+    /// Times the target was opened.
+    pub opens: u64,
+}
+
+impl Coverage {
+    /// Adds the counters of another run.
+    pub fn add(&mut self, other: &Self) {
+        for ((_, mine), (_, theirs)) in self.fields_mut().into_iter().zip(other.fields()) {
+            *mine += theirs;
+        }
+    }
+
+    /// Every counter with its name, in a fixed order.
+    #[must_use]
+    pub fn fields(&self) -> [(&'static str, u64); 11] {
+        let mut copy = *self;
+        copy.fields_mut().map(|(name, value)| (name, *value))
+    }
+
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 11] {
+        [
+            ("packets and flushes", &mut self.ops),
+            ("refused", &mut self.refused),
+            ("dropped unpolled", &mut self.dropped_unpolled),
+            ("dropped in flight", &mut self.dropped_in_flight),
+            ("bytes checked", &mut self.bytes_checked),
+            ("failed packets", &mut self.failed_packets),
+            ("flushes acknowledged", &mut self.flushes_acknowledged),
+            ("durable writes acknowledged", &mut self.durable_acknowledged),
+            ("durability refused", &mut self.durability_refused),
+            ("released buffers checked", &mut self.released_checked),
+            ("opens", &mut self.opens),
+        ]
+    }
+}
+
+/// The outcome of one seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunReport {
+    /// The seed.
+    pub seed: u64,
+    /// How many ops were asked for.
+    pub ops: u32,
+    /// A hash of everything that happened, in order: equal for two runs of one seed.
+    pub hash: u64,
+    /// What the simulated kernel did.
+    pub stats: SimStats,
+    /// What the workload did.
+    pub coverage: Coverage,
+    /// What must not be, in words; empty is a pass.
+    pub violations: Vec<String>,
+}
+
+/// Shows a failure and how to see it again.
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} with {} ops: {} violations", self.seed, self.ops, {
+            self.violations.len()
+        })?;
+        for violation in &self.violations {
+            writeln!(f, "  {violation}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The command that runs one seed again.
+#[must_use]
+pub fn reproduction(seed: u64, ops: u32, plant: Option<Plant>) -> String {
+    let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));
+    format!("cargo run --release -p engine-sim -- --seed {seed} --ops {ops}{plant}")
+}
+
+/// The outcome of many seeds.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Seeds run.
+    pub seeds: u64,
+    /// What all simulated kernels did.
+    pub stats: SimStats,
+    /// What all workloads did.
+    pub coverage: Coverage,
+    /// The hash of every seed, in the order of the seeds.
+    pub hashes: Vec<(u64, u64)>,
+    /// Seeds that failed, the lowest first.
+    pub failures: Vec<RunReport>,
+}
+
+impl Summary {
+    pub(crate) fn take(&mut self, report: RunReport) {
+        self.seeds += 1;
+        self.stats.add(&report.stats);
+        self.coverage.add(&report.coverage);
+        self.hashes.push((report.seed, report.hash));
+        if !report.violations.is_empty() {
+            self.failures.push(report);
+        }
+    }
+
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        self.seeds += other.seeds;
+        self.stats.add(&other.stats);
+        self.coverage.add(&other.coverage);
+        self.hashes.append(&mut other.hashes);
+        self.failures.append(&mut other.failures);
+        self.hashes.sort_unstable();
+        self.failures.sort_by_key(|report| report.seed);
+    }
+}
+
+/// Every counter on a line of its own.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>28} {}", "seeds", self.seeds)?;
+        for (name, value) in self.coverage.fields().into_iter().chain(self.stats.fields()) {
+            writeln!(f, "{name:>28} {value}")?;
+        }
+        Ok(())
+    }
+}

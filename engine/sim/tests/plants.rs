@@ -1,0 +1,31 @@
+//! A checker is judged by the bugs it is shown: each planted one is caught, and soon.
+
+use engine_sim::{PLANT_BUDGET_SEEDS, hunt, reproduction};
+use mfio_engine::ring::Plant;
+
+const OPS: u32 = 2000;
+
+fn expect_caught(plant: Plant) {
+    let caught = hunt(plant, 0, PLANT_BUDGET_SEEDS, OPS);
+    let report = caught.unwrap_or_else(|| {
+        panic!("{} survives {PLANT_BUDGET_SEEDS} seeds", plant.name());
+    });
+    // The same seed without the bug is clean, so it was the bug that was seen.
+    let command = reproduction(report.seed, OPS, Some(plant));
+    assert!(engine_sim::run(report.seed, OPS, None).violations.is_empty(), "{command}");
+}
+
+#[test]
+fn f11_accept_short_is_caught() {
+    expect_caught(Plant::AcceptShort);
+}
+
+#[test]
+fn f14_flush_early_is_caught() {
+    expect_caught(Plant::FlushEarly);
+}
+
+#[test]
+fn f01_free_on_drop_is_caught() {
+    expect_caught(Plant::FreeOnDrop);
+}
