@@ -1,0 +1,206 @@
+//! From arguments to an exit code.
+//!
+//! Data flow: first argument -> subcommand, default job or fio's own command line -> plans ->
+//! run -> report on stdout or in `--output`, complaints on stderr.
+//!
+//! Exit codes are fio's: 0, the number of failed jobs, 1 for bad input, 128 after a signal.
+//!
+//! Not here: what the options mean (`fio_compat`), the default job (`default_job`).
+
+use fio_compat::{Action, Invocation, OutputFormat, parse_command_line, render};
+
+use crate::disk::Disks;
+use crate::machine::Machine;
+use crate::output::{Output, complain};
+use crate::plan::{Kind, survey};
+use crate::progress::Progress;
+use crate::run::conductor::Manner;
+use crate::run::{Finished, conduct};
+use crate::signals::{self, Signals};
+use crate::{compare, default_job, report, summary};
+
+/// The exit code of everything that was refused before it started.
+const REFUSED: u8 = 1;
+
+const USAGE: &str = "\
+usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
+       mfio-bench --name=NAME [OPTION…]    run a job given on the command line
+       mfio-bench [--size=S] [--runtime=T] [--directory=D]
+                                           run the default job: write, verify, read
+       mfio-bench compare --a ENGINE --b ENGINE [--min-ratio R] [--max-cpu-ratio R]
+                          [--rounds N] JOB…
+                                           run one job on two engines in alternation
+
+Options are fio's: --name value, --name=value, unique prefixes.
+  --output-format=normal|json  --output=FILE  --eta=always|never|auto
+  --parse-only  --showcmd  --readonly  --version  --help
+
+Job options:
+";
+
+/// Runs the program.
+pub(crate) fn main(args: &[String]) -> u8 {
+    let outcome = match args.first().map(String::as_str) {
+        Some("compare") => compare::main(&args[1..]),
+        Some(name @ ("sweep" | "doctor")) => Err(format!(
+            "the subcommand {name} does not exist yet; a job file of that name is ./{name}"
+        )),
+        _ => fio(args),
+    };
+    outcome.unwrap_or_else(|line| {
+        complain(&format!("mfio-bench: {line}"));
+        REFUSED
+    })
+}
+
+/// fio's command line, or none at all.
+fn fio(args: &[String]) -> Result<u8, String> {
+    let invocation = parse_command_line(args, &Machine).map_err(|error| error.to_string())?;
+    let mut stdout = Output::Stdout;
+    let text = match invocation.action {
+        Action::Help => Some(format!("{USAGE}{}", fio_compat::option_help())),
+        Action::Version => Some(format!("{}\n", report::VERSION)),
+        Action::Run if invocation.showcmd && !invocation.jobs.is_empty() => {
+            Some(format!("{}\n", invocation.show_command()))
+        }
+        Action::Run => None,
+    };
+    if let Some(text) = text {
+        return print(&mut stdout, &text).map(|()| 0);
+    }
+    if invocation.jobs.is_empty() {
+        return default_job::main(invocation);
+    }
+    if invocation.parse_only {
+        warn(&invocation);
+        return Ok(0);
+    }
+    let manner = Manner { filled: false, remove: false };
+    run(&invocation, manner, Vec::new(), false).map(|ran| ran.exit_code)
+}
+
+/// A run that has printed its report.
+pub(crate) struct Ran {
+    /// What to exit with.
+    pub(crate) exit_code: u8,
+}
+
+/// Warnings belong to stderr, except where a parser reads the output: there they go inside.
+fn warn(invocation: &Invocation) {
+    if invocation.formats.contains(&OutputFormat::Json) {
+        return;
+    }
+    for warning in &invocation.warnings {
+        complain(&format!("mfio-bench: warning: {warning}"));
+    }
+}
+
+/// Plans, runs and reports all jobs of `invocation`. `notes` join its warnings in the report;
+/// `default` adds plain progress lines and the summary of the default job.
+///
+/// # Errors
+/// One line; no job was started.
+pub(crate) fn run(
+    invocation: &Invocation,
+    manner: Manner,
+    notes: Vec<String>,
+    default: bool,
+) -> Result<Ran, String> {
+    let begun_unix_ms = crate::clock::unix_ms();
+    let plans = survey(&invocation.jobs)?;
+    warn(invocation);
+    let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
+    let mut output = Output::open(invocation.output.as_deref())?;
+    let paths = plans.iter().flat_map(|plan| plan.targets.clone());
+    let used = paths.filter(|target| target.kind != Kind::Unused);
+    let directories: Vec<_> = used.map(|target| existing(&target.path)).collect();
+    let disks = Disks::observe(directories.iter().map(std::path::PathBuf::as_path));
+    let mut progress = Progress::new(invocation, &mut output, default);
+    progress.announce();
+    let finished = conduct(plans, manner, signals.flag(), &mut progress);
+    let finished = match finished {
+        Err(_) if signals.received().is_some() => return Ok(Ran { exit_code: signals::EXIT_CODE }),
+        other => other?,
+    };
+    let mut notes = notes;
+    notes.extend(invocation.warnings.iter().map(ToString::to_string));
+    notes.extend(degraded(&finished));
+    let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
+    conclude(invocation, finished, &disks, ending, &mut output)
+}
+
+/// The file itself, or the directory it will be made in.
+fn existing(path: &std::path::Path) -> std::path::PathBuf {
+    if path.exists() {
+        return path.to_path_buf();
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| std::path::Path::new(".")).to_path_buf()
+}
+
+/// What engines could not have, each once.
+fn degraded(finished: &[Finished]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in finished.iter().flat_map(|job| &job.outcome.traits.degraded) {
+        if !lines.contains(line) {
+            lines.push(line.clone());
+        }
+    }
+    lines
+}
+
+struct Ending {
+    signal: Option<usize>,
+    notes: Vec<String>,
+    begun_unix_ms: u64,
+    default: bool,
+}
+
+fn conclude(
+    invocation: &Invocation,
+    finished: Vec<Finished>,
+    disks: &Disks,
+    ending: Ending,
+    output: &mut Output,
+) -> Result<Ran, String> {
+    let texts = invocation.formats.contains(&OutputFormat::Normal);
+    let json = invocation.formats.contains(&OutputFormat::Json);
+    let mut notes = ending.notes;
+    if let Some(signal) = ending.signal {
+        let line = format!("fio: terminating on signal {signal}");
+        if texts {
+            print(output, &format!("\n{line}\n"))?;
+        }
+        notes.push(line);
+    }
+    if texts && !json {
+        for job in &finished {
+            for line in &job.outcome.traits.degraded {
+                complain(&format!("mfio-bench: note: {line}"));
+            }
+        }
+    }
+    for line in report::failure_lines(&finished) {
+        complain(&line);
+    }
+    let failed = report::failed_jobs(&finished);
+    let summary = (ending.default && texts).then(|| summary::text(&finished));
+    let disk_util = disks.used();
+    let report = report::run_report(invocation, finished, disk_util, ending.begun_unix_ms, notes);
+    for format in &invocation.formats {
+        let text = match format {
+            OutputFormat::Json => render::json(&report),
+            OutputFormat::Normal => render::normal(&report),
+        };
+        print(output, &text)?;
+    }
+    if let Some(summary) = summary {
+        print(output, &summary)?;
+    }
+    let exit_code = if ending.signal.is_some() { signals::EXIT_CODE } else { failed };
+    Ok(Ran { exit_code })
+}
+
+fn print(output: &mut Output, text: &str) -> Result<(), String> {
+    output.print(text).map_err(|error| format!("cannot write the report: {error}"))
+}

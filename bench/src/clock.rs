@@ -1,0 +1,110 @@
+//! The clocks and counters of the system, as plain numbers.
+//!
+//! Not here: deciding when to read them (`run::worker`, `run::conductor`).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use nix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of the monotonic clock.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
+    time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned()
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+/// What the calling thread has used of the machine so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ThreadUsage {
+    /// CPU time in user mode.
+    pub(crate) user_ns: u64,
+    /// CPU time in the kernel.
+    pub(crate) system_ns: u64,
+    /// Context switches of both kinds.
+    pub(crate) switches: u64,
+    /// Page faults that needed I/O.
+    pub(crate) major_faults: u64,
+    /// Page faults that did not.
+    pub(crate) minor_faults: u64,
+    /// CPU time of the whole process, in which the kernel's I/O workers appear.
+    pub(crate) process_ns: u64,
+}
+
+fn counted(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+impl ThreadUsage {
+    /// Usage of the calling thread.
+    pub(crate) fn now() -> Self {
+        let thread = getrusage(UsageWho::RUSAGE_THREAD).map(|usage| Self::of(&usage));
+        let process = getrusage(UsageWho::RUSAGE_SELF).map(|usage| Self::of(&usage).cpu_ns());
+        Self { process_ns: process.unwrap_or(0), ..thread.unwrap_or_default() }
+    }
+
+    fn of(usage: &Usage) -> Self {
+        Self {
+            user_ns: counted(usage.user_time().num_nanoseconds()),
+            system_ns: counted(usage.system_time().num_nanoseconds()),
+            switches: counted(
+                usage.voluntary_context_switches() + usage.involuntary_context_switches(),
+            ),
+            major_faults: counted(usage.major_page_faults()),
+            minor_faults: counted(usage.minor_page_faults()),
+            process_ns: 0,
+        }
+    }
+
+    /// What was used since `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            user_ns: self.user_ns.saturating_sub(earlier.user_ns),
+            system_ns: self.system_ns.saturating_sub(earlier.system_ns),
+            switches: self.switches.saturating_sub(earlier.switches),
+            major_faults: self.major_faults.saturating_sub(earlier.major_faults),
+            minor_faults: self.minor_faults.saturating_sub(earlier.minor_faults),
+            process_ns: self.process_ns.saturating_sub(earlier.process_ns),
+        }
+    }
+
+    /// CPU time of both kinds.
+    pub(crate) fn cpu_ns(self) -> u64 {
+        self.user_ns + self.system_ns
+    }
+
+    /// CPU time that the process used outside this thread: kernel workers to which I/O was
+    /// punted, or the threads of a fallback. Only of meaning where one worker runs alone.
+    pub(crate) fn elsewhere_ns(self) -> u64 {
+        self.process_ns.saturating_sub(self.cpu_ns())
+    }
+}
+
+/// Where a recorded part begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Baseline {
+    /// When.
+    pub(crate) now_ns: u64,
+    /// What the calling thread had used by then.
+    pub(crate) usage: ThreadUsage,
+}
+
+impl Baseline {
+    /// The present, as the calling thread sees it.
+    pub(crate) fn now() -> Self {
+        Self { now_ns: now_ns(), usage: ThreadUsage::now() }
+    }
+}
+
+/// The load averages of the last 1, 5 and 15 minutes as the kernel prints them.
+pub(crate) fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}

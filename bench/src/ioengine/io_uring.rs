@@ -1,0 +1,331 @@
+//! The engine under test: `mfio_core` packets on an `mfio_engine` shard.
+//!
+//! Data flow: slot -> its packet, which owns an arena buffer -> completion queue `send` ->
+//! shard -> `turn` -> completion queue `pop` -> the packet is parked in its slot again. Packets
+//! and buffers are reused for ever; an I/O allocates nothing.
+//!
+//! Not here: retries and short transfers, which the shard deals with.
+
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
+use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
+use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
+use mfio_engine::ring::threads::ThreadRing;
+use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::{Config, DirectMode, Durability, EngineError, File, OpenOptions, Shard, SyncFut};
+use nix::errno::Errno;
+use nix::libc;
+
+use super::{Event, Io, IoEngine, Operation, Queued, Setup, Traits};
+
+/// Bounce buffers beside the slots' own, for ops that are not aligned as the target demands.
+const BOUNCE_BUFFERS: u32 = 8;
+/// The least size of a buffer: a page, so that every buffer is aligned to one.
+const PAGE_BYTES: u32 = 4096;
+/// Blocking threads of the fallback: more do not help on a disk that punts anyway.
+const FALLBACK_THREADS: usize = 8;
+
+/// A ring that an engine can be opened on.
+pub(crate) trait MakeRing: Ring + Sized {
+    /// A ring with room for `depth` ops.
+    ///
+    /// # Errors
+    /// What the system refused.
+    fn make(depth: u32, fixed_files: bool) -> io::Result<Self>;
+}
+
+impl MakeRing for KernelRing {
+    fn make(depth: u32, fixed_files: bool) -> io::Result<Self> {
+        let mut config = KernelConfig::new(depth);
+        if !fixed_files {
+            config.files_max = 0;
+        }
+        Self::new(&config).map_err(io::Error::other)
+    }
+}
+
+impl MakeRing for ThreadRing {
+    fn make(depth: u32, _fixed_files: bool) -> io::Result<Self> {
+        Self::new(FALLBACK_THREADS.min(depth as usize), depth).map_err(io::Error::from)
+    }
+}
+
+/// Why the kernel ring is not to be had here; `None` when it is.
+pub(crate) fn kernel_ring_refusal() -> Option<RingError> {
+    KernelRing::new(&KernelConfig::new(1)).err().filter(RingError::is_unavailable)
+}
+
+/// The packets that wait in their slots for their next I/O; each slot has one, of either
+/// direction. Two tables, because a word that is null or not is quicker to move than an enum.
+struct Parked {
+    reads: Vec<Option<Packet<Read, ArenaBuf>>>,
+    writes: Vec<Option<Packet<Write, ArenaBuf>>>,
+}
+
+/// A slot in flight was asked for its packet: the worker's books are wrong.
+const IN_FLIGHT: &str = "a slot without I/O in flight has its packet";
+
+impl Parked {
+    #[inline]
+    fn buffer(&mut self, slot: usize) -> &mut ArenaBuf {
+        match (&mut self.reads[slot], &mut self.writes[slot]) {
+            (Some(packet), _) => packet.buffer_mut(),
+            (None, other) => other.as_mut().expect(IN_FLIGHT).buffer_mut(),
+        }
+    }
+
+    /// Takes the packet for reading; one that wrote gives its buffer and its header on.
+    #[inline]
+    fn take_read(&mut self, slot: usize) -> Packet<Read, ArenaBuf> {
+        match self.reads[slot].take() {
+            Some(packet) => packet,
+            None => Packet::new(self.writes[slot].take().expect(IN_FLIGHT).into_buffer()),
+        }
+    }
+
+    #[inline]
+    fn take_write(&mut self, slot: usize) -> Packet<Write, ArenaBuf> {
+        match self.writes[slot].take() {
+            Some(packet) => packet,
+            None => Packet::new(self.reads[slot].take().expect(IN_FLIGHT).into_buffer()),
+        }
+    }
+}
+
+/// Packets on a shard.
+pub(crate) struct PacketEngine<R: Ring> {
+    // The queues go before the shard: what they forget, the shard completes and frees.
+    reads: CompletionQueue<Read, ArenaBuf>,
+    writes: CompletionQueue<Write, ArenaBuf>,
+    flushes: Vec<(u32, SyncFut<R>)>,
+    files: Vec<File<R>>,
+    parked: Parked,
+    buffer_bytes: u32,
+    /// Every I/O is `buffer_bytes` long, so that no buffer ever changes its length.
+    uniform: bool,
+    /// Sent since the last turn.
+    unsubmitted: bool,
+    /// The last `take` may have left completions behind, because it was given enough of them.
+    leftover: bool,
+    shard: Shard<R>,
+    traits: Traits,
+}
+
+fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::Result<File<R>> {
+    let direct = if setup.direct { DirectMode::Direct } else { DirectMode::Buffered };
+    let mut options = OpenOptions::new().read(true).write(setup.writes).direct(direct);
+    // Clones of a job share their file, as with fio.
+    options.lock = false;
+    shard.open(path, &options).map_err(io::Error::other)
+}
+
+impl<R: MakeRing> IoEngine for PacketEngine<R> {
+    fn open(setup: &Setup<'_>) -> io::Result<Self> {
+        let ring = R::make(setup.depth, setup.fixed_files)?;
+        let bytes = setup.buffer_bytes.next_multiple_of(PAGE_BYTES);
+        let class = SizeClass { bytes, count: setup.depth + BOUNCE_BUFFERS };
+        let mut config = Config::new();
+        // One more for a flush behind a full queue.
+        config.in_flight_max = setup.depth + 1;
+        config.backlog_max = setup.depth.max(1);
+        config.arena = ArenaConfig::new(vec![class]);
+        let shard = Shard::with_ring(ring, &config).map_err(io::Error::other)?;
+        let open = |path| open_file(&shard, path, setup);
+        let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<_>>()?;
+        let reads = (0..setup.depth).map(|_| {
+            let buffer = shard.arena().alloc(setup.buffer_bytes as usize);
+            Some(Packet::new(buffer.expect("the arena has a buffer per slot")))
+        });
+        let writes = (0..setup.depth).map(|_| None);
+        let parked = Parked { reads: reads.collect(), writes: writes.collect() };
+        let features = shard.features();
+        let in_use = features.in_use.iter().map(|name| (*name).to_owned());
+        let mut degraded = features.degraded.clone();
+        if !setup.fixed_buffers {
+            degraded.push("fixedbufs=0: this engine registers its buffers all the same".into());
+        }
+        Ok(Self {
+            parked,
+            reads: CompletionQueue::new(),
+            writes: CompletionQueue::new(),
+            flushes: Vec::with_capacity(setup.depth as usize),
+            files,
+            buffer_bytes: setup.buffer_bytes,
+            uniform: setup.uniform,
+            unsubmitted: false,
+            leftover: false,
+            traits: Traits { in_use: in_use.collect(), degraded },
+            shard,
+        })
+    }
+
+    fn traits(&self) -> Traits {
+        self.traits.clone()
+    }
+
+    fn synchronous(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn buffer(&mut self, slot: u32) -> &mut [u8] {
+        self.parked.buffer(slot as usize)
+    }
+
+    #[inline(always)]
+    fn queue(&mut self, io: Io) -> Queued {
+        self.unsubmitted = true;
+        let file = &self.files[io.file as usize];
+        let (slot, tag) = (io.slot as usize, u64::from(io.slot));
+        if io.operation == Operation::Read {
+            let mut packet = self.parked.take_read(slot);
+            if !self.uniform {
+                packet.buffer_mut().set_len_bytes(io.len_bytes as usize);
+            }
+            if let Err(unsent) = self.reads.send(file, io.offset_bytes, packet, tag) {
+                self.parked.reads[slot] = Some(unsent.packet);
+                return Queued::Done(-libc::ENOBUFS);
+            }
+        } else if io.operation == Operation::Write {
+            let mut packet = self.parked.take_write(slot);
+            if !self.uniform {
+                packet.buffer_mut().set_len_bytes(io.len_bytes as usize);
+            }
+            if let Err(unsent) = self.writes.send(file, io.offset_bytes, packet, tag) {
+                self.parked.writes[slot] = Some(unsent.packet);
+                return Queued::Done(-libc::ENOBUFS);
+            }
+        } else {
+            let full = io.operation == Operation::Fsync;
+            let durability = if full { Durability::Full } else { Durability::Data };
+            self.flushes.push((io.slot, file.sync(durability)));
+        }
+        Queued::Pending
+    }
+
+    #[inline]
+    fn commit(&mut self) -> io::Result<()> {
+        self.turn(Wait::NONE)
+    }
+
+    #[inline]
+    fn reap(&mut self, min: u32, max: u32, events: &mut Vec<Event>) -> io::Result<()> {
+        if self.unsubmitted || min == 0 {
+            // What has completed already and was not asked for yet counts towards the minimum.
+            let ready = if self.leftover { self.ready() } else { 0 };
+            self.turn(Wait::at_least(min.saturating_sub(ready)))?;
+        }
+        let before = events.len();
+        loop {
+            let left = (max as usize).saturating_sub(events.len() - before);
+            self.take(left, events);
+            let got = u32::try_from(events.len() - before).unwrap_or(u32::MAX);
+            if got >= min {
+                return Ok(());
+            }
+            self.turn(Wait::at_least(min - got))?;
+        }
+    }
+}
+
+impl<R: Ring> PacketEngine<R> {
+    /// Completed and not taken.
+    fn ready(&self) -> u32 {
+        let sent = self.reads.in_flight() + self.writes.in_flight() + self.flushes.len();
+        u32::try_from(sent).unwrap_or(u32::MAX).saturating_sub(self.shard.in_flight())
+    }
+
+    #[inline]
+    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.unsubmitted = false;
+        match self.shard.turn(wait) {
+            // Busy loses nothing: the next turn tries again.
+            Ok(_) | Err(EngineError::Busy) => Ok(()),
+            Err(EngineError::Ring { errno }) => Err(errno.into()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Moves up to `max` completions into `events` and their packets back into their slots.
+    #[inline]
+    fn take(&mut self, max: usize, events: &mut Vec<Event>) {
+        let end = events.len() + max;
+        while self.reads.in_flight() > 0 && events.len() < end {
+            let Some((tag, done)) = self.reads.pop() else { break };
+            let slot = slot_of(tag);
+            let error = done.error();
+            self.parked.reads[slot as usize] = Some(done.into_packet());
+            let result = self.result_of(slot, error);
+            events.push(Event { slot, result });
+        }
+        while self.writes.in_flight() > 0 && events.len() < end {
+            let Some((tag, done)) = self.writes.pop() else { break };
+            let slot = slot_of(tag);
+            let error = done.error();
+            self.parked.writes[slot as usize] = Some(done.into_packet());
+            let result = self.result_of(slot, error);
+            events.push(Event { slot, result });
+        }
+        if !self.flushes.is_empty() {
+            self.take_flushes(end, events);
+        }
+        self.leftover = events.len() == end;
+    }
+
+    /// The result of a parked slot, whose buffer gets its full length back.
+    #[inline]
+    fn result_of(&mut self, slot: u32, error: Option<Error>) -> i32 {
+        let mut len_bytes = self.buffer_bytes;
+        if !self.uniform {
+            let buffer = self.parked.buffer(slot as usize);
+            len_bytes = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            buffer.set_len_bytes(self.buffer_bytes as usize);
+        }
+        match error {
+            None => i32::try_from(len_bytes).unwrap_or(i32::MAX),
+            Some(error) => refusal(error),
+        }
+    }
+
+    #[cold]
+    fn take_flushes(&mut self, end: usize, events: &mut Vec<Event>) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut at = 0;
+        while at < self.flushes.len() && events.len() < end {
+            let (slot, flush) = &mut self.flushes[at];
+            match Pin::new(flush).poll(&mut context) {
+                Poll::Pending => at += 1,
+                Poll::Ready(result) => {
+                    let result = result.map_or_else(|failed| refusal(failed.error), |()| 0);
+                    events.push(Event { slot: *slot, result });
+                    drop(self.flushes.swap_remove(at));
+                }
+            }
+        }
+    }
+}
+
+/// The tag is the slot, so the conversion cannot fail.
+#[inline]
+fn slot_of(tag: u64) -> u32 {
+    u32::try_from(tag).unwrap_or(u32::MAX)
+}
+
+/// The errno that stands for a failed range, negated.
+#[cold]
+fn refusal(error: Error) -> i32 {
+    let known = match error.kind() {
+        ErrorKind::UnexpectedEof => return 0,
+        ErrorKind::NoSpace => Errno::ENOSPC,
+        ErrorKind::Cancelled | ErrorKind::Aborted => Errno::ECANCELED,
+        ErrorKind::Misaligned => Errno::EINVAL,
+        ErrorKind::Unsupported => Errno::EOPNOTSUPP,
+        _ => Errno::EIO,
+    };
+    -error.errno().unwrap_or(known as i32)
+}

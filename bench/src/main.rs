@@ -1,0 +1,39 @@
+//! `mfio-bench`: runs fio's jobs on the mfio engine and on what it is compared with.
+//!
+//! Data flow: arguments -> `cli` -> `fio_compat` jobs -> `plan` -> `run` -> `report` -> text.
+//!
+//! Not here: everything; each step is a module of its own.
+
+mod cli;
+mod clock;
+mod compare;
+mod content;
+mod default_job;
+mod disk;
+mod generator;
+mod ioengine;
+mod layout;
+mod machine;
+mod measure;
+mod output;
+mod plan;
+mod progress;
+mod random;
+mod random_map;
+mod report;
+mod run;
+mod signals;
+mod statistics;
+mod summary;
+mod verify;
+mod written;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    ExitCode::from(cli::main(&args))
+}

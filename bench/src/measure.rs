@@ -1,0 +1,207 @@
+//! Turns timestamps of single I/Os into what fio would report about them.
+//!
+//! Data flow: the worker's clock readings -> [`Recorder`] (thread-local, no lock, no allocation)
+//! -> one `JobReport` at the end.
+//!
+//! Not here: reading the clock (`run::worker`), sampled rates (`run::conductor`), printing.
+
+use fio_compat::report::{DirectionReport, JobFailure, JobReport};
+use fio_compat::stats::{DepthStats, LatencyDistribution, LatencyStat};
+
+use crate::clock::ThreadUsage;
+use crate::ioengine::Operation;
+use crate::run::lane::Totals;
+
+/// Which latencies a job wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Submission latency.
+    pub(crate) slat: bool,
+    /// Completion latency.
+    pub(crate) clat: bool,
+    /// Total latency.
+    pub(crate) lat: bool,
+}
+
+/// The three moments of one I/O.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// When it was created.
+    pub(crate) start_ns: u64,
+    /// When the call that submitted it returned; for synchronous engines when it was called.
+    pub(crate) issue_ns: u64,
+    /// When its completion was reaped.
+    pub(crate) complete_ns: u64,
+}
+
+/// Latencies of one direction.
+#[derive(Default)]
+struct Latencies {
+    slat: LatencyStat,
+    clat: LatencyStat,
+    lat: LatencyStat,
+}
+
+/// Everything one worker records.
+pub(crate) struct Recorder {
+    wanted: Wanted,
+    latencies: [Latencies; 2],
+    sync: LatencyStat,
+    /// Depths and batch sizes.
+    pub(crate) depth: DepthStats,
+    distribution: LatencyDistribution,
+    /// Reads, writes; since the start, ramp time included.
+    pub(crate) totals: [Totals; 2],
+    /// What `totals` was when recording began.
+    before: [Totals; 2],
+    short_ios: [u64; 2],
+    syncs: u64,
+    runtime_ns: [u64; 2],
+    usage: ThreadUsage,
+}
+
+/// Read or write; flushes count with the writes where a direction is needed.
+#[inline]
+pub(crate) fn direction(operation: Operation) -> usize {
+    usize::from(operation != Operation::Read)
+}
+
+impl Recorder {
+    /// Nothing recorded yet.
+    pub(crate) fn new(wanted: Wanted) -> Self {
+        Self {
+            wanted,
+            latencies: Default::default(),
+            sync: LatencyStat::default(),
+            depth: DepthStats::default(),
+            distribution: LatencyDistribution::default(),
+            totals: Default::default(),
+            before: Default::default(),
+            short_ios: [0; 2],
+            syncs: 0,
+            runtime_ns: [0; 2],
+            usage: ThreadUsage::default(),
+        }
+    }
+
+    /// Forgets the ramp time.
+    pub(crate) fn restart(&mut self) {
+        let totals = self.totals;
+        *self = Self { totals, before: totals, ..Self::new(self.wanted) };
+    }
+
+    /// Counts a completed I/O.
+    #[inline]
+    pub(crate) fn count(&mut self, operation: Operation, bytes: u32) {
+        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+            self.syncs += 1;
+            return;
+        }
+        let totals = &mut self.totals[direction(operation)];
+        totals.ios += 1;
+        totals.bytes += u64::from(bytes);
+    }
+
+    /// Counts a transfer that moved less than asked and was continued.
+    pub(crate) fn count_short(&mut self, operation: Operation) {
+        self.short_ios[direction(operation)] += 1;
+    }
+
+    /// Records the latencies of a completed I/O.
+    #[inline]
+    pub(crate) fn time(&mut self, operation: Operation, times: Times, synchronous: bool) {
+        let completion = times.complete_ns.saturating_sub(times.issue_ns);
+        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+            self.sync.record(completion);
+            return;
+        }
+        let latencies = &mut self.latencies[direction(operation)];
+        if self.wanted.clat {
+            latencies.clat.record(completion);
+            self.distribution.record(completion);
+        }
+        if self.wanted.slat && !synchronous {
+            latencies.slat.record(times.issue_ns.saturating_sub(times.start_ns));
+        }
+        if self.wanted.lat {
+            latencies.lat.record(times.complete_ns.saturating_sub(times.start_ns));
+        }
+    }
+
+    /// Adds the wall time of a phase to the directions it had.
+    pub(crate) fn add_runtime(&mut self, directions: [bool; 2], runtime_ns: u64) {
+        for (total, used) in self.runtime_ns.iter_mut().zip(directions) {
+            *total += if used { runtime_ns } else { 0 };
+        }
+    }
+
+    /// Adds what the thread used while recording.
+    pub(crate) fn add_usage(&mut self, usage: ThreadUsage) {
+        self.usage = usage;
+    }
+
+    /// I/Os recorded, without the ramp time.
+    pub(crate) fn recorded(&self) -> [Totals; 2] {
+        let since = |index: usize| Totals {
+            ios: self.totals[index].ios - self.before[index].ios,
+            bytes: self.totals[index].bytes - self.before[index].bytes,
+        };
+        [since(0), since(1)]
+    }
+
+    /// The wall time of a direction: 0 reads, 1 writes.
+    pub(crate) fn runtime_ns(&self, direction: usize) -> u64 {
+        self.runtime_ns[direction]
+    }
+
+    /// The completion latency of a direction.
+    pub(crate) fn completion_latency(&self, direction: usize) -> &LatencyStat {
+        &self.latencies[direction].clat
+    }
+
+    /// What the thread used while recording.
+    pub(crate) fn usage(&self) -> ThreadUsage {
+        self.usage
+    }
+
+    /// Moves everything into `report`, which already knows the job.
+    pub(crate) fn fill(self, report: &mut JobReport, failure: Option<JobFailure>) {
+        let recorded = self.recorded();
+        let runtime_ns = self.runtime_ns[0].max(self.runtime_ns[1]);
+        let [read, write] = self.latencies;
+        fill_direction(&mut report.read, read, recorded[0], self.runtime_ns[0]);
+        fill_direction(&mut report.write, write, recorded[1], self.runtime_ns[1]);
+        report.read.short_ios = self.short_ios[0];
+        report.write.short_ios = self.short_ios[1];
+        report.sync.total_ios = self.syncs;
+        report.sync.lat = self.sync;
+        report.depth = self.depth;
+        report.distribution = self.distribution;
+        report.job_runtime_ms = to_ms(runtime_ns);
+        report.usr_cpu_ns = self.usage.user_ns;
+        report.sys_cpu_ns = self.usage.system_ns;
+        report.ctx = self.usage.switches;
+        report.majf = self.usage.major_faults;
+        report.minf = self.usage.minor_faults;
+        report.error = failure;
+    }
+}
+
+/// fio rounds up, so that a phase that did something never took 0 ms.
+pub(crate) fn to_ms(nanoseconds: u64) -> u64 {
+    nanoseconds.div_ceil(1_000_000)
+}
+
+fn fill_direction(
+    report: &mut DirectionReport,
+    latencies: Latencies,
+    totals: Totals,
+    runtime_ns: u64,
+) {
+    report.io_bytes = totals.bytes;
+    report.total_ios = totals.ios;
+    report.runtime_ms = if totals.ios > 0 { to_ms(runtime_ns) } else { 0 };
+    report.slat = latencies.slat;
+    report.clat = latencies.clat;
+    report.lat = latencies.lat;
+}

@@ -1,0 +1,110 @@
+//! From finished jobs to fio's report and to an exit code.
+//!
+//! Data flow: [`Finished`] -> `JobReport` per clone -> `RunReport`; our own results go under
+//! its extra key.
+//!
+//! Not here: text and JSON (`fio_compat::render`).
+
+use fio_compat::Invocation;
+use fio_compat::report::{DiskUtil, JobReport, RunReport};
+use serde_json::json;
+
+use crate::clock::unix_ms;
+use crate::run::Finished;
+
+/// Our name and version, as it appears in reports.
+pub(crate) const VERSION: &str = concat!("mfio-bench ", env!("CARGO_PKG_VERSION"));
+
+/// Builds the report of a run; `begun_unix_ms` is when the program started.
+pub(crate) fn run_report(
+    invocation: &Invocation,
+    finished: Vec<Finished>,
+    disk_util: Vec<DiskUtil>,
+    begun_unix_ms: u64,
+    warnings: Vec<String>,
+) -> RunReport {
+    let extra = extra(&finished);
+    let jobs = finished.into_iter().map(|job| job_report(job, begun_unix_ms)).collect();
+    let mut report = RunReport {
+        version: VERSION.to_owned(),
+        timestamp_ms: unix_ms(),
+        utc_offset_s: 0,
+        global_options: invocation.global_options.clone(),
+        jobs,
+        disk_util,
+        warnings,
+        extra,
+    };
+    report.merge_groups();
+    report
+}
+
+fn job_report(job: Finished, begun_unix_ms: u64) -> JobReport {
+    let mut report = JobReport::for_job(&job.plan.job);
+    report.pid = std::process::id();
+    report.job_start_ms = job.started_unix_ms;
+    report.elapsed_s = unix_ms().saturating_sub(begun_unix_ms).div_ceil(1000);
+    let failure = job.outcome.failure.as_ref().map(|failure| failure.report());
+    job.outcome.recorder.fill(&mut report, failure);
+    job.samples.fill(&mut report.read, &mut report.write);
+    report
+}
+
+/// What fio has no key for.
+fn extra(finished: &[Finished]) -> serde_json::Value {
+    let jobs: Vec<serde_json::Value> = finished
+        .iter()
+        .map(|job| {
+            let recorder = &job.outcome.recorder;
+            let ios: u64 = recorder.recorded().iter().map(|totals| totals.ios).sum();
+            let cpu_ns = recorder.usage().cpu_ns();
+            json!({
+                "jobname": job.plan.job.name,
+                "engine": job.plan.job.ioengine.as_str(),
+                "in_use": job.outcome.traits.in_use,
+                "degraded": job.outcome.traits.degraded,
+                "cpu_ns_per_io": cpu_ns.checked_div(ios),
+                "process_cpu_ns": recorder.usage().process_ns,
+                "verify_failures": job.outcome.mismatch_count,
+            })
+        })
+        .collect();
+    json!({ "jobs": jobs })
+}
+
+/// Lines about failures, for stderr.
+pub(crate) fn failure_lines(finished: &[Finished]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for job in finished {
+        let paths: Vec<_> = job.plan.targets.iter().map(|target| target.path.clone()).collect();
+        for wrong in &job.outcome.mismatches {
+            let path = paths.get(wrong.file as usize).map(|path| path.display().to_string());
+            let (expected, received) = wrong.checksums;
+            lines.push(format!(
+                "crc32c: verify failed at file {} offset {}, length {} \
+                 (requested block: offset={}, length={})",
+                path.unwrap_or_default(),
+                wrong.offset_bytes,
+                wrong.len_bytes,
+                wrong.offset_bytes,
+                wrong.len_bytes,
+            ));
+            lines.push(format!("       Expected CRC: {expected:08x}"));
+            lines.push(format!("       Received CRC: {received:08x}"));
+            lines.push(format!("       {}", wrong.fault));
+        }
+        let shown = u64::try_from(job.outcome.mismatches.len()).unwrap_or(0);
+        if job.outcome.mismatch_count > shown {
+            let more = job.outcome.mismatch_count - shown;
+            lines.push(format!("       and {more} more wrong blocks of job {}", job.plan.job.name));
+        }
+        lines.extend(job.outcome.failure.as_ref().and_then(|failure| failure.line(&paths)));
+    }
+    lines
+}
+
+/// fio's exit code: the number of jobs that failed.
+pub(crate) fn failed_jobs(finished: &[Finished]) -> u8 {
+    let failed = finished.iter().filter(|job| job.outcome.failure.is_some()).count();
+    u8::try_from(failed).unwrap_or(u8::MAX)
+}

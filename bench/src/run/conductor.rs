@@ -1,0 +1,225 @@
+//! Starts the workers stage by stage, watches the clock for them, and samples their rates.
+//!
+//! Data flow: plans -> stages (a `stonewall` begins one) -> a thread per plan with its lane;
+//! this thread sleeps until something is due: a sample, the end of a ramp or of a runtime, a
+//! progress line, a signal. The workers never look at the clock for that.
+//!
+//! Not here: the I/O (`worker`), the text of progress (`progress`).
+
+use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use crate::clock::{now_ns, unix_ms};
+use crate::layout::{self, Created};
+use crate::plan::{Plan, stages};
+
+use super::job::{self, Assignment, Outcome};
+use super::lane::{Lane, Order, Stage};
+use super::sampler::Sampler;
+
+/// Signals and finished workers are noticed at least this often.
+const NAP_NS: u64 = 50_000_000;
+/// … and that they have begun at least this often.
+const STARTING_NAP_NS: u64 = 1_000_000;
+
+/// One clone that has run.
+pub(crate) struct Finished {
+    /// What it was.
+    pub(crate) plan: Plan,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+    /// Its rates.
+    pub(crate) samples: Sampler,
+    /// When it began, in milliseconds since 1970.
+    pub(crate) started_unix_ms: u64,
+}
+
+/// What a progress line is made of.
+pub(crate) struct Tick<'a> {
+    /// All clones of the run.
+    pub(crate) plans: &'a [Plan],
+    /// Their lanes, in the same order.
+    pub(crate) lanes: &'a [Lane],
+    /// The present.
+    pub(crate) now_ns: u64,
+}
+
+/// Is told what goes on.
+pub(crate) trait Observer {
+    /// So many files with so many bytes are about to be laid out.
+    fn laying_out(&mut self, plan: &Plan, files: u64, bytes: u64);
+    /// Everything is laid out; the jobs begin.
+    fn starting(&mut self, plans: &[Plan]);
+    /// Called now and then while jobs run.
+    fn tick(&mut self, tick: &Tick<'_>);
+    /// The jobs are over: leave the line.
+    fn ended(&mut self);
+}
+
+/// Ways of the run that are not options of a job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Lay files out with data even where the job only writes.
+    pub(crate) filled: bool,
+    /// Remove all files of the run at its end.
+    pub(crate) remove: bool,
+}
+
+/// Runs everything. Jobs that were never started because of a signal are missing in the result.
+///
+/// # Errors
+/// One line, before any job was started.
+pub(crate) fn conduct(
+    plans: Vec<Plan>,
+    manner: Manner,
+    signal: &AtomicUsize,
+    observer: &mut dyn Observer,
+) -> Result<Vec<Finished>, String> {
+    let mut created = Created::default();
+    for plan in &plans {
+        if let Some((count, bytes)) = layout::outstanding(plan) {
+            observer.laying_out(plan, count, bytes);
+        }
+        layout::prepare(plan, manner.filled, signal)?;
+        if manner.remove || plan.job.unlink {
+            plan.targets.iter().for_each(|target| created.removes(target));
+        }
+    }
+    let mut files = Vec::new();
+    for plan in &plans {
+        files.push(layout::open(plan)?);
+    }
+    observer.starting(&plans);
+    let lanes: Vec<Lane> = plans.iter().map(|plan| Lane::new(plan.job.ramp_time_ns > 0)).collect();
+    let run_seed = crate::random::mix(unix_ms() ^ u64::from(std::process::id()) << 40);
+    let mut finished = Vec::new();
+    let mut conductor = Conductor { plans: &plans, lanes: &lanes, run_seed, signal, observer };
+    let mut files = files.into_iter();
+    let stages = stages(&plans);
+    let mut begin = 0;
+    while begin < plans.len() && signal.load(Ordering::Relaxed) == 0 {
+        let end = stages.partition_point(|stage| *stage <= stages[begin]);
+        let files: Vec<Vec<File>> = files.by_ref().take(end - begin).collect();
+        finished.extend(conductor.stage(begin, files));
+        begin = end;
+    }
+    conductor.observer.ended();
+    drop(created);
+    Ok(finished)
+}
+
+struct Conductor<'a> {
+    plans: &'a [Plan],
+    lanes: &'a [Lane],
+    run_seed: u64,
+    signal: &'a AtomicUsize,
+    observer: &'a mut dyn Observer,
+}
+
+impl Conductor<'_> {
+    fn stage(&mut self, begin: usize, files: Vec<Vec<File>>) -> Vec<Finished> {
+        let end = begin + files.len();
+        let started_unix_ms = unix_ms();
+        let assignments: Vec<Assignment> = self.plans[begin..end]
+            .iter()
+            .zip(files)
+            .zip(1 + u64::try_from(begin).unwrap_or(0)..)
+            .map(|((plan, files), number)| {
+                let run_seed = self.run_seed;
+                Assignment { plan: plan.clone(), files, number, run_seed }
+            })
+            .collect();
+        let lanes = &self.lanes[begin..end];
+        let mut samplers: Vec<Sampler> =
+            assignments.iter().map(|a| Sampler::new(!a.plan.job.disable_bw_measurement)).collect();
+        let outcomes = thread::scope(|scope| {
+            let here = thread::current();
+            let handles: Vec<_> = assignments
+                .iter()
+                .zip(lanes)
+                .map(|(assignment, lane)| {
+                    let here = here.clone();
+                    scope.spawn(move || {
+                        let outcome = job::run(assignment, lane);
+                        here.unpark();
+                        outcome
+                    })
+                })
+                .collect();
+            self.watch(&handles, lanes, &assignments, &mut samplers);
+            handles.into_iter().map(joined).collect::<Vec<_>>()
+        });
+        let finished = assignments.into_iter().zip(outcomes).zip(samplers);
+        finished
+            .map(|((assignment, outcome), samples)| Finished {
+                plan: assignment.plan,
+                outcome,
+                samples,
+                started_unix_ms,
+            })
+            .collect()
+    }
+
+    /// Sleeps and gives orders until every worker has ended.
+    fn watch(
+        &mut self,
+        handles: &[ScopedJoinHandle<'_, Outcome>],
+        lanes: &[Lane],
+        assignments: &[Assignment],
+        samplers: &mut [Sampler],
+    ) {
+        while !handles.iter().all(ScopedJoinHandle::is_finished) {
+            let now = now_ns();
+            // Until all have begun, nothing is known of what is due, so the naps are short.
+            let begun = lanes.iter().all(|lane| lane.started_ns().is_some());
+            let mut wake_ns = now + if begun { NAP_NS } else { STARTING_NAP_NS };
+            for ((lane, assignment), sampler) in lanes.iter().zip(assignments).zip(&mut *samplers) {
+                if self.signal.load(Ordering::Relaxed) != 0 {
+                    lane.give(Order::Abort);
+                }
+                let due = direct(lane, &assignment.plan, sampler, now);
+                wake_ns = wake_ns.min(due.unwrap_or(u64::MAX));
+            }
+            self.observer.tick(&Tick { plans: self.plans, lanes: self.lanes, now_ns: now });
+            let nap_ns = wake_ns.saturating_sub(now_ns());
+            if nap_ns > 0 {
+                thread::park_timeout(Duration::from_nanos(nap_ns));
+            }
+        }
+    }
+}
+
+/// Orders that are due for one worker, and when the next one is.
+fn direct(lane: &Lane, plan: &Plan, sampler: &mut Sampler, now_ns: u64) -> Option<u64> {
+    let started_ns = lane.started_ns()?;
+    if lane.stage() == Stage::Ended {
+        return None;
+    }
+    let record_ns = started_ns + plan.job.ramp_time_ns;
+    let end_ns = plan.job.runtime_ns.map(|runtime_ns| record_ns.saturating_add(runtime_ns));
+    if now_ns < record_ns {
+        return Some(record_ns);
+    }
+    if sampler.due_ns().is_none() {
+        lane.give(Order::Record);
+        sampler.begin(now_ns, lane.totals());
+    }
+    if sampler.due_ns().is_some_and(|due_ns| now_ns >= due_ns) {
+        sampler.sample(now_ns, lane.totals());
+    }
+    let due_ns = sampler.due_ns();
+    match end_ns {
+        Some(end_ns) if now_ns >= end_ns => {
+            lane.give(Order::TimeUp);
+            due_ns
+        }
+        Some(end_ns) => Some(due_ns.map_or(end_ns, |due_ns| due_ns.min(end_ns))),
+        None => due_ns,
+    }
+}
+
+fn joined(handle: ScopedJoinHandle<'_, Outcome>) -> Outcome {
+    handle.join().unwrap_or_else(|_| job::panicked())
+}

@@ -1,0 +1,268 @@
+//! Runs one clone of one job on the calling thread: open, main phase, flush, verify, repeat.
+//!
+//! Data flow: [`Assignment`] -> engine and worker -> phases -> [`Outcome`].
+//!
+//! Not here: the loop of a phase (`worker`), when to stop (`conductor`), reports (`report`).
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use fio_compat::{IoEngine as EngineName, Job, Verify};
+use mfio_engine::ring::kernel::KernelRing;
+use mfio_engine::ring::threads::ThreadRing;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::clock::{Baseline, ThreadUsage};
+use crate::content::{Content, Mismatch};
+use crate::generator::{Generator, Mix, Step, Steps};
+use crate::ioengine::{
+    IoEngine, Null, Operation, PacketEngine, Psync, RawUring, Setup, Traits, kernel_ring_refusal,
+};
+use crate::measure::{Recorder, Wanted};
+use crate::plan::{Plan, verify_block_bytes};
+use crate::written::Written;
+
+use super::failure::Failure;
+use super::lane::{Lane, Order, Stage};
+use super::worker::{Pacing, Rules, Worker};
+
+/// Everything one worker needs.
+pub(crate) struct Assignment {
+    /// What to do.
+    pub(crate) plan: Plan,
+    /// The open files of the plan.
+    pub(crate) files: Vec<File>,
+    /// Number of the clone in the whole run, from 1; decides its seeds.
+    pub(crate) number: u64,
+    /// Names this run in the blocks it writes.
+    pub(crate) run_seed: u64,
+}
+
+/// What became of it.
+pub(crate) struct Outcome {
+    /// Statistics.
+    pub(crate) recorder: Recorder,
+    /// Why it failed, if it did.
+    pub(crate) failure: Option<Failure>,
+    /// The first wrong blocks.
+    pub(crate) mismatches: Vec<Mismatch>,
+    /// All wrong blocks.
+    pub(crate) mismatch_count: u64,
+    /// What the engine said about itself.
+    pub(crate) traits: Traits,
+}
+
+impl Outcome {
+    fn failed(failure: Failure) -> Self {
+        let wanted = Wanted { slat: false, clat: false, lat: false };
+        Self {
+            recorder: Recorder::new(wanted),
+            failure: Some(failure),
+            mismatches: Vec::new(),
+            mismatch_count: 0,
+            traits: Traits::default(),
+        }
+    }
+}
+
+/// Runs `assignment` to its end.
+pub(crate) fn run(assignment: &Assignment, lane: &Lane) -> Outcome {
+    let outcome = match assignment.plan.job.ioengine {
+        EngineName::IoUring => on_shard(assignment, lane),
+        EngineName::RawUring => on::<RawUring>(assignment, lane),
+        EngineName::Psync => on::<Psync>(assignment, lane),
+        EngineName::Null => on::<Null>(assignment, lane),
+    };
+    lane.enter(Stage::Ended);
+    outcome
+}
+
+/// Our engine: on the kernel's ring, or on threads where that is forbidden, and then it says so.
+fn on_shard(assignment: &Assignment, lane: &Lane) -> Outcome {
+    let Some(refusal) = kernel_ring_refusal() else {
+        return on::<PacketEngine<KernelRing>>(assignment, lane);
+    };
+    let mut outcome = on::<PacketEngine<ThreadRing>>(assignment, lane);
+    let line = format!("{refusal}; continuing with blocking threads");
+    outcome.traits.degraded.insert(0, line);
+    outcome
+}
+
+fn on<E: IoEngine>(assignment: &Assignment, lane: &Lane) -> Outcome {
+    if let Err(errno) = pin(&assignment.plan.job.cpus_allowed) {
+        return Outcome::failed(Failure::engine(&errno.into()));
+    }
+    let pacing = pacing(&assignment.plan.job);
+    let engine = match open::<E>(assignment, pacing) {
+        Ok(engine) => engine,
+        Err(error) => return Outcome::failed(Failure::engine(&error)),
+    };
+    let traits = engine.traits();
+    let job = &assignment.plan.job;
+    let wanted = Wanted { slat: !job.disable_slat, clat: !job.disable_clat, lat: !job.disable_lat };
+    let clock = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
+    let content = content(assignment);
+    let mut worker = Worker::new(engine, lane, Recorder::new(wanted), content, pacing);
+    if clock {
+        passes::<E, true>(&mut worker, assignment);
+    } else {
+        passes::<E, false>(&mut worker, assignment);
+    }
+    let usage = ThreadUsage::now().since(worker.baseline.usage);
+    worker.recorder.add_usage(usage);
+    if worker.mismatch_count > 0 && worker.failure.is_none() {
+        worker.failure = Some(Failure::verify());
+    }
+    Outcome {
+        recorder: worker.recorder,
+        failure: worker.failure,
+        mismatches: worker.mismatches,
+        mismatch_count: worker.mismatch_count,
+        traits,
+    }
+}
+
+/// Restricts the calling thread to `cpus`; none means any.
+fn pin(cpus: &[u32]) -> nix::Result<()> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu as usize)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+fn pacing(job: &Job) -> Pacing {
+    let depth = if job.ioengine.is_synchronous() { 1 } else { job.iodepth.max(1) };
+    let batch = if job.iodepth_batch == 0 { depth } else { job.iodepth_batch.min(depth) };
+    Pacing {
+        depth,
+        batch,
+        complete_min: job.iodepth_batch_complete_min.min(depth),
+        complete_max: job.iodepth_batch_complete_max.clamp(1, depth),
+        low: if job.iodepth_low == 0 { depth } else { job.iodepth_low.min(depth) },
+    }
+}
+
+fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result<E> {
+    let plan = &assignment.plan;
+    let paths: Vec<PathBuf> = plan.targets.iter().map(|target| target.path.clone()).collect();
+    let setup = Setup {
+        files: &assignment.files,
+        paths: &paths,
+        depth: pacing.depth,
+        buffer_bytes: plan.shape.buffer_bytes(),
+        uniform: plan.shape.is_uniform(),
+        writes: plan.job.rw.writes(),
+        direct: plan.job.direct,
+        fixed_buffers: plan.job.fixedbufs,
+        fixed_files: plan.job.registerfiles,
+    };
+    E::open(&setup)
+}
+
+/// The seed of everything this clone draws: fixed per run unless the job wants otherwise.
+fn seed(assignment: &Assignment) -> u64 {
+    let job = &assignment.plan.job;
+    let fixed = job.randrepeat || job.is_set("randseed");
+    let base = if fixed { job.randseed } else { assignment.run_seed };
+    base.wrapping_mul(0x9e37_0001).wrapping_mul(0x9e37_0001).wrapping_add(assignment.number)
+}
+
+fn content(assignment: &Assignment) -> Content {
+    let plan = &assignment.plan;
+    if plan.job.verify == Verify::None {
+        return Content::noise(seed(assignment) ^ 0x6275_6666);
+    }
+    let block = verify_block_bytes(&plan.shape);
+    let written = plan.job.rw.writes().then(|| Written::new(&plan.shape.regions, block));
+    let run_seed = assignment.run_seed.wrapping_add(assignment.number);
+    let mut content = Content::verifiable(block, run_seed, written);
+    content.check_reads = plan.shape.mix == Mix::Read;
+    content
+}
+
+/// Main phase, flush and verify phase, as often as the job says.
+fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment: &Assignment) {
+    let (plan, job) = (&assignment.plan, &assignment.plan.job);
+    let verified = job.verify != Verify::None && job.rw.writes();
+    let mut generator = Generator::new(&plan.shape, seed(assignment));
+    worker.baseline = Baseline::now();
+    worker.lane.start(worker.baseline.now_ns);
+    let mut pass = 1;
+    loop {
+        main_phase::<E, CLOCK>(worker, &mut generator, plan);
+        if verified && job.do_verify {
+            verify_phase::<E, CLOCK>(worker, plan);
+        }
+        let again = verified && (job.time_based || pass < job.loops);
+        if !again || worker.lane.order() >= Order::TimeUp || worker.failure.is_some() {
+            return;
+        }
+        pass += 1;
+        worker.content.forget();
+        generator = Generator::new(&plan.shape, seed(assignment).wrapping_add(pass));
+        worker.baseline.now_ns = crate::clock::now_ns();
+    }
+}
+
+fn main_phase<E: IoEngine, const CLOCK: bool>(
+    worker: &mut Worker<'_, E>,
+    generator: &mut Generator,
+    plan: &Plan,
+) {
+    worker.lane.enter(Stage::Running);
+    let check = worker.content.check_reads;
+    let rules =
+        Rules { ends_at: Order::TimeUp, check, remembered: false, fatal: plan.job.verify_fatal };
+    worker.phase::<CLOCK, _>(generator, rules);
+    if plan.job.end_fsync && plan.job.rw.writes() && worker.failure.is_none() {
+        worker.lane.enter(Stage::Syncing);
+        let count = u32::try_from(plan.targets.len()).unwrap_or(0);
+        let rules = Rules { ends_at: Order::Abort, ..rules };
+        worker.phase::<CLOCK, _>(&mut FlushAll { next: 0, count }, rules);
+    }
+    let used = [plan.job.rw.reads(), plan.job.rw.writes()];
+    let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
+    worker.recorder.add_runtime(used, spent_ns);
+}
+
+/// Reads every written block back.
+fn verify_phase<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, plan: &Plan) {
+    if worker.failure.is_some() || worker.lane.order() == Order::Abort {
+        return;
+    }
+    let Some(mut steps) = worker.content.written().map(Written::read_back) else { return };
+    worker.lane.enter(Stage::Verifying);
+    let started_ns = crate::clock::now_ns();
+    let fatal = plan.job.verify_fatal;
+    let rules = Rules { ends_at: Order::Abort, check: true, remembered: true, fatal };
+    worker.phase::<CLOCK, _>(&mut steps, rules);
+    let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
+    worker.recorder.add_runtime([true, false], spent_ns);
+}
+
+/// One `fsync` per file.
+struct FlushAll {
+    next: u32,
+    count: u32,
+}
+
+impl Steps for FlushAll {
+    fn step(&mut self) -> Step {
+        if self.next == self.count {
+            return Step::Finished;
+        }
+        let file = self.next;
+        self.next += 1;
+        Step::Do { operation: Operation::Fsync, file, offset_bytes: 0, len_bytes: 0 }
+    }
+}
+
+/// The outcome of a worker that ended in a panic, which has been printed already.
+pub(crate) fn panicked() -> Outcome {
+    Outcome::failed(Failure::engine(&std::io::Error::other("a worker panicked")))
+}

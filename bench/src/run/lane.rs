@@ -1,0 +1,149 @@
+//! What one worker and the conductor tell each other, and nothing else is shared between them.
+//!
+//! The conductor orders (record, time is up, abort); the worker reports where it is and what it
+//! has done so far. One relaxed load per I/O on one side, two relaxed stores per batch on the
+//! other; no lock.
+//!
+//! Not here: who decides what when (`conductor`).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What a worker is told. Only ever increases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Order {
+    /// Do I/O, record nothing yet.
+    WarmUp = 0,
+    /// Do I/O and record it.
+    Record = 1,
+    /// End the main phase; what was written is still verified.
+    TimeUp = 2,
+    /// End everything.
+    Abort = 3,
+}
+
+/// Where a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Opening and preparing.
+    Starting = 0,
+    /// In the main phase.
+    Running = 1,
+    /// Flushing at the end.
+    Syncing = 2,
+    /// Reading back.
+    Verifying = 3,
+    /// Done.
+    Ended = 4,
+}
+
+/// Totals of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// I/Os completed.
+    pub(crate) ios: u64,
+    /// Bytes transferred.
+    pub(crate) bytes: u64,
+}
+
+/// The shared state of one worker. Aligned so that two workers never share a cache line.
+#[repr(align(128))]
+#[derive(Debug)]
+pub(crate) struct Lane {
+    order: AtomicU32,
+    stage: AtomicU32,
+    started_ns: AtomicU64,
+    /// Reads, writes.
+    totals: [(AtomicU64, AtomicU64); 2],
+}
+
+impl Lane {
+    /// A worker that has not started; `warm_up` when it has a ramp time.
+    pub(crate) fn new(warm_up: bool) -> Self {
+        let order = if warm_up { Order::WarmUp } else { Order::Record };
+        Self {
+            order: AtomicU32::new(order as u32),
+            stage: AtomicU32::new(Stage::Starting as u32),
+            started_ns: AtomicU64::new(0),
+            totals: Default::default(),
+        }
+    }
+
+    /// Whether the order in force is still `known`: one load and one comparison.
+    #[inline]
+    pub(crate) fn is_still(&self, known: Order) -> bool {
+        self.order.load(Relaxed) == known as u32
+    }
+
+    /// The order in force.
+    pub(crate) fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            0 => Order::WarmUp,
+            1 => Order::Record,
+            2 => Order::TimeUp,
+            _ => Order::Abort,
+        }
+    }
+
+    /// Gives an order; an earlier, stronger one stays in force.
+    pub(crate) fn give(&self, order: Order) {
+        self.order.fetch_max(order as u32, Relaxed);
+    }
+
+    /// Where the worker is.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Relaxed) {
+            0 => Stage::Starting,
+            1 => Stage::Running,
+            2 => Stage::Syncing,
+            3 => Stage::Verifying,
+            _ => Stage::Ended,
+        }
+    }
+
+    /// Notes where the worker is.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u32, Relaxed);
+    }
+
+    /// When the main phase began; `None` before that.
+    pub(crate) fn started_ns(&self) -> Option<u64> {
+        Some(self.started_ns.load(Relaxed)).filter(|started| *started != 0)
+    }
+
+    /// Notes when the main phase began.
+    pub(crate) fn start(&self, now_ns: u64) {
+        self.started_ns.store(now_ns.max(1), Relaxed);
+    }
+
+    /// Publishes what was done since the start, ramp time included.
+    #[inline]
+    pub(crate) fn publish(&self, totals: &[Totals; 2]) {
+        for (shared, own) in self.totals.iter().zip(totals) {
+            shared.0.store(own.ios, Relaxed);
+            shared.1.store(own.bytes, Relaxed);
+        }
+    }
+
+    /// What was done since the start: reads, writes.
+    pub(crate) fn totals(&self) -> [Totals; 2] {
+        let load = |index: usize| {
+            let shared: &(AtomicU64, AtomicU64) = &self.totals[index];
+            Totals { ios: shared.0.load(Relaxed), bytes: shared.1.load(Relaxed) }
+        };
+        [load(0), load(1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stronger_order_stays_in_force() {
+        let lane = Lane::new(true);
+        assert_eq!(lane.order(), Order::WarmUp);
+        lane.give(Order::Abort);
+        lane.give(Order::TimeUp);
+        assert_eq!(lane.order(), Order::Abort);
+    }
+}

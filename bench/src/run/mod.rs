@@ -1,0 +1,14 @@
+//! From plans to finished jobs: who runs when, and what they are told.
+//!
+//! Data flow: `Plan`s -> layout -> one thread per clone, stage by stage -> [`Finished`].
+//!
+//! Not here: what a job is (`plan`), what is printed about it (`report`, `summary`).
+
+pub(crate) mod conductor;
+pub(crate) mod failure;
+pub(crate) mod job;
+pub(crate) mod lane;
+mod sampler;
+pub(crate) mod worker;
+
+pub(crate) use conductor::{Finished, Observer, Tick, conduct};

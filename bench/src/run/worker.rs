@@ -1,0 +1,381 @@
+//! The hot loop: takes steps, keeps the engine's queue full, reaps, accounts.
+//!
+//! Data flow: `Steps` -> slot and buffer -> engine -> event -> `Recorder` -> the slot is free.
+//! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
+//! is read and no histogram touched, and one call both submits and waits.
+//!
+//! Not here: what to run and in which order (`job`), orders of the conductor (`lane`).
+
+use std::io;
+
+use crate::clock::Baseline;
+use crate::content::{Content, Mismatch};
+use crate::generator::{Step, Steps};
+use crate::ioengine::{Event, Io, IoEngine, Operation, Queued};
+use crate::measure::{Recorder, Times};
+
+use super::failure::Failure;
+use super::lane::{Lane, Order};
+
+/// How deep and in what batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pacing {
+    /// Slots: the most I/Os in flight.
+    pub(crate) depth: u32,
+    /// Submit when so many are queued.
+    pub(crate) batch: u32,
+    /// Reap at least so many when the queue is full; 0 polls.
+    pub(crate) complete_min: u32,
+    /// Reap at most so many at a time.
+    pub(crate) complete_max: u32,
+    /// Reap until no more than so many are in flight.
+    pub(crate) low: u32,
+}
+
+/// What distinguishes the main phase from the verify phase.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// The order that ends the phase.
+    pub(crate) ends_at: Order,
+    /// Check every block that is read.
+    pub(crate) check: bool,
+    /// … also against what this worker remembers to have written.
+    pub(crate) remembered: bool,
+    /// End at the first wrong block.
+    pub(crate) fatal: bool,
+}
+
+/// Wrong blocks kept for the report; more are only counted.
+const MISMATCHES_KEPT: usize = 8;
+
+/// One job on one thread.
+pub(crate) struct Worker<'a, E> {
+    /// Where the I/O goes.
+    pub(crate) engine: E,
+    /// Orders and progress.
+    pub(crate) lane: &'a Lane,
+    /// Statistics.
+    pub(crate) recorder: Recorder,
+    /// Data.
+    pub(crate) content: Content,
+    /// Why the job failed.
+    pub(crate) failure: Option<Failure>,
+    /// The first wrong blocks.
+    pub(crate) mismatches: Vec<Mismatch>,
+    /// All wrong blocks.
+    pub(crate) mismatch_count: u64,
+    pacing: Pacing,
+    synchronous: bool,
+    slots: Vec<Io>,
+    /// Kept only where writes must not overlap.
+    active: Vec<bool>,
+    free: Vec<u32>,
+    /// How many are queued and not committed; with clocks, also which.
+    uncommitted_count: u32,
+    uncommitted: Vec<u32>,
+    in_flight: u32,
+    events: Vec<Event>,
+    times: Vec<Times>,
+    /// The order obeyed last; a change is noticed by comparison.
+    order: Order,
+    /// No further I/O is started: the phase was ended from outside, or something failed.
+    stopping: bool,
+    /// When the recorded part began, and what the thread had used then.
+    pub(crate) baseline: Baseline,
+}
+
+const IDLE: Io = Io {
+    slot: 0,
+    file: 0,
+    operation: Operation::Read,
+    offset_bytes: 0,
+    len_bytes: 0,
+    skip_bytes: 0,
+};
+
+impl<'a, E: IoEngine> Worker<'a, E> {
+    /// A worker with every slot free and its buffers primed.
+    pub(crate) fn new(
+        mut engine: E,
+        lane: &'a Lane,
+        recorder: Recorder,
+        mut content: Content,
+        pacing: Pacing,
+    ) -> Self {
+        for slot in 0..pacing.depth {
+            content.prime(engine.buffer(slot));
+        }
+        let depth = pacing.depth as usize;
+        Self {
+            synchronous: engine.synchronous(),
+            engine,
+            lane,
+            recorder,
+            content,
+            failure: None,
+            mismatches: Vec::new(),
+            mismatch_count: 0,
+            pacing,
+            slots: vec![IDLE; depth],
+            active: vec![false; depth],
+            free: (0..pacing.depth).rev().collect(),
+            uncommitted_count: 0,
+            uncommitted: Vec::with_capacity(depth),
+            in_flight: 0,
+            events: Vec::with_capacity(depth * 2),
+            times: vec![Times::default(); depth],
+            order: lane.order(),
+            stopping: false,
+            baseline: Baseline::now(),
+        }
+    }
+
+    /// Runs one phase until its steps are finished, its time is up or it failed. Nothing is in
+    /// flight afterwards.
+    pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
+        let mut finished = false;
+        self.stopping = self.order >= rules.ends_at || self.failure.is_some();
+        loop {
+            if !self.lane.is_still(self.order) {
+                self.obey(rules);
+            }
+            let going = !(finished || self.stopping);
+            if going && let Some(slot) = self.free.pop() {
+                let Step::Do { operation, file, offset_bytes, len_bytes } = steps.step() else {
+                    self.free.push(slot);
+                    finished = true;
+                    continue;
+                };
+                let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
+                self.start::<CLOCK>(io, rules);
+                continue;
+            }
+            if self.in_flight == 0 {
+                break;
+            }
+            let min = self.pacing.complete_min.max(u32::from(!going));
+            self.reap::<CLOCK>(min, rules);
+            while going && self.in_flight > self.pacing.low && !self.stopping {
+                self.reap::<CLOCK>(min.max(1), rules);
+            }
+        }
+        self.lane.publish(&self.recorder.totals);
+    }
+
+    #[cold]
+    fn obey(&mut self, rules: Rules) {
+        let order = self.lane.order();
+        if self.order == Order::WarmUp && order == Order::Record {
+            self.recorder.restart();
+            self.baseline = Baseline::now();
+        }
+        self.order = order;
+        self.stopping |= order >= rules.ends_at;
+    }
+
+    #[inline(always)]
+    fn start<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+        if io.operation == Operation::Write {
+            if self.content.is_verifiable() {
+                self.wait_for_overlapping::<CLOCK>(io, rules);
+                self.active[io.slot as usize] = true;
+            }
+            let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
+            self.content.fill(io, buffer);
+        }
+        if CLOCK {
+            let now = crate::clock::now_ns();
+            self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
+        }
+        self.slots[io.slot as usize] = io;
+        self.queue::<CLOCK>(io, rules);
+    }
+
+    #[inline(always)]
+    fn queue<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+        match self.engine.queue(io) {
+            Queued::Pending => {
+                self.in_flight += 1;
+                self.uncommitted_count += 1;
+                if CLOCK {
+                    self.uncommitted.push(io.slot);
+                }
+                // Without clocks the last batch is left to `reap`, which submits and waits at once.
+                let whole = self.uncommitted_count >= self.pacing.batch;
+                if whole && (CLOCK || !self.free.is_empty()) {
+                    self.commit::<CLOCK>();
+                }
+            }
+            Queued::Done(result) => {
+                if CLOCK {
+                    self.times[io.slot as usize].complete_ns = crate::clock::now_ns();
+                }
+                self.recorder.depth.level.record(1, 1);
+                self.recorder.depth.submit.record(1);
+                self.recorder.depth.complete.record(1);
+                self.complete::<CLOCK>(Event { slot: io.slot, result }, rules);
+                self.lane.publish(&self.recorder.totals);
+            }
+        }
+    }
+
+    #[inline]
+    fn commit<const CLOCK: bool>(&mut self) {
+        self.note_submit();
+        if let Err(error) = self.engine.commit() {
+            self.engine_failed(&error);
+        }
+        if CLOCK {
+            let now = crate::clock::now_ns();
+            for slot in &self.uncommitted {
+                self.times[*slot as usize].issue_ns = now;
+            }
+            self.uncommitted.clear();
+        }
+    }
+
+    #[inline]
+    fn note_submit(&mut self) {
+        let count = std::mem::take(&mut self.uncommitted_count);
+        self.recorder.depth.level.record(self.in_flight, u64::from(count));
+        self.recorder.depth.submit.record(count);
+    }
+
+    #[inline]
+    fn reap<const CLOCK: bool>(&mut self, min: u32, rules: Rules) {
+        if self.uncommitted_count > 0 {
+            if CLOCK {
+                self.commit::<CLOCK>();
+            } else {
+                self.note_submit();
+            }
+        }
+        let min = min.min(self.in_flight);
+        let max = self.pacing.complete_max.max(min).max(1);
+        let mut events = std::mem::take(&mut self.events);
+        if let Err(error) = self.engine.reap(min, max, &mut events) {
+            self.engine_failed(&error);
+        }
+        let now = if CLOCK { crate::clock::now_ns() } else { 0 };
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        self.recorder.depth.complete.record(count);
+        self.in_flight = self.in_flight.saturating_sub(count);
+        for event in events.drain(..) {
+            if CLOCK {
+                self.times[event.slot as usize].complete_ns = now;
+            }
+            self.complete::<CLOCK>(event, rules);
+        }
+        self.events = events;
+        self.lane.publish(&self.recorder.totals);
+    }
+
+    #[inline(always)]
+    fn complete<const CLOCK: bool>(&mut self, event: Event, rules: Rules) {
+        let io = self.slots[event.slot as usize];
+        if u32::try_from(event.result) != Ok(io.len_bytes)
+            && self.continues::<CLOCK>(io, event.result, rules)
+        {
+            return;
+        }
+        if !self.stopping || self.failure.is_none() {
+            self.recorder.count(io.operation, io.skip_bytes + io.len_bytes);
+            if CLOCK {
+                let times = self.times[event.slot as usize];
+                self.recorder.time(io.operation, times, self.synchronous);
+            }
+            if rules.check && io.operation == Operation::Read {
+                self.check(io, rules);
+            }
+        }
+        if self.content.is_verifiable() {
+            self.active[event.slot as usize] = false;
+        }
+        self.free.push(event.slot);
+    }
+
+    /// Deals with a result that is not the length asked for; true if the slot goes on.
+    #[cold]
+    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> bool {
+        if matches!(io.operation, Operation::Fsync | Operation::Fdatasync) && result == 0 {
+            return false;
+        }
+        let errno = result.saturating_neg();
+        let again = errno == nix::libc::EINTR || errno == nix::libc::EAGAIN;
+        if result <= 0 && !again {
+            self.fail(Failure::io(io, errno));
+            return false;
+        }
+        if self.failure.is_some() {
+            return false;
+        }
+        let moved = u32::try_from(result).unwrap_or(0);
+        if moved > 0 {
+            self.recorder.count_short(io.operation);
+        }
+        let rest = Io {
+            offset_bytes: io.offset_bytes + u64::from(moved),
+            skip_bytes: io.skip_bytes + moved,
+            len_bytes: io.len_bytes - moved,
+            ..io
+        };
+        self.slots[io.slot as usize] = rest;
+        self.queue::<CLOCK>(rest, rules);
+        true
+    }
+
+    #[inline(never)]
+    fn check(&mut self, io: Io, rules: Rules) {
+        let len = (io.skip_bytes + io.len_bytes) as usize;
+        let whole = Io {
+            offset_bytes: io.offset_bytes - u64::from(io.skip_bytes),
+            skip_bytes: 0,
+            len_bytes: io.skip_bytes + io.len_bytes,
+            ..io
+        };
+        let data = &self.engine.buffer(io.slot)[..len];
+        let Err(mismatch) = self.content.check(whole, data, rules.remembered) else { return };
+        self.mismatch_count += 1;
+        if self.mismatches.len() < MISMATCHES_KEPT {
+            self.mismatches.push(mismatch);
+        }
+        if rules.fatal {
+            self.fail(Failure::verify());
+        }
+    }
+
+    /// Two writes of one block in flight have no order; a block that is verified needs one.
+    fn wait_for_overlapping<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+        let end = io.offset_bytes + u64::from(io.len_bytes);
+        let overlaps = |other: &Io| {
+            other.operation == Operation::Write
+                && other.file == io.file
+                && other.offset_bytes < end
+                && io.offset_bytes < other.offset_bytes + u64::from(other.len_bytes)
+        };
+        while self.failure.is_none() {
+            let mut others = self.slots.iter().zip(&self.active);
+            if !others.any(|(other, active)| *active && overlaps(other)) {
+                return;
+            }
+            self.reap::<CLOCK>(1, rules);
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, failure: Failure) {
+        self.stopping = true;
+        if self.failure.is_none() {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// The engine is broken: what is in flight will not come back through it.
+    #[cold]
+    fn engine_failed(&mut self, error: &io::Error) {
+        self.fail(Failure::engine(error));
+        self.in_flight = 0;
+        self.uncommitted_count = 0;
+        self.uncommitted.clear();
+    }
+}

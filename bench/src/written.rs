@@ -1,0 +1,119 @@
+//! Remembers which blocks a job wrote last with which write, and plans the reading back.
+//!
+//! Writes go in as they are started; afterwards every written block comes out once, by
+//! ascending offset, and each block read back is compared with what was remembered. A write
+//! that never arrived is found although the old block is perfectly valid.
+//!
+//! Not here: the blocks' content (`verify`).
+
+use crate::generator::{Region, Step, Steps};
+use crate::ioengine::Operation;
+
+/// The last write of every block. 4 bytes per block of the job's regions.
+pub(crate) struct Written {
+    regions: Vec<Region>,
+    block_bytes: u32,
+    /// Per file and block: the low 32 bits of the write's number; 0 is never written.
+    sequences: Vec<Vec<u32>>,
+}
+
+/// The low half of a write's number, never 0.
+fn brief(sequence: u64) -> u32 {
+    let low = u32::try_from(sequence & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    low.max(1)
+}
+
+impl Written {
+    /// Nothing was written yet.
+    pub(crate) fn new(regions: &[Region], block_bytes: u32) -> Self {
+        let blocks = |region: &Region| region.len_bytes / u64::from(block_bytes.max(1));
+        let count = |region: &Region| usize::try_from(blocks(region)).unwrap_or(usize::MAX);
+        let sequences = regions.iter().map(|region| vec![0; count(region)]).collect();
+        Self { regions: regions.to_vec(), block_bytes, sequences }
+    }
+
+    fn index(&self, file: u32, offset_bytes: u64) -> (usize, usize) {
+        let file = file as usize;
+        let relative = offset_bytes - self.regions[file].start_bytes;
+        let block = relative / u64::from(self.block_bytes);
+        (file, usize::try_from(block).unwrap_or(usize::MAX))
+    }
+
+    /// Notes that write number `sequence` goes to the block at `offset_bytes`.
+    pub(crate) fn note(&mut self, file: u32, offset_bytes: u64, sequence: u64) {
+        let (file, block) = self.index(file, offset_bytes);
+        self.sequences[file][block] = brief(sequence);
+    }
+
+    /// Whether the block's last write was number `sequence`.
+    pub(crate) fn matches(&self, file: u32, offset_bytes: u64, sequence: u64) -> bool {
+        let (file, block) = self.index(file, offset_bytes);
+        self.sequences[file][block] == brief(sequence)
+    }
+
+    /// What was noted for the block, for the report.
+    pub(crate) fn expected(&self, file: u32, offset_bytes: u64) -> u64 {
+        let (file, block) = self.index(file, offset_bytes);
+        u64::from(self.sequences[file][block])
+    }
+
+    /// Forgets everything, for another pass.
+    pub(crate) fn clear(&mut self) {
+        self.sequences.iter_mut().for_each(|blocks| blocks.fill(0));
+    }
+
+    /// The reads that visit every written block once.
+    pub(crate) fn read_back(&self) -> ReadBack {
+        let mut reads = Vec::new();
+        for ((region, blocks), file) in self.regions.iter().zip(&self.sequences).zip(0..) {
+            for (sequence, block) in blocks.iter().zip(0_u64..) {
+                if *sequence != 0 {
+                    let offset = region.start_bytes + block * u64::from(self.block_bytes);
+                    reads.push((file, offset));
+                }
+            }
+        }
+        ReadBack { reads, next: 0, len_bytes: self.block_bytes }
+    }
+}
+
+/// The plan of the verify phase.
+pub(crate) struct ReadBack {
+    reads: Vec<(u32, u64)>,
+    next: usize,
+    len_bytes: u32,
+}
+
+impl Steps for ReadBack {
+    #[inline]
+    fn step(&mut self) -> Step {
+        let Some((file, offset_bytes)) = self.reads.get(self.next).copied() else {
+            return Step::Finished;
+        };
+        self.next += 1;
+        Step::Do { operation: Operation::Read, file, offset_bytes, len_bytes: self.len_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_blocks_come_back_once_in_order_and_know_their_last_write() {
+        let regions = [Region { start_bytes: 8192, len_bytes: 16384 }];
+        let mut written = Written::new(&regions, 4096);
+        for (offset, sequence) in [(16384, 1), (8192, 2), (16384, 3)] {
+            written.note(0, offset, sequence);
+        }
+        assert!(written.matches(0, 16384, 3) && !written.matches(0, 16384, 1));
+        let mut plan = written.read_back();
+        let mut seen = Vec::new();
+        while let Step::Do { offset_bytes, .. } = plan.step() {
+            seen.push(offset_bytes);
+        }
+        assert_eq!(seen, [8192, 16384]);
+        written.clear();
+        assert_eq!(written.read_back().step(), Step::Finished);
+    }
+}
