@@ -315,7 +315,15 @@ impl<R: Ring> Core<R> {
     }
 
     /// Starts whatever can be started.
+    #[inline]
     pub(super) fn issue(&mut self) {
+        let waiting = self.targets.waiting_for_flush() + self.retries.len();
+        if waiting > 0 || !self.backlog.is_empty() {
+            self.issue_waiting();
+        }
+    }
+
+    fn issue_waiting(&mut self) {
         if !self.retries.is_empty() {
             self.issue_retries();
         }

@@ -120,8 +120,13 @@ impl<R: Ring> Shard<R> {
     /// [`EngineError::Busy`]: the kernel lacks resources, try again; [`EngineError::Ring`]:
     /// the ring broke, and ops in flight will not come back.
     pub fn turn(&self, wait: Wait) -> Result<u32, EngineError> {
-        let result = self.inner.core.borrow_mut().turn(wait);
-        self.inner.deliver();
+        let (result, news) = {
+            let mut core = self.inner.core.borrow_mut();
+            (core.turn(wait), core.has_news())
+        };
+        if news {
+            self.inner.deliver();
+        }
         result
     }
 
