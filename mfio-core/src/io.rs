@@ -33,6 +33,19 @@ pub trait PacketIo<P: Perms, Param = u64> {
         Poll::Ready(())
     }
 
+    /// Sets room aside for the next `views` calls of `send_io`: all of them or, with `false`,
+    /// none. For layers, which send the parts of one view to several places and must not find
+    /// half-way that one of them is full. Use the room at once, or give it back.
+    fn reserve(&self, views: usize) -> bool {
+        let _ = views;
+        true
+    }
+
+    /// Gives back room that was reserved for `views` views and not used.
+    fn release(&self, views: usize) {
+        let _ = views;
+    }
+
     /// The caller no longer wants the result of `packet`. A hint: what has not started need
     /// not start, but the views are still the backend's to complete.
     fn abandon(&self, packet: PacketId) {

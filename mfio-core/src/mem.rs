@@ -27,6 +27,8 @@ pub struct Mem {
     /// The most views that wait for the next drive; 0 completes inside `send_io`.
     depth: usize,
     queued: RefCell<VecDeque<Queued>>,
+    /// Room in `queued` that is promised to somebody.
+    reserved: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
     driven: Cell<bool>,
 }
@@ -94,11 +96,26 @@ impl Mem {
     }
 
     fn queue(&self, queued: Queued) {
+        self.reserved.set(self.reserved.get().saturating_sub(1));
         self.queued.borrow_mut().push_back(queued);
     }
 
+    /// Whether nothing more is accepted from who has not reserved.
     fn full(&self) -> bool {
-        self.queued.borrow().len() >= self.depth
+        self.reserved.get() == 0 && self.queued.borrow().len() >= self.depth
+    }
+
+    fn set_aside(&self, views: usize) -> bool {
+        let taken = self.queued.borrow().len() + self.reserved.get();
+        let fits = self.depth == 0 || taken + views <= self.depth;
+        if fits && self.depth > 0 {
+            self.reserved.set(self.reserved.get() + views);
+        }
+        fits
+    }
+
+    fn give_back(&self, views: usize) {
+        self.reserved.set(self.reserved.get().saturating_sub(views));
     }
 
     fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
@@ -131,6 +148,14 @@ impl PacketIo<Read, u64> for Mem {
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_room(cx)
     }
+
+    fn reserve(&self, views: usize) -> bool {
+        self.set_aside(views)
+    }
+
+    fn release(&self, views: usize) {
+        self.give_back(views);
+    }
 }
 
 impl PacketIo<Write, u64> for Mem {
@@ -145,6 +170,14 @@ impl PacketIo<Write, u64> for Mem {
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_room(cx)
+    }
+
+    fn reserve(&self, views: usize) -> bool {
+        self.set_aside(views)
+    }
+
+    fn release(&self, views: usize) {
+        self.give_back(views);
     }
 }
 

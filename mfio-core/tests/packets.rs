@@ -246,6 +246,20 @@ fn full_backend_hands_the_packet_back_and_awaiting_waits_for_room() {
 }
 
 #[test]
+fn reserved_room_is_all_or_nothing_and_kept_from_others() {
+    let target = Mem::polled(vec![0; 64], 3);
+    let reserve = |views| PacketIo::<Read, u64>::reserve(&target, views);
+    assert!(reserve(2) && !reserve(2));
+    assert!(reserve(1) && !reserve(1));
+    PacketIo::<Read, u64>::release(&target, 1);
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    for tag in 0..3 {
+        queue.send(&target, 0, Packet::new(vec![0; 4]), tag).unwrap();
+    }
+    assert!(queue.send(&target, 0, Packet::new(vec![0; 4]), 3).is_err());
+}
+
+#[test]
 fn completions_come_in_order_and_the_packets_can_be_sent_again() {
     let target = Mem::from((0..=255).collect::<Vec<u8>>());
     let mut queue = CompletionQueue::<Read, Vec<u8>>::new();

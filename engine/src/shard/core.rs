@@ -76,6 +76,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) arena_id: RegionId,
     pub(super) backlog: VecDeque<Job>,
     backlog_max: usize,
+    /// Room in the backlog that is promised to somebody.
+    reserved: usize,
     pub(super) retries: VecDeque<Retry>,
     pub(super) tickets: Tickets,
     /// What has been transferred in full and is to be delivered.
@@ -105,6 +107,7 @@ impl<R: Ring> Core<R> {
             arena,
             backlog: VecDeque::with_capacity(config.backlog_max as usize),
             backlog_max: config.backlog_max as usize,
+            reserved: 0,
             retries: VecDeque::with_capacity(slots as usize),
             tickets: Tickets::default(),
             done: Vec::with_capacity(slots as usize + config.backlog_max as usize),
@@ -129,7 +132,28 @@ impl<R: Ring> Core<R> {
     /// Whether another view is accepted.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.backlog.len() + self.targets.waiting_for_flush() < self.backlog_max
+        self.reserved > 0 || self.unreserved_room() > 0
+    }
+
+    #[inline]
+    fn unreserved_room(&self) -> usize {
+        let taken = self.backlog.len() + self.targets.waiting_for_flush() + self.reserved;
+        self.backlog_max.saturating_sub(taken)
+    }
+
+    /// Promises room for `views` views, or not.
+    pub(super) fn reserve(&mut self, views: usize) -> bool {
+        let fits = views <= self.unreserved_room();
+        if fits {
+            self.reserved += views;
+        }
+        fits
+    }
+
+    /// A promise was used or given back.
+    #[inline]
+    pub(super) fn unreserve(&mut self, views: usize) {
+        self.reserved = self.reserved.saturating_sub(views);
     }
 
     /// Why nothing is accepted for reading from, or writing to, `target`, if so.

@@ -207,6 +207,7 @@ impl<R: Ring> File<R> {
         if !core.has_room() {
             return Some(view);
         }
+        core.unreserve(1);
         if let Some(error) = core.refusal(target, true) {
             core.endings.push(Ending::FailedWrite(view, error));
         } else {
@@ -235,6 +236,7 @@ impl<R: Ring> File<R> {
         if !core.has_room() {
             return Some(view);
         }
+        core.unreserve(1);
         if let Some(error) = core.refusal(target, false) {
             core.endings.push(Ending::FailedRead(view, error));
         } else {
@@ -297,6 +299,14 @@ impl<R: Ring> PacketIo<Read, u64> for File<R> {
         self.poll_room(cx)
     }
 
+    fn reserve(&self, views: usize) -> bool {
+        self.inner.shard.inner.core.borrow_mut().reserve(views)
+    }
+
+    fn release(&self, views: usize) {
+        self.inner.shard.inner.core.borrow_mut().unreserve(views);
+    }
+
     fn abandon(&self, packet: PacketId) {
         Self::abandon(self, packet);
     }
@@ -312,6 +322,14 @@ impl<R: Ring> PacketIo<Write, u64> for File<R> {
         self.poll_room(cx)
     }
 
+    fn reserve(&self, views: usize) -> bool {
+        self.inner.shard.inner.core.borrow_mut().reserve(views)
+    }
+
+    fn release(&self, views: usize) {
+        self.inner.shard.inner.core.borrow_mut().unreserve(views);
+    }
+
     fn abandon(&self, packet: PacketId) {
         Self::abandon(self, packet);
     }
@@ -324,6 +342,14 @@ impl<R: Ring> PacketIo<Write, Durable> for File<R> {
 
     fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_room(cx)
+    }
+
+    fn reserve(&self, views: usize) -> bool {
+        self.inner.shard.inner.core.borrow_mut().reserve(views)
+    }
+
+    fn release(&self, views: usize) {
+        self.inner.shard.inner.core.borrow_mut().unreserve(views);
     }
 
     fn abandon(&self, packet: PacketId) {
