@@ -26,6 +26,8 @@ pub enum Verdict {
         /// Bytes of this op that are through.
         done_bytes: u32,
     },
+    /// The op moved nothing and reported no error; it is tried once more.
+    Stalled,
     /// Nothing can be assumed of the range; all of it is issued again.
     Retry {
         /// Hand it to a kernel worker this time: the last attempt.
@@ -101,7 +103,7 @@ fn short_transfer(moved: u32, attempt: Attempt, accept_short: bool) -> Verdict {
     match (moved, attempt.is_read) {
         (0, true) => Verdict::EndOfFile { done_bytes: 0 },
         (0, false) if attempt.stalls + 1 >= STALLS_MAX => Verdict::Fail(Errno::EIO),
-        (0, false) => Verdict::Retry { force_async: false },
+        (0, false) => Verdict::Stalled,
         (done_bytes, _) => Verdict::Rest { done_bytes },
     }
 }
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn f13_second_write_of_zero_fails() {
         let mut stalled = attempt(false);
-        assert_eq!(transfer(0, stalled, false), Verdict::Retry { force_async: false });
+        assert_eq!(transfer(0, stalled, false), Verdict::Stalled);
         stalled.stalls = 1;
         assert_eq!(transfer(0, stalled, false), Verdict::Fail(Errno::EIO));
     }

@@ -15,60 +15,13 @@ use std::task::{Context, Waker};
 use mfio_core::{Packet, PacketIoExt, Read};
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
-use mfio_engine::ring::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
+use mfio_engine::ring::{Plant, Planted, Wait};
 use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard};
-use nix::errno::Errno;
 
 const BLOCK: usize = 4096;
 const FILE_BLOCKS: u64 = 16 << 10;
 /// Small enough that the last is submitted before the first has completed.
 const BATCH: usize = 8;
-
-/// A kernel ring with one deliberate bug of the shard switched on.
-struct Planted(KernelRing, Option<Plant>);
-
-impl Ring for Planted {
-    type Waker = <KernelRing as Ring>::Waker;
-    fn now_ns(&self) -> u64 {
-        self.0.now_ns()
-    }
-    fn reserve(&mut self, count: u32) -> bool {
-        self.0.reserve(count)
-    }
-    fn push(&mut self, op: Op, tag: Tag) {
-        self.0.push(op, tag);
-    }
-    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
-        self.0.enter(wait)
-    }
-    fn reap(&mut self, into: &mut Vec<Completion>) {
-        self.0.reap(into);
-    }
-    fn register_buffers(&mut self, region: &mfio_engine::buffer::Region) {
-        self.0.register_buffers(region);
-    }
-    fn register_file(&mut self, fd: i32) -> FileRef {
-        self.0.register_file(fd)
-    }
-    fn unregister_file(&mut self, file: FileRef) {
-        self.0.unregister_file(file);
-    }
-    fn cancel(&mut self, tag: Tag) -> bool {
-        self.0.cancel(tag)
-    }
-    fn waker(&self) -> Self::Waker {
-        self.0.waker()
-    }
-    fn features(&self) -> &Features {
-        self.0.features()
-    }
-    fn limits(&self) -> Limits {
-        self.0.limits()
-    }
-    fn plant(&self, plant: Plant) -> bool {
-        self.1 == Some(plant)
-    }
-}
 
 /// A file of written blocks: a sparse or cached one would complete inside the submit.
 fn written_file() -> PathBuf {
@@ -95,7 +48,7 @@ fn next_block(state: &mut u64) -> u64 {
 }
 
 /// Starts a batch of reads, drops all of their futures at once, and counts what was in flight.
-fn drop_a_batch(file: &File<Planted>, random: &mut u64, outcome: &mut Outcome) {
+fn drop_a_batch(file: &File<Planted<KernelRing>>, random: &mut u64, outcome: &mut Outcome) {
     let arena = file.shard().arena();
     let mut cx = Context::from_waker(Waker::noop());
     let mut futures = Vec::with_capacity(BATCH);

@@ -35,7 +35,8 @@ pub trait PacketIo<P: Perms, Param = u64> {
 
     /// Sets room aside for the next `views` calls of `send_io`: all of them or, with `false`,
     /// none. For layers, which send the parts of one view to several places and must not find
-    /// half-way that one of them is full. Use the room at once, or give it back.
+    /// half-way that one of them is full. The promise has no name on it: use it at once, before
+    /// anything else runs, or give it back.
     fn reserve(&self, views: usize) -> bool {
         let _ = views;
         true

@@ -107,7 +107,7 @@ impl Mem {
 
     fn set_aside(&self, views: usize) -> bool {
         let taken = self.queued.borrow().len() + self.reserved.get();
-        let fits = self.depth == 0 || taken + views <= self.depth;
+        let fits = self.depth == 0 || taken.saturating_add(views) <= self.depth;
         if fits && self.depth > 0 {
             self.reserved.set(self.reserved.get() + views);
         }
@@ -182,7 +182,7 @@ impl PacketIo<Write, u64> for Mem {
 }
 
 impl Drive for Mem {
-    fn poll_drive(&self, _cx: &mut Context<'_>) {
+    fn poll_drive(&self, cx: &mut Context<'_>) {
         // What is sent while completing waits for the next drive, so this ends.
         let waiting = self.queued.borrow().len();
         for _ in 0..waiting {
@@ -195,6 +195,9 @@ impl Drive for Mem {
         }
         for waker in self.waiting.take() {
             waker.wake();
+        }
+        if !self.queued.borrow().is_empty() {
+            cx.waker().wake_by_ref();
         }
     }
 }

@@ -373,3 +373,100 @@ fn thousands_of_packets_on_many_threads_free_every_header() {
     }
     assert_eq!(done.into_inner(), 4);
 }
+
+/// Runs `action` when dropped, and so whenever the last of its wakers is.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for OnDrop<F> {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn waker_whose_drop_completes_a_packet_does_not_deadlock_the_queue() {
+    let keeper = Keeper::default();
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    queue.send(&keeper, (), Packet::new(vec![0; 4]), 1).unwrap();
+    let view = std::sync::Mutex::new(Some(keeper.take()));
+    let waker = Waker::from(Arc::new(OnDrop(move || drop(view.lock().unwrap().take()))));
+    assert!(queue.poll_pop(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    // Replaces the waker, whose drop drops the view, which completes the packet.
+    let polled = queue.poll_pop(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Some((1, done))) if !done.is_ok()));
+}
+
+/// A backend that breaks its contract costs the packet, and nothing else.
+#[test]
+fn backend_that_panics_or_refuses_a_part_leaves_the_queue_consistent() {
+    struct Panics;
+    impl PacketIo<Read, ()> for Panics {
+        fn send_io(&self, (): (), _view: View<Read>) -> Result<(), Refused<Read, ()>> {
+            panic!("a backend")
+        }
+    }
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        queue.send(&Panics, (), Packet::new(vec![0; 4]), 1).is_ok()
+    }));
+    assert!(sent.is_err());
+    assert!(queue.pop().is_some_and(|(_, done)| !done.is_ok()));
+    assert_eq!(queue.in_flight(), 0);
+
+    struct Half(mpsc::Sender<View<Read>>);
+    impl PacketIo<Read, ()> for Half {
+        fn send_io(&self, param: (), view: View<Read>) -> Result<(), Refused<Read, ()>> {
+            let (left, right) = view.split_at(2);
+            self.0.send(left).expect("the worker is there");
+            Err(Refused { param, view: right })
+        }
+    }
+    let (sender, receiver) = mpsc::channel::<View<Read>>();
+    let worker = std::thread::spawn(move || {
+        for view in receiver {
+            view.fill_from(&[7; 2]);
+        }
+    });
+    let half = Half(sender);
+    queue.send(&half, (), Packet::new(vec![0; 4]), 2).unwrap();
+    drop(half);
+    worker.join().unwrap();
+    let (_, done) = queue.pop().expect("both parts have their results");
+    assert_eq!(done.bytes(), [7; 2]);
+    assert_eq!(done.error(), Some(Error::new(ErrorKind::Aborted)));
+}
+
+#[test]
+fn packet_sent_by_the_waker_of_another_is_driven_too() {
+    type Sender = (std::rc::Rc<Mem>, CompletionQueue<Read, Vec<u8>>);
+    thread_local! {
+        static NEXT: RefCell<Option<Sender>> = const { RefCell::new(None) };
+    }
+    struct SendNext;
+    impl Wake for SendNext {
+        fn wake(self: Arc<Self>) {
+            NEXT.with_borrow_mut(|next| {
+                let (target, queue) = next.as_mut().expect("set below");
+                queue.send(&**target, 0, Packet::new(vec![0; 1]), 2).unwrap();
+            });
+        }
+    }
+    let target = std::rc::Rc::new(Mem::polled(vec![1; 8], 8));
+    NEXT.set(Some((std::rc::Rc::clone(&target), CompletionQueue::new())));
+    let mut first = CompletionQueue::<Read, Vec<u8>>::new();
+    first.send(&*target, 0, Packet::new(vec![0; 1]), 1).unwrap();
+    let waker = Waker::from(Arc::new(SendNext));
+    assert!(first.poll_pop(&mut Context::from_waker(&waker)).is_pending());
+    let second = std::future::poll_fn(|cx| {
+        NEXT.with_borrow_mut(|next| match next.as_mut().expect("set above").1.poll_pop(cx) {
+            Poll::Ready(Some((tag, _))) => Poll::Ready(tag),
+            _ => Poll::Pending,
+        })
+    });
+    assert_eq!(block_on(&*target, second).unwrap(), 2);
+}

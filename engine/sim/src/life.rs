@@ -45,7 +45,7 @@ pub(crate) fn live(world: &mut World) {
     };
     let arena = shard.arena().clone();
     let geometry = world.device.geometry(0);
-    let file = shard.adopt("simulated", world.device.fd(0), geometry);
+    let file = shard.adopt_simulated("simulated", world.device.fd(0), geometry);
     let mut driver = Driver::new(world, control.clone(), &shard, &file);
     let end = work(&mut driver);
     let poisoned = driver.knowledge.poisoned_at.is_some();

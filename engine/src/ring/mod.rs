@@ -15,8 +15,25 @@ use crate::buffer::{MemRange, Region};
 
 pub mod kernel;
 #[cfg(any(test, feature = "sim"))]
+mod planted;
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod threads;
+
+#[cfg(any(test, feature = "sim"))]
+pub use planted::Planted;
+
+pub(crate) mod sealed {
+    /// Only the rings of this crate are rings.
+    pub trait Sealed {}
+
+    impl Sealed for super::kernel::KernelRing {}
+    impl Sealed for super::threads::ThreadRing {}
+    #[cfg(any(test, feature = "sim"))]
+    impl Sealed for super::sim::SimRing {}
+    #[cfg(any(test, feature = "sim"))]
+    impl<R: super::Ring> Sealed for super::Planted<R> {}
+}
 
 /// Names one op in flight: which slot, and which occupant of that slot.
 ///
@@ -208,10 +225,12 @@ pub struct Limits {
 
 /// Executes ops. One thread owns it, and only that thread calls it (F24, F29).
 ///
+/// Sealed: memory safety rests on an implementation's completions being true.
+///
 /// The contract that makes a shard sound: the memory of a pushed op belongs to the ring from
 /// `push` until a completion with its tag and `more == false` has been reaped. A cancel, a
 /// failed `enter` or dropping the ring gives nothing back (F02, F03, F05).
-pub trait Ring {
+pub trait Ring: sealed::Sealed {
     /// Wakes the ring's `enter` from another thread.
     type Waker: RingWaker;
 

@@ -90,6 +90,8 @@ pub(super) struct Core<R: Ring> {
     completions: Vec<Completion>,
     pub(super) metrics: Metrics,
     pub(super) closing: bool,
+    /// Some op is to be cancelled, and the ring had no room to be asked.
+    pub(super) cancels_owed: bool,
     pub(super) drain_ns: u64,
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
@@ -117,6 +119,7 @@ impl<R: Ring> Core<R> {
             completions: Vec::with_capacity(limits.cq_entries as usize),
             metrics: Metrics::default(),
             closing: false,
+            cancels_owed: false,
             drain_ns: config.drain_ns,
             broken: None,
             ring,
@@ -171,27 +174,33 @@ impl<R: Ring> Core<R> {
 
     /// One turn: hand the ring what it can take, wait as told, judge what has completed.
     pub(super) fn turn(&mut self, wait: Wait) -> Result<u32, EngineError> {
+        if self.cancels_owed {
+            self.send_cancels();
+        }
         self.issue();
-        self.enter(wait)?;
+        let entered = self.enter(wait);
+        // Also after an error: what has completed has completed.
         let reaped = self.reap();
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
         self.wake_waiting();
-        Ok(reaped)
+        entered.map(|()| reaped)
     }
 
     fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
         if let Some(errno) = self.broken {
             return Err(EngineError::Ring { errno });
         }
-        let mut wait = Wait { min: wait.min.min(self.in_flight), ..wait };
+        // With nothing in flight there are only retries to wait for, until they are due.
+        let most = self.in_flight.max(u32::from(!self.retries.is_empty()));
+        let mut wait = Wait { min: wait.min.min(most), ..wait };
         if let Some(retry) = self.retries.front()
             && wait.min > 0
         {
             let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        if self.in_flight == 0 {
+        if self.in_flight == 0 && (wait.min == 0 || self.retries.is_empty()) {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {
@@ -208,7 +217,7 @@ impl<R: Ring> Core<R> {
                 EnterVerdict::Again | EnterVerdict::BackOff => {}
                 EnterVerdict::ReapThenAgain => return Ok(()),
                 EnterVerdict::Fatal(errno) => {
-                    self.broken = Some(errno);
+                    self.break_down(errno);
                     return Err(EngineError::Ring { errno });
                 }
             }
@@ -236,9 +245,25 @@ impl<R: Ring> Core<R> {
         self.completions = completions;
         if self.ring.dropped_completions() != 0 {
             // NODROP makes this impossible; if it happens, results are lost for good (F20).
-            self.broken = Some(Errno::EOVERFLOW);
+            self.break_down(Errno::EOVERFLOW);
         }
         reaped
+    }
+
+    /// The ring takes no more calls: nothing is started any more, and what has not been
+    /// started is told so. Ops in flight keep their memory.
+    #[cold]
+    fn break_down(&mut self, errno: Errno) {
+        self.broken = Some(errno);
+        while let Some(job) = self.backlog.pop_front() {
+            self.fail_job(job, Error::new(ErrorKind::Closed));
+        }
+    }
+
+    /// Whether ops can be handed to the ring.
+    #[inline]
+    pub(super) fn is_usable(&self) -> bool {
+        self.broken.is_none()
     }
 
     /// Tells those who wait for room in the backlog that there is some. Room comes from
@@ -252,7 +277,8 @@ impl<R: Ring> Core<R> {
 
     /// Whether a turn could do something without waiting for a completion first (F28).
     pub(super) fn has_work(&self) -> bool {
-        let can_issue = !self.backlog.is_empty() && self.slots.free() > 0;
+        let queued = self.backlog.len() + self.targets.waiting_for_flush();
+        let can_issue = queued > 0 && self.slots.free() > 0;
         can_issue || (self.in_flight == 0 && !self.retries.is_empty())
     }
 
@@ -268,16 +294,14 @@ impl<R: Ring> Core<R> {
     pub(super) fn abandon(&mut self, packet: PacketId) {
         self.abandon_backlog(packet);
         let free_on_drop = self.ring.plant(Plant::FreeOnDrop);
-        for (tag, occupant) in self.slots.iter_mut() {
+        for (_, occupant) in self.slots.iter_mut() {
             let Occupant::Transfer(transfer) = occupant else { continue };
             if transfer.body.as_ref().is_none_or(|body| body.packet_id() != packet) {
                 continue;
             }
             transfer.cancel_requested = true;
             self.metrics.cancels += 1;
-            if self.ring.reserve(1) && self.ring.cancel(tag) {
-                self.metrics.cancels_sent += 1;
-            }
+            self.cancels_owed = true;
             if free_on_drop {
                 self.endings.extend(
                     transfer
@@ -286,6 +310,28 @@ impl<R: Ring> Core<R> {
                         .map(|body| Ending::Failed(body, Error::new(ErrorKind::Cancelled))),
                 );
             }
+        }
+        self.send_cancels();
+    }
+
+    /// Asks the ring to cancel what is to be cancelled, as far as there is room to ask.
+    #[cold]
+    pub(super) fn send_cancels(&mut self) {
+        self.cancels_owed = false;
+        for (tag, occupant) in self.slots.iter_mut() {
+            let sent = match occupant {
+                Occupant::Transfer(transfer) if transfer.cancel_requested => {
+                    &mut transfer.cancel_sent
+                }
+                Occupant::Flush(flush) if self.closing => &mut flush.cancel_sent,
+                _ => continue,
+            };
+            if *sent {
+                continue;
+            }
+            *sent = self.ring.reserve(1) && self.ring.cancel(tag);
+            self.metrics.cancels_sent += u64::from(*sent);
+            self.cancels_owed |= !*sent;
         }
     }
 
@@ -324,13 +370,11 @@ impl<R: Ring> Core<R> {
         while let Some(job) = self.backlog.pop_front() {
             self.fail_job(job, Error::new(ErrorKind::Closed));
         }
-        for (tag, occupant) in self.slots.iter_mut() {
+        for (_, occupant) in self.slots.iter_mut() {
             if let Occupant::Transfer(transfer) = occupant {
                 transfer.cancel_requested = true;
             }
-            if self.ring.reserve(1) && self.ring.cancel(tag) {
-                self.metrics.cancels_sent += 1;
-            }
         }
+        self.send_cancels();
     }
 }

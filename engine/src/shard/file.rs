@@ -256,12 +256,14 @@ impl<R: Ring> File<R> {
     }
 
     fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut core = self.inner.shard.inner.core.borrow_mut();
-        if core.has_room() {
+        if self.inner.shard.inner.core.borrow().has_room() {
             return Poll::Ready(());
         }
-        if !core.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            core.waiting.push(cx.waker().clone());
+        // Cloned while nothing is borrowed: that may run anything.
+        let waker = cx.waker().clone();
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        if !core.waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
+            core.waiting.push(waker);
         }
         Poll::Pending
     }
@@ -383,9 +385,14 @@ impl<R: Ring> Future for SyncFut<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ticket = self.ticket.expect("a flush was polled after it was ready");
-        let mut core = self.file.inner.shard.inner.core.borrow_mut();
-        let Poll::Ready(result) = core.tickets.poll(ticket, cx) else { return Poll::Pending };
-        drop(core);
+        // Cloned before and dropped after the shard is borrowed: either may run anything.
+        let mut waker = Some(cx.waker().clone());
+        let polled = {
+            let mut core = self.file.inner.shard.inner.core.borrow_mut();
+            core.tickets.poll(ticket, &mut waker)
+        };
+        drop(waker);
+        let Poll::Ready(result) = polled else { return Poll::Pending };
         self.ticket = None;
         let op = if self.durability == Durability::Full { "fsync" } else { "fdatasync" };
         Poll::Ready(result.map_err(|error| self.file.io_error(op, 0, 0, 0, error)))
@@ -395,7 +402,10 @@ impl<R: Ring> Future for SyncFut<R> {
 impl<R: Ring> Drop for SyncFut<R> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.file.inner.shard.inner.core.borrow_mut().tickets.abandon(ticket);
+            let mut core = self.file.inner.shard.inner.core.borrow_mut();
+            let waker = core.tickets.abandon(ticket);
+            drop(core);
+            drop(waker);
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Not here: the barrier's counting (`barrier`), linking a flush to a write (`issue`).
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
@@ -37,6 +37,9 @@ pub(crate) enum Waiter {
 #[derive(Debug)]
 pub(crate) struct WrittenBody(pub(super) Option<Body>);
 
+/// What a call of `File::sync` comes to.
+type SyncPoll = Poll<Result<(), Error>>;
+
 /// Names one call of `File::sync`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TicketId {
@@ -49,11 +52,12 @@ enum Ticket {
     Free,
     Pending(Option<Waker>),
     Answered(Result<(), Error>),
-    /// Nobody will ask.
-    Abandoned,
 }
 
-/// The calls of `File::sync` that have not been answered or not been told.
+/// The calls of `File::sync` whose answer somebody waits for.
+///
+/// Wakers that are replaced or no longer needed are handed out, to be dropped when nothing is
+/// borrowed: dropping one may run anything.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
     table: Vec<(u32, Ticket)>,
@@ -87,21 +91,23 @@ impl Tickets {
         self.pending
     }
 
-    fn answer(&mut self, id: TicketId, result: Result<(), Error>) -> Option<Waker> {
-        let ticket = self.find(id)?;
-        let waker = match std::mem::replace(ticket, Ticket::Answered(result)) {
-            Ticket::Pending(waker) => waker,
-            Ticket::Abandoned => {
-                self.close(id);
-                None
-            }
-            Ticket::Free | Ticket::Answered(_) => unreachable!("a request is answered once"),
-        };
-        self.pending -= 1;
-        waker
+    /// Whether somebody waits for the answer.
+    fn is_awaited(&mut self, id: TicketId) -> bool {
+        self.find(id).is_some()
     }
 
-    pub(super) fn poll(&mut self, id: TicketId, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn answer(&mut self, id: TicketId, result: Result<(), Error>) -> Option<Waker> {
+        match std::mem::replace(self.find(id)?, Ticket::Answered(result)) {
+            Ticket::Pending(waker) => {
+                self.pending -= 1;
+                waker
+            }
+            Ticket::Free | Ticket::Answered(_) => unreachable!("a request is answered once"),
+        }
+    }
+
+    /// The answer; or `waker`, which is called when there is one, is exchanged for the last.
+    pub(super) fn poll(&mut self, id: TicketId, waker: &mut Option<Waker>) -> SyncPoll {
         let closed = Err(Error::new(ErrorKind::Closed));
         let Some(ticket) = self.find(id) else { return Poll::Ready(closed) };
         match ticket {
@@ -110,21 +116,21 @@ impl Tickets {
                 self.close(id);
                 Poll::Ready(result)
             }
-            Ticket::Pending(waker) => {
-                *waker = Some(cx.waker().clone());
+            Ticket::Pending(waiting) => {
+                std::mem::swap(waiting, waker);
                 Poll::Pending
             }
-            Ticket::Free | Ticket::Abandoned => Poll::Ready(closed),
+            Ticket::Free => Poll::Ready(closed),
         }
     }
 
     /// The caller has gone; the flush itself goes on.
-    pub(super) fn abandon(&mut self, id: TicketId) {
-        match self.find(id) {
-            Some(ticket @ Ticket::Pending(_)) => *ticket = Ticket::Abandoned,
-            Some(Ticket::Answered(_)) => self.close(id),
-            _ => {}
-        }
+    pub(super) fn abandon(&mut self, id: TicketId) -> Option<Waker> {
+        let ticket = std::mem::replace(self.find(id)?, Ticket::Free);
+        self.close(id);
+        let Ticket::Pending(waker) = ticket else { return None };
+        self.pending -= 1;
+        waker
     }
 }
 
@@ -136,7 +142,19 @@ impl<R: Ring> Core<R> {
             return self.answer(waiter, Err(error));
         }
         let epoch = entry.barrier.close_epoch();
+        self.drop_unawaited_requests(target);
         self.targets.push_request(target, FlushRequest { epoch, all_metadata, waiter });
+    }
+
+    /// Calls whose callers have left need no flush of their own where a later one is asked
+    /// for: without this, dropping many would fill the shard.
+    fn drop_unawaited_requests(&mut self, target: u32) {
+        while let Some(request) = self.targets.get(target).requests.back()
+            && let Waiter::Ticket(id) = request.waiter
+            && !self.tickets.is_awaited(id)
+        {
+            self.targets.drop_last_request(target, &mut self.ring);
+        }
     }
 
     fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
@@ -185,7 +203,7 @@ impl<R: Ring> Core<R> {
         entry.flush_in_flight = true;
         let file = entry.file;
         let behind = Behind::Requests(epoch);
-        let flush = FlushOp { target, all_metadata, retries: 0, behind };
+        let flush = FlushOp::new(target, all_metadata, behind);
         let tag = self.slots.occupy(Occupant::Flush(flush));
         self.push_flush(file, all_metadata, tag);
     }

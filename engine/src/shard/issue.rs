@@ -252,6 +252,7 @@ impl<R: Ring> Core<R> {
             plain: !cut.bounce && !terms.durable,
             whole: false,
             cancel_requested: false,
+            cancel_sent: false,
             force_async: false,
             retries: 0,
             stalls: 0,
@@ -292,8 +293,7 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = true;
         let file = entry.file;
-        let flush =
-            FlushOp { target, all_metadata: false, retries: 0, behind: Behind::Write(write) };
+        let flush = FlushOp::new(target, false, Behind::Write(write));
         let tag = self.slots.occupy(Occupant::Flush(flush));
         let transfer = self.slots.transfer(write).expect("occupied just now");
         transfer.linked = Linked::Pending(tag);
@@ -318,7 +318,7 @@ impl<R: Ring> Core<R> {
     #[inline]
     pub(super) fn issue(&mut self) {
         let waiting = self.targets.waiting_for_flush() + self.retries.len();
-        if waiting > 0 || !self.backlog.is_empty() {
+        if (waiting > 0 || !self.backlog.is_empty()) && self.is_usable() {
             self.issue_waiting();
         }
     }
@@ -357,14 +357,12 @@ impl<R: Ring> Core<R> {
         rest.map(|(offset_bytes, bytes)| Job { target, offset_bytes, bytes })
     }
 
-    /// Pushes the ops whose time has come again. With nothing in flight there is nothing to
-    /// wait for, so all of them are due.
+    /// Pushes the ops whose time has come again.
     fn issue_retries(&mut self) {
         let now_ns = self.ring.now_ns();
-        let idle = self.in_flight == 0;
         for _ in 0..self.retries.len() {
             let Some(retry) = self.retries.pop_front() else { break };
-            let due = idle || self.closing || retry.not_before_ns <= now_ns;
+            let due = self.closing || retry.not_before_ns <= now_ns;
             if !due || !self.ring.reserve(1) {
                 self.retries.push_back(retry);
                 continue;

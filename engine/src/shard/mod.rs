@@ -13,10 +13,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
+use std::vec::Drain;
 
 use mfio_core::{BackendBusy, BackendHandle, Drive, IoBackend};
 
-use crate::buffer::{Arena, quarantine};
+use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
@@ -29,6 +30,8 @@ mod file;
 mod flush;
 mod issue;
 mod reap;
+#[cfg(test)]
+mod scripted_tests;
 mod slot;
 
 pub use self::barrier::{Barrier, Epoch};
@@ -36,7 +39,7 @@ pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 
 use self::core::{Core, Ending};
-use self::slot::{Body, Slots};
+use self::slot::Body;
 
 /// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
 /// the last [`File`] have gone.
@@ -100,10 +103,17 @@ impl<R: Ring> Shard<R> {
         Ok(File::add(self, name, Some(opened.file), fd, opened.geometry))
     }
 
-    /// Takes a bare descriptor as a target: a file of a simulated device, or one whose owner
-    /// keeps it open for as long as the shard lives.
+    /// Takes an open file as a target, with the geometry its owner knows it to have.
     #[must_use]
-    pub fn adopt(&self, name: &str, fd: i32, geometry: Geometry) -> File<R> {
+    pub fn adopt(&self, name: &str, file: std::fs::File, geometry: Geometry) -> File<R> {
+        let fd = file.as_raw_fd();
+        File::add(self, name.to_owned(), Some(file), fd, geometry)
+    }
+
+    /// Takes a file of a simulated device as a target.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn adopt_simulated(&self, name: &str, fd: i32, geometry: Geometry) -> File<R> {
         File::add(self, name.to_owned(), None, fd, geometry)
     }
 
@@ -205,13 +215,31 @@ impl<R: Ring> Inner<R> {
             if done.is_empty() && endings.is_empty() {
                 return;
             }
-            for body in done.drain(..) {
-                body.finish();
-            }
-            for ending in endings.drain(..) {
-                ending.deliver();
-            }
+            Delivery { done: done.drain(..), endings: endings.drain(..) }.run();
         }
+    }
+}
+
+/// Results being told. When a caller's waker panics, the others are told all the same.
+struct Delivery<'a> {
+    done: Drain<'a, Body>,
+    endings: Drain<'a, Ending>,
+}
+
+impl Delivery<'_> {
+    fn run(&mut self) {
+        for body in self.done.by_ref() {
+            body.finish();
+        }
+        for ending in self.endings.by_ref() {
+            ending.deliver();
+        }
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        self.run();
     }
 }
 
@@ -223,21 +251,13 @@ impl<R: Ring> Drop for Core<R> {
         let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
         while self.in_flight > 0 && self.ring.now_ns() < deadline_ns {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
+            // Nothing is delivered before the slots are dealt with: a waker may panic.
             if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {
                 break;
             }
-            for body in std::mem::take(&mut self.done) {
-                body.finish();
-            }
-            for ending in std::mem::take(&mut self.endings) {
-                ending.deliver();
-            }
         }
-        if self.in_flight > 0 {
-            let count = self.in_flight as usize;
-            let slots = std::mem::replace(&mut self.slots, Slots::new(0));
-            quarantine(slots, "ops that did not come back before the shard was dropped", count);
-        }
+        // What is still in its slot now is quarantined with the table.
+        Delivery { done: self.done.drain(..), endings: self.endings.drain(..) }.run();
     }
 }
 
@@ -277,6 +297,10 @@ impl<W: RingWaker> Wake for Unpark<W> {
 
 impl<R: Ring> IoBackend for Shard<R> {
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        // Inside a waker that the shard is calling, nothing else would be delivered.
+        if self.inner.delivering.try_borrow_mut().is_err() {
+            return Err(BackendBusy);
+        }
         BackendHandle::acquire(&*self.inner, &self.inner.driven).map(Some)
     }
 }

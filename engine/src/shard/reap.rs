@@ -64,6 +64,7 @@ impl<R: Ring> Core<R> {
         if transfer.linked != Linked::No {
             return self.durable_write_whole(tag);
         }
+        transfer.reached = transfer.lead_bytes + transfer.take_bytes;
         if transfer.bounced {
             self.copy_back(tag);
         }
@@ -79,9 +80,9 @@ impl<R: Ring> Core<R> {
     fn copy_back(&mut self, tag: Tag) {
         let bounce = self.slots.take_bounce(tag);
         let Some(transfer) = self.slots.transfer(tag) else { return };
-        let lead_bytes = transfer.lead_bytes;
+        let (lead_bytes, reached) = (transfer.lead_bytes, transfer.reached);
         if let (Some(bounce), Some(body)) = (bounce, &mut transfer.body) {
-            body.copy_back(&bounce, lead_bytes);
+            body.copy_back(&bounce, lead_bytes, reached);
         }
     }
 
@@ -98,6 +99,10 @@ impl<R: Ring> Core<R> {
                 let back_off_ns = BACK_OFF_NS << u32::from(transfer.retries.min(10));
                 let not_before_ns = self.ring.now_ns() + back_off_ns;
                 self.retries.push_back(Retry { tag, not_before_ns });
+            }
+            Verdict::Stalled => {
+                transfer.stalls += 1;
+                self.retries.push_back(Retry { tag, not_before_ns: 0 });
             }
             Verdict::EndOfFile { .. } => {
                 self.fail_transfer(tag, ErrorKind::UnexpectedEof.into());

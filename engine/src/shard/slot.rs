@@ -11,7 +11,7 @@
 use mfio_core::{Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
-use crate::buffer::{ArenaBuf, MemRange};
+use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::ring::Tag;
 
 /// The user's bytes that an op moves: lent in place, or copied through a bounce buffer, which
@@ -67,13 +67,15 @@ impl Body {
         }
     }
 
-    /// Copies what was read through `bounce` to where the user wants it.
+    /// Copies what was read through `bounce` to where the user wants it: up to byte `reached`
+    /// of the buffer. What lies beyond is somebody else's (F50).
     #[cold]
-    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32) {
+    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32, reached: u32) {
         if let Self::BouncedRead(view) = self {
             let lead = lead_bytes as usize;
             let len = usize::try_from(view.len()).expect("as short as the bounce buffer");
-            view.write_at(0, &bounce[lead..lead + len]);
+            let end = (lead + len).min(reached as usize);
+            view.write_at(0, &bounce[lead.min(end)..end]);
         }
     }
 }
@@ -114,6 +116,8 @@ pub(super) struct Transfer {
     pub(super) plain: bool,
     pub(super) whole: bool,
     pub(super) cancel_requested: bool,
+    /// The ring has been asked to cancel it.
+    pub(super) cancel_sent: bool,
     pub(super) force_async: bool,
     pub(super) retries: u8,
     pub(super) stalls: u8,
@@ -133,7 +137,14 @@ pub(super) struct FlushOp {
     pub(super) target: u32,
     pub(super) all_metadata: bool,
     pub(super) retries: u8,
+    pub(super) cancel_sent: bool,
     pub(super) behind: Behind,
+}
+
+impl FlushOp {
+    pub(super) const fn new(target: u32, all_metadata: bool, behind: Behind) -> Self {
+        Self { target, all_metadata, retries: 0, cancel_sent: false, behind }
+    }
 }
 
 /// What a flush was issued for.
@@ -158,6 +169,9 @@ struct Slot {
 }
 
 /// The op table of a shard. Its size bounds what is in flight.
+///
+/// Dropped with occupants, by whatever way, it keeps their memory for ever: the kernel may
+/// still write to it (F02).
 #[derive(Debug)]
 pub(super) struct Slots {
     table: Vec<Slot>,
@@ -241,5 +255,15 @@ impl Slots {
             let tag = Tag { slot, generation: entry.generation };
             entry.occupant.as_mut().map(|occupant| (tag, occupant))
         })
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        let occupied = self.occupied();
+        if occupied > 0 {
+            let memory = (std::mem::take(&mut self.table), std::mem::take(&mut self.bounces));
+            quarantine(memory, "ops that did not come back before the shard was dropped", occupied);
+        }
     }
 }

@@ -169,6 +169,14 @@ impl Targets {
         Some(request)
     }
 
+    /// Drops the newest flush request of the target.
+    pub(crate) fn drop_last_request<R: Ring>(&mut self, target: u32, ring: &mut R) {
+        if self.get_mut(target).requests.pop_back().is_some() {
+            self.waiting_for_flush -= 1;
+            self.release(target, ring);
+        }
+    }
+
     /// Flush requests, and durable writes, that wait for a flush.
     #[inline]
     pub(crate) fn waiting_for_flush(&self) -> usize {

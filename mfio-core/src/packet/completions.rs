@@ -71,10 +71,12 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
         Io: PacketIo<P, Param> + ?Sized,
     {
         let view = packet.arm();
+        let sent = (view.packet_id(), view.len());
         packet.into_handle().enqueue(view.hold(), &self.shared, tag);
+        // Counted before: a backend may complete it at once, or panic and so abort it.
+        self.in_flight += 1;
         match io.send_io(param, view) {
             Ok(()) => {
-                self.in_flight += 1;
                 // All of them may complete at once: room is made when their number grows, so
                 // that taking them never allocates.
                 if self.in_flight > self.ready.capacity() {
@@ -82,7 +84,13 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
                 }
                 Ok(())
             }
-            Err(refused) => Err(Self::take_back(refused)),
+            Err(refused) if (refused.view.packet_id(), refused.view.len()) == sent => {
+                self.in_flight -= 1;
+                Err(Self::take_back(refused))
+            }
+            // Not what was sent: its bytes are aborted, and the packet comes when the others
+            // have their results.
+            Err(_part) => Ok(()),
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) mod raw;
 mod view;
 
 pub use completions::{CompletionQueue, Unsent};
-pub use perms::{Armed, Buffer, Perms, Read, Write};
+pub use perms::{Buffer, Perms, Read, Write};
 pub use raw::{RegionId, StableBytes, StableBytesMut};
 pub use view::{Gone, Lent, PacketId, View};
 
@@ -67,7 +67,7 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
 
     #[inline]
     pub(crate) fn arm(&mut self) -> View<P> {
-        View::new(Armed::hold_of::<P, B>(&mut self.handle))
+        View::new(perms::hold_of::<P, B>(&mut self.handle))
     }
 
     /// The buffer.
@@ -176,12 +176,10 @@ impl<P: Perms, B: Buffer<P>> Completed<P, B> {
 
 impl<B: Buffer<Read> + AsRef<[u8]> + Sync> Completed<Read, B> {
     /// The bytes read, up to the first gap: nothing stale is ever shown.
-    ///
-    /// # Panics
-    /// Never: the prefix lies inside the buffer.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let len = usize::try_from(self.contiguous_bytes()).expect("a buffer fits in memory");
-        &self.packet.buffer().as_ref()[..len]
+        let buffer = self.packet.buffer().as_ref();
+        let len = usize::try_from(self.contiguous_bytes()).unwrap_or(usize::MAX);
+        &buffer[..len.min(buffer.len())]
     }
 }

@@ -6,6 +6,18 @@ use super::raw::{Handle, Hold, StableBytes, StableBytesMut};
 
 mod sealed {
     pub trait Sealed {}
+
+    /// Makes the one hold over a stored buffer. Out of reach of other crates: a read-only
+    /// owner in a packet that is to be filled would be written to.
+    pub trait Arm<P> {
+        fn arm(armed: &mut Armed<'_>);
+    }
+
+    /// A stored buffer and, when armed, the hold over it.
+    pub struct Armed<'a> {
+        pub(super) handle: &'a mut super::Handle,
+        pub(super) hold: Option<super::Hold>,
+    }
 }
 
 /// The direction of a packet: [`Read`] or [`Write`]. Sealed, because memory safety rests on
@@ -34,41 +46,31 @@ impl Perms for Write {
     const NAME: &'static str = "write";
 }
 
-/// Buffers that a packet of direction `P` can own: readable ones for [`Write`], writable
-/// ones for [`Read`]. Implemented for every such owner; nobody needs to name it in code.
-pub trait Buffer<P: Perms>: StableBytes {
-    /// One hold over all of the buffer that `handle` stores.
-    #[doc(hidden)]
-    fn arm(handle: &mut Armed<'_>);
-}
+/// Buffers that a packet of direction `P` can own: every [`StableBytes`] for [`Write`], every
+/// [`StableBytesMut`] for [`Read`], and nothing else.
+pub trait Buffer<P: Perms>: StableBytes + sealed::Arm<P> {}
 
-/// What [`Buffer::arm`] works on; opaque outside this crate.
-#[derive(Debug)]
-pub struct Armed<'a> {
-    handle: &'a mut Handle,
-    hold: Option<Hold>,
-}
+impl<B: StableBytesMut> Buffer<Read> for B {}
+impl<B: StableBytes> Buffer<Write> for B {}
 
-impl<'a> Armed<'a> {
-    /// The hold that `B` makes of the buffer in `handle`.
+impl<B: StableBytesMut> sealed::Arm<Read> for B {
     #[inline]
-    pub(crate) fn hold_of<P: Perms, B: Buffer<P>>(handle: &'a mut Handle) -> Hold {
-        let mut armed = Armed { handle, hold: None };
-        B::arm(&mut armed);
-        armed.hold.expect("both implementations arm")
-    }
-}
-
-impl<B: StableBytesMut> Buffer<Read> for B {
-    #[inline]
-    fn arm(armed: &mut Armed<'_>) {
+    fn arm(armed: &mut sealed::Armed<'_>) {
         armed.hold = Some(armed.handle.arm_mut::<B>());
     }
 }
 
-impl<B: StableBytes> Buffer<Write> for B {
+impl<B: StableBytes> sealed::Arm<Write> for B {
     #[inline]
-    fn arm(armed: &mut Armed<'_>) {
+    fn arm(armed: &mut sealed::Armed<'_>) {
         armed.hold = Some(armed.handle.arm_ref::<B>());
     }
+}
+
+/// The hold over all of the buffer in `handle`.
+#[inline]
+pub(super) fn hold_of<P: Perms, B: Buffer<P>>(handle: &mut Handle) -> Hold {
+    let mut armed = sealed::Armed { handle, hold: None };
+    <B as sealed::Arm<P>>::arm(&mut armed);
+    armed.hold.expect("both implementations arm")
 }

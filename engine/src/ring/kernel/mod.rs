@@ -345,7 +345,9 @@ impl Ring for KernelRing {
             // The queue is full: submit first. When even that leaves no room, do not sleep
             // where nobody could wake the ring.
             before = self.enter_once(Wait::NONE)?;
-            if !self.arm_wake() {
+            // What is left over may be the tail of a chain that was cut: a second submit here
+            // would hide that from the shard (F15).
+            if self.queued() > 0 || !self.arm_wake() {
                 return Ok(before);
             }
         }

@@ -191,7 +191,8 @@ impl Handle {
     pub(crate) fn disarm(hold: Hold) -> Self {
         let hold = ManuallyDrop::new(hold);
         let this = Self(hold.header);
-        let state = this.header().state.load(Ordering::Relaxed);
+        // Acquire: other holds may have come and gone on other threads.
+        let state = this.header().state.load(Ordering::Acquire);
         assert_eq!(state & HOLDS, 1, "the only hold");
         assert_ne!(state & QUEUE, 0, "another handle would exist");
         this.header().state.store(HANDLE, Ordering::Relaxed);

@@ -10,8 +10,11 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::{Header, Payload, RegionId, release};
+use super::{HOLDS, Header, Payload, RegionId, release};
 use crate::error::{Error, ErrorKind, FailedRange};
+
+/// Views of one packet that may exist at a time; far from where the count would wrap.
+const HOLDS_MAX: u64 = 1 << 31;
 
 /// The right to complete one range of a payload, exactly once. Dropping it without a verdict
 /// fails the range as `Aborted`.
@@ -70,7 +73,10 @@ impl Hold {
 
     pub(crate) fn split_at(self, at: u64) -> (Self, Self) {
         assert!(at <= self.len(), "split at {at} of {} bytes", self.len());
-        self.header().state.fetch_add(1, Ordering::Relaxed);
+        let before = self.header().state.fetch_add(1, Ordering::Relaxed);
+        // Leaked views count for ever; the count must not wrap, or a packet would be complete
+        // while views of it live.
+        assert!(before & HOLDS < HOLDS_MAX, "too many views of one packet");
         let whole = ManuallyDrop::new(self);
         let middle = whole.start + at;
         let left = Self { header: whole.header, start: whole.start, end: middle };

@@ -98,7 +98,10 @@ impl Queue {
 
     /// Sets who is woken by the next packet to arrive in an empty queue.
     pub(crate) fn set_waker(&self, waker: &Waker) {
-        self.waker.with(|slot| *slot = Some(waker.clone()));
+        let new = Some(waker.clone());
+        // The old one is dropped outside the lock: that may run anything.
+        let old = self.waker.with(|slot| core::mem::replace(slot, new));
+        drop(old);
     }
 
     /// Nothing is taken any more: what is here and what still comes is freed.

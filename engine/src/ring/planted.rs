@@ -1,0 +1,75 @@
+//! A ring with one deliberate bug of the shard switched on, to prove that a test can see it.
+//!
+//! Only for tests: with a memory bug planted, safe code is no longer safe. Data flow: every
+//! call goes to the ring inside; only [`Ring::plant`] answers differently.
+//!
+//! Not here: the bugs, which are branches of the shard.
+
+use nix::errno::Errno;
+
+use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
+use crate::buffer::Region;
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Planted<R: Ring>(pub R, pub Option<Plant>);
+
+impl<R: Ring> Ring for Planted<R> {
+    type Waker = R::Waker;
+
+    fn now_ns(&self) -> u64 {
+        self.0.now_ns()
+    }
+
+    fn reserve(&mut self, count: u32) -> bool {
+        self.0.reserve(count)
+    }
+
+    fn push(&mut self, op: Op, tag: Tag) {
+        self.0.push(op, tag);
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        self.0.enter(wait)
+    }
+
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        self.0.reap(into);
+    }
+
+    fn register_buffers(&mut self, region: &Region) {
+        self.0.register_buffers(region);
+    }
+
+    fn register_file(&mut self, fd: i32) -> FileRef {
+        self.0.register_file(fd)
+    }
+
+    fn unregister_file(&mut self, file: FileRef) {
+        self.0.unregister_file(file);
+    }
+
+    fn cancel(&mut self, tag: Tag) -> bool {
+        self.0.cancel(tag)
+    }
+
+    fn waker(&self) -> Self::Waker {
+        self.0.waker()
+    }
+
+    fn features(&self) -> &Features {
+        self.0.features()
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
+    fn dropped_completions(&self) -> u32 {
+        self.0.dropped_completions()
+    }
+
+    fn plant(&self, plant: Plant) -> bool {
+        self.1 == Some(plant)
+    }
+}

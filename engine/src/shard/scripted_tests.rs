@@ -1,0 +1,419 @@
+//! The shard against a ring that does exactly what a test says: schedules that a kernel makes
+//! rarely, and callers' code that runs where it hurts.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use mfio_core::{BackendBusy, CompletionQueue, ErrorKind, Packet, PacketIoExt, Read, block_on};
+use nix::errno::Errno;
+
+use super::*;
+use crate::buffer::{ArenaConfig, Region, SizeClass};
+use crate::ring::sealed::Sealed;
+use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, Tag};
+use crate::target::TargetKind;
+
+#[derive(Default)]
+struct Script {
+    /// Pushed and not consumed by an `enter`.
+    queued: VecDeque<(Op, Tag)>,
+    /// Consumed and not completed.
+    running: Vec<(Op, Tag)>,
+    done: Vec<Completion>,
+    /// How many ops one `enter` consumes.
+    consumes: usize,
+    /// What every op completes with as soon as it runs; `None` leaves it running.
+    answer: Option<fn(&Op) -> i32>,
+    enter_fails: Option<Errno>,
+    sq_entries: u32,
+    cancels: u32,
+    now_ns: u64,
+}
+
+/// A ring in the hands of the test.
+#[derive(Clone)]
+struct Scripted(Rc<RefCell<Script>>, Rc<crate::ring::Features>);
+
+#[derive(Clone)]
+struct NoWaker;
+
+impl RingWaker for NoWaker {
+    fn wake(&self) {}
+}
+
+impl Sealed for Scripted {}
+
+impl Ring for Scripted {
+    type Waker = NoWaker;
+    fn now_ns(&self) -> u64 {
+        let mut script = self.0.borrow_mut();
+        script.now_ns += 1_000;
+        script.now_ns
+    }
+    fn reserve(&mut self, count: u32) -> bool {
+        let script = self.0.borrow();
+        script.queued.len() + count as usize <= script.sq_entries as usize
+    }
+    fn push(&mut self, op: Op, tag: Tag) {
+        assert!(self.reserve(1), "pushed without room");
+        self.0.borrow_mut().queued.push_back((op, tag));
+    }
+    fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        let mut script = self.0.borrow_mut();
+        if let Some(errno) = script.enter_fails {
+            return Err(errno);
+        }
+        script.now_ns = script.now_ns.max(wait.deadline_ns.unwrap_or(0));
+        let count = script.consumes.min(script.queued.len());
+        for _ in 0..count {
+            let (op, tag) = script.queued.pop_front().expect("counted");
+            match script.answer {
+                Some(answer) => {
+                    let result = answer(&op);
+                    script.done.push(Completion { tag, result, more: false });
+                }
+                None => script.running.push((op, tag)),
+            }
+        }
+        Ok(u32::try_from(count).unwrap())
+    }
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        into.append(&mut self.0.borrow_mut().done);
+    }
+    fn register_buffers(&mut self, _region: &Region) {}
+    fn register_file(&mut self, fd: i32) -> FileRef {
+        FileRef::Plain(fd)
+    }
+    fn unregister_file(&mut self, _file: FileRef) {}
+    fn cancel(&mut self, tag: Tag) -> bool {
+        let mut script = self.0.borrow_mut();
+        script.cancels += 1;
+        if let Some(at) = script.running.iter().position(|(_, running)| *running == tag) {
+            script.running.remove(at);
+            let result = -(Errno::ECANCELED as i32);
+            script.done.push(Completion { tag, result, more: false });
+        }
+        true
+    }
+    fn waker(&self) -> NoWaker {
+        NoWaker
+    }
+    fn features(&self) -> &crate::ring::Features {
+        &self.1
+    }
+    fn limits(&self) -> Limits {
+        let sq_entries = self.0.borrow().sq_entries;
+        Limits { sq_entries, cq_entries: 64, transfer_bytes_max: 1 << 20 }
+    }
+}
+
+impl Scripted {
+    fn new() -> Self {
+        let script = Script { consumes: usize::MAX, sq_entries: 32, ..Script::default() };
+        let features = crate::ring::Features::new(RingKind::Sim);
+        Self(Rc::new(RefCell::new(script)), Rc::new(features))
+    }
+
+    fn answer_all(&self, answer: fn(&Op) -> i32) {
+        self.0.borrow_mut().answer = Some(answer);
+    }
+
+    /// Completes the running op of that kind.
+    fn complete(&self, kind: OpKind, result: i32) {
+        let mut script = self.0.borrow_mut();
+        let at = script.running.iter().position(|(op, _)| op.kind == kind).expect("it runs");
+        let (_, tag) = script.running.remove(at);
+        script.done.push(Completion { tag, result, more: false });
+    }
+}
+
+fn geometry(align: u32) -> Geometry {
+    Geometry {
+        kind: TargetKind::File,
+        len_bytes: 1 << 20,
+        direct: align > 1,
+        mem_align: align,
+        offset_align: align,
+        transfer_bytes_max: 1 << 20,
+        file_system: crate::target::FileSystem::NONE,
+    }
+}
+
+fn shard(ring: &Scripted, align: u32) -> (Shard<Scripted>, File<Scripted>) {
+    let classes = vec![SizeClass { bytes: 4096, count: 16 }];
+    let config = Config {
+        in_flight_max: 8,
+        backlog_max: 8,
+        arena: ArenaConfig::new(classes),
+        drain_ns: 1_000_000,
+    };
+    let shard = Shard::with_ring(ring.clone(), &config).unwrap();
+    let file = shard.adopt_simulated("scripted", 3, geometry(align));
+    (shard, file)
+}
+
+fn poll<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(waker))
+}
+
+/// A waker that runs `action`.
+fn on_wake(action: impl Fn() + Send + Sync + 'static) -> Waker {
+    struct Action<F>(F);
+    impl<F: Fn() + Send + Sync> Wake for Action<F> {
+        fn wake(self: Arc<Self>) {
+            (self.0)();
+        }
+    }
+    Waker::from(Arc::new(Action(action)))
+}
+
+const WHOLE: fn(&Op) -> i32 =
+    |op| op.memory.map_or(0, |memory| i32::try_from(memory.len_bytes()).unwrap());
+
+#[test]
+fn f15_flush_that_was_cut_off_its_write_acknowledges_nothing() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let mut write = pin!(file.write_durable_at(0, vec![1; 64]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    ring.0.borrow_mut().consumes = 1;
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    ring.0.borrow_mut().consumes = usize::MAX;
+    // The flush ran alone, before the write was whole.
+    ring.complete(OpKind::Fdatasync, 0);
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Write, 64);
+    shard.turn(Wait::NONE).unwrap();
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending(), "no flush has covered it");
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Fdatasync, 0);
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(write, Waker::noop()), Poll::Ready((Ok(()), _))));
+}
+
+#[test]
+fn panicking_waker_does_not_cost_others_their_results() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.answer_all(WHOLE);
+    let bad = on_wake(|| panic!("a caller's waker"));
+    let mut first = pin!(file.read_exact_at(0, vec![0; 64]));
+    assert!(poll(first.as_mut(), &bad).is_pending());
+    let mut second = pin!(file.write_all_at(0, vec![0; 64]));
+    assert!(poll(second.as_mut(), Waker::noop()).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| shard.turn(Wait::NONE))).is_err());
+    assert!(matches!(poll(second, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert!(matches!(poll(first, Waker::noop()), Poll::Ready((Ok(()), _))));
+}
+
+#[test]
+fn f02_panic_while_a_shard_drains_frees_nothing_in_flight() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let arena = shard.arena().clone();
+    let mut stuck = CompletionQueue::<Read, _>::new();
+    stuck.send(&file, 0, Packet::new(arena.alloc(4096).unwrap()), 0).unwrap();
+    let mut other = CompletionQueue::<Read, Vec<u8>>::new();
+    other.send(&file, 0, Packet::new(vec![0; 4]), 1).unwrap();
+    let bad = on_wake(|| panic!("a caller's waker"));
+    assert!(other.poll_pop(&mut Context::from_waker(&bad)).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    // The second completes during the drain; the first never does, whatever is cancelled.
+    let (_, tag) = ring.0.borrow_mut().running.pop().unwrap();
+    ring.0.borrow_mut().running.clear();
+    ring.0.borrow_mut().done.push(Completion { tag, result: 4, more: false });
+    drop((stuck, file));
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(shard))).is_err());
+    assert_eq!(arena.in_use(), 1, "the buffer of the op in flight is kept");
+}
+
+#[test]
+fn blocking_inside_a_waker_is_refused_and_does_not_hang() {
+    thread_local! {
+        static INNER: RefCell<Option<File<Scripted>>> = const { RefCell::new(None) };
+        static SEEN: RefCell<Option<BackendBusy>> = const { RefCell::new(None) };
+    }
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.answer_all(WHOLE);
+    INNER.with(|inner| *inner.borrow_mut() = Some(file.clone()));
+    let waker = on_wake(|| {
+        let file = INNER.with(|inner| inner.borrow().clone()).unwrap();
+        let blocked = block_on(&file, file.read_exact_at(0, vec![0; 8]));
+        SEEN.with(|seen| *seen.borrow_mut() = blocked.err());
+    });
+    let mut read = pin!(file.read_exact_at(0, vec![0; 64]));
+    assert!(poll(read.as_mut(), &waker).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(SEEN.with(|seen| seen.borrow_mut().take()), Some(BackendBusy));
+    INNER.with(|inner| drop(inner.borrow_mut().take()));
+}
+
+#[test]
+fn f13_write_that_moves_nothing_ends() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.answer_all(|_| 0);
+    let mut write = pin!(file.write_all_at(0, vec![0; 64]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    for _ in 0..10 {
+        shard.turn(Wait::NONE).unwrap();
+    }
+    let Poll::Ready((Err(error), _)) = poll(write, Waker::noop()) else { panic!("it never ends") };
+    assert_eq!(error.error.errno(), Some(Errno::EIO as i32));
+    assert!(ring.0.borrow().queued.is_empty() && shard.is_idle());
+}
+
+#[test]
+fn f23_eagain_is_given_up_after_its_retries() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.answer_all(|_| -(Errno::EAGAIN as i32));
+    let mut read = pin!(file.read_exact_at(0, vec![0; 64]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    let mut turns = 0;
+    let result = loop {
+        shard.turn(Wait::at_least(1)).unwrap();
+        turns += 1;
+        if let Poll::Ready((result, _)) = poll(read.as_mut(), Waker::noop()) {
+            break result;
+        }
+        assert!(turns < 1000, "retried for ever");
+    };
+    assert_eq!(result.unwrap_err().error.errno(), Some(Errno::EAGAIN as i32));
+    assert_eq!(shard.metrics().retries, 8);
+}
+
+#[test]
+fn f50_bounced_read_shows_no_byte_of_another_packet() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 512);
+    let mut secret = shard.arena().alloc(4096).unwrap();
+    secret.fill(0x5e);
+    drop(secret);
+    ring.answer_all(|_| 0);
+    let mut read = pin!(file.read_exact_at(1, vec![0; 100]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let Poll::Ready((result, buffer)) = poll(read, Waker::noop()) else { panic!("it is over") };
+    assert_eq!(result.unwrap_err().error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(buffer, vec![0; 100], "nothing was read, so nothing is shown");
+}
+
+#[test]
+fn waker_that_owns_a_file_is_dropped_outside_the_shard() {
+    thread_local! {
+        static OWNED: RefCell<Option<File<Scripted>>> = const { RefCell::new(None) };
+    }
+    struct Owner;
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            OWNED.with(|owned| drop(owned.borrow_mut().take()));
+        }
+    }
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    OWNED.with(|owned| *owned.borrow_mut() = Some(shard.adopt_simulated("y", 4, geometry(1))));
+    let mut sync = Box::pin(file.sync(Durability::Data));
+    let waker = Waker::from(Arc::new(Owner));
+    assert!(poll(sync.as_mut(), &waker).is_pending());
+    drop(waker);
+    drop(sync);
+    assert!(OWNED.with(|owned| owned.borrow().is_none()), "its drop has run");
+}
+
+#[test]
+fn f28_queued_flush_counts_as_work_and_dropped_ones_do_not_pile_up() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    for _ in 0..1000 {
+        drop(file.sync(Durability::Data));
+    }
+    assert!(shard.has_work() && !shard.is_idle());
+    assert!(shard.inner.core.borrow().has_room(), "dropped flushes leave room for I/O");
+    ring.answer_all(WHOLE);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert!(shard.is_idle());
+    assert_eq!(shard.metrics().flushes, 1);
+}
+
+#[test]
+fn f21_completions_are_delivered_although_enter_fails() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let mut read = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Read, 8);
+    ring.0.borrow_mut().enter_fails = Some(Errno::ENOMEM);
+    // Another op in flight, so that there is something to enter for.
+    let mut second = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(second.as_mut(), Waker::noop()).is_pending());
+    assert!(matches!(shard.turn(Wait::NONE), Err(EngineError::Busy)));
+    assert!(matches!(poll(read, Waker::noop()), Poll::Ready((Ok(()), _))));
+    // A ring that breaks for good says so to whoever waits for room or sends.
+    ring.0.borrow_mut().enter_fails = Some(Errno::EBADF);
+    assert!(matches!(shard.turn(Wait::NONE), Err(EngineError::Ring { .. })));
+    let mut third = pin!(file.read_exact_at(0, vec![0; 8]));
+    let Poll::Ready((Err(error), _)) = poll(third.as_mut(), Waker::noop()) else {
+        panic!("a broken ring takes nothing")
+    };
+    assert_eq!(error.error.kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn cancels_that_found_no_room_are_sent_later() {
+    let ring = Scripted::new();
+    ring.0.borrow_mut().sq_entries = 2;
+    let (shard, file) = shard(&ring, 1);
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    for tag in 0..6 {
+        queue.send(&file, 0, Packet::new(vec![0; 4]), tag).unwrap();
+        shard.turn(Wait::NONE).unwrap();
+    }
+    assert_eq!(shard.in_flight(), 6);
+    assert_eq!(shard.shutdown(), 0);
+    assert_eq!(ring.0.borrow().cancels, 6);
+}
+
+#[test]
+fn f37_write_in_flight_when_a_flush_fails_is_not_acknowledged_later() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let woken = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&woken);
+    let waker = on_wake(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut sync = pin!(file.sync(Durability::Data));
+    assert!(poll(sync.as_mut(), &waker).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let mut write = pin!(file.write_durable_at(0, vec![1; 64]));
+    assert!(poll(write.as_mut(), &waker).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(ring.0.borrow().running.len(), 2, "a second flush is not linked meanwhile");
+    ring.complete(OpKind::Write, 64);
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Fdatasync, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(woken.load(Ordering::Relaxed), 2);
+    let Poll::Ready(Err(error)) = poll(sync, &waker) else { panic!("the flush failed") };
+    assert_eq!(error.error.kind(), ErrorKind::Poisoned);
+    let Poll::Ready((Err(error), _)) = poll(write, &waker) else { panic!("it may be lost") };
+    assert_eq!(error.error.kind(), ErrorKind::Poisoned);
+    assert!(file.is_poisoned());
+    let refused = pin!(file.io(0, Packet::<mfio_core::Write, _>::new(vec![1; 8])));
+    assert!(matches!(poll(refused, &waker), Poll::Ready(done) if !done.is_ok()));
+}
