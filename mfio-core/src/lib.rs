@@ -49,7 +49,7 @@ pub use backend::{BackendBusy, BackendHandle, Drive, IoBackend, PollingHandle, b
 pub use error::{Error, ErrorKind, FailedRange};
 pub use io::{IoFut, PacketIo, PacketIoExt, Refused};
 pub use packet::{
-    Buffer, Completed, CompletionQueue, Gone, Lent, Packet, PacketId, Perms, Read, RegionId,
-    StableBytes, StableBytesMut, Unsent, View, Write,
+    Buffer, Completed, CompletionBatch, CompletionQueue, Gone, Lent, Packet, PacketId, Perms, Read,
+    RegionId, StableBytes, StableBytesMut, Unsent, View, Write,
 };
 pub use traits::{IoRead, IoWrite};

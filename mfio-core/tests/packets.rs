@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use mfio_core::mem::Mem;
 use mfio_core::{
-    BackendBusy, Completed, CompletionQueue, Error, ErrorKind, FailedRange, IoRead, IoWrite,
-    Packet, PacketId, PacketIo, PacketIoExt, Read, Refused, View, Write, block_on,
+    BackendBusy, Completed, CompletionBatch, CompletionQueue, Error, ErrorKind, FailedRange,
+    IoRead, IoWrite, Packet, PacketId, PacketIo, PacketIoExt, Read, Refused, View, Write, block_on,
 };
 use proptest::prelude::*;
 
@@ -286,6 +286,36 @@ fn queue_dropped_with_packets_under_way_leaves_them_to_their_backend() {
     block_on(&target, target.read_value::<u8>(0)).unwrap().unwrap();
 }
 
+#[test]
+fn batch_hands_packets_to_their_queues_in_order_and_frees_those_of_closed_ones() {
+    let keeper = Keeper::default();
+    let mut one = CompletionQueue::<Read, Vec<u8>>::new();
+    let mut other = CompletionQueue::<Read, Vec<u8>>::new();
+    let mut closed = CompletionQueue::<Read, Vec<u8>>::new();
+    for tag in 0..12 {
+        let queue = match tag % 4 {
+            2 => &mut other,
+            3 => &mut closed,
+            _ => &mut one,
+        };
+        queue.send(&keeper, (), Packet::new(vec![0; 4]), tag).unwrap();
+    }
+    drop(closed);
+    let mut awaited = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; 4])));
+    assert!(poll_once(awaited.as_mut()).is_pending());
+    let mut batch = CompletionBatch::new();
+    for view in keeper.views.take() {
+        view.try_alloc(1).unwrap().done_in(&mut batch);
+    }
+    assert!(poll_once(awaited).is_ready(), "who awaits is told at once");
+    drop(batch);
+    let tags = |queue: &mut CompletionQueue<Read, Vec<u8>>| {
+        std::iter::from_fn(|| queue.pop().map(|(tag, _)| tag)).collect::<Vec<_>>()
+    };
+    assert_eq!(tags(&mut one), [0, 1, 4, 5, 8, 9]);
+    assert_eq!(tags(&mut other), [2, 6, 10]);
+}
+
 /// C8, C9: completion on another thread, many times over the same header.
 #[test]
 fn c09_packet_completed_on_another_thread_wakes_and_is_reused() {
@@ -340,6 +370,21 @@ fn blocking_inside_a_task_of_the_same_backend_is_an_error() {
     let target = Mem::polled(vec![0; 8], 8);
     let inner = block_on(&target, async { block_on(&target, target.read_value::<u8>(0)) });
     assert_eq!(inner.unwrap().unwrap_err(), BackendBusy);
+}
+
+#[test]
+fn failures_of_one_packet_do_not_show_on_the_next() {
+    let target = Mem::from(vec![1; 4]);
+    for _ in 0..3 {
+        let (failed, buffer) = block_on(&target, target.read_exact(2, vec![0; 8])).unwrap();
+        assert!(failed.is_err());
+        let failing = block_on(&target, target.io(0, Packet::<Read, _>::new(buffer))).unwrap();
+        assert_eq!(failing.failed_ranges().len(), 1);
+        let mut packet = failing.into_packet();
+        packet.buffer_mut().truncate(4);
+        let done = block_on(&target, target.io(0, packet)).unwrap();
+        assert!(done.is_ok() && done.failed_ranges().is_empty());
+    }
 }
 
 #[test]

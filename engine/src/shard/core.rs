@@ -165,11 +165,10 @@ impl<R: Ring> Core<R> {
         if self.closing || self.broken.is_some() {
             return Some(ErrorKind::Closed.into());
         }
-        let target = self.targets.get(target);
-        target
-            .poisoned
-            .filter(|_| is_write)
-            .map(|errno| Error::with_errno(ErrorKind::Poisoned, errno as i32))
+        if !is_write {
+            return None;
+        }
+        self.targets.get(target).poison_error()
     }
 
     /// One turn: hand the ring what it can take, wait as told, judge what has completed.

@@ -218,8 +218,9 @@ impl<R: Ring> File<R> {
             } else {
                 core.advance(target, offset, view, terms)
             };
-            let rest = rest.map(|(at, view)| (at, Bytes::Write { view, epoch, durable }));
-            core.queue_rest(target, rest);
+            if let Some((at, view)) = rest {
+                core.queue_rest(target, at, Bytes::Write { view, epoch, durable });
+            }
         }
         let deliver = core.has_news();
         drop(core);
@@ -245,7 +246,9 @@ impl<R: Ring> File<R> {
             } else {
                 core.advance(target, offset, view, WriteTerms::default())
             };
-            core.queue_rest(target, rest.map(|(at, view)| (at, Bytes::Read(view))));
+            if let Some((at, view)) = rest {
+                core.queue_rest(target, at, Bytes::Read(view));
+            }
         }
         let deliver = core.has_news();
         drop(core);
@@ -281,13 +284,10 @@ impl<R: Ring> Core<R> {
         !self.backlog.is_empty()
     }
 
-    /// Queues the rest of a view, if there is one.
-    #[inline]
-    fn queue_rest(&mut self, target: u32, rest: Option<(u64, Bytes)>) {
-        if let Some((offset_bytes, bytes)) = rest {
-            self.targets.retain(target);
-            self.backlog.push_back(Job { target, offset_bytes, bytes });
-        }
+    #[cold]
+    fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
+        self.targets.retain(target);
+        self.backlog.push_back(Job { target, offset_bytes, bytes });
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 use std::vec::Drain;
 
-use mfio_core::{BackendBusy, BackendHandle, Drive, IoBackend};
+use mfio_core::{BackendBusy, BackendHandle, CompletionBatch, Drive, IoBackend};
 
 use crate::buffer::Arena;
 use crate::config::Config;
@@ -228,9 +228,11 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     fn run(&mut self) {
+        let mut batch = CompletionBatch::new();
         for body in self.done.by_ref() {
-            body.finish();
+            body.finish(&mut batch);
         }
+        drop(batch);
         for ending in self.endings.by_ref() {
             ending.deliver();
         }

@@ -8,7 +8,7 @@
 //!
 //! Not here: what ops do (`issue`), what completions mean (`reap`).
 
-use mfio_core::{Error, Lent, PacketId, Read, View, Write};
+use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
@@ -47,10 +47,10 @@ impl Body {
 
     /// All of the user's bytes succeed.
     #[inline]
-    pub(super) fn finish(self) {
+    pub(super) fn finish(self, batch: &mut CompletionBatch) {
         match self {
-            Self::ReadInto(lent) => lent.done(),
-            Self::WriteFrom(lent) => lent.done(),
+            Self::ReadInto(lent) => lent.done_in(batch),
+            Self::WriteFrom(lent) => lent.done_in(batch),
             Self::BouncedRead(view) => view.filled(),
             Self::BouncedWrite(view) => view.written(),
         }
@@ -162,7 +162,9 @@ pub(super) enum Occupant {
     Flush(FlushOp),
 }
 
+/// Two whole cache lines.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Slot {
     generation: u32,
     occupant: Option<Occupant>,

@@ -21,7 +21,7 @@ mod view;
 pub use completions::{CompletionQueue, Unsent};
 pub use perms::{Buffer, Perms, Read, Write};
 pub use raw::{RegionId, StableBytes, StableBytesMut};
-pub use view::{Gone, Lent, PacketId, View};
+pub use view::{CompletionBatch, Gone, Lent, PacketId, View};
 
 use raw::Handle;
 

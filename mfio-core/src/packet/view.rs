@@ -9,7 +9,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::perms::{Perms, Read, Write};
-use super::raw::{Hold, RegionId};
+use super::raw::{Batch, Hold, RegionId};
 use crate::error::Error;
 
 /// Tells one packet in flight from all others, for as long as it is in flight.
@@ -173,6 +173,26 @@ impl<P: Perms> fmt::Debug for View<P> {
     }
 }
 
+/// Completes many views and tells their [`CompletionQueue`](crate::CompletionQueue)s together:
+/// one atomic operation for all in a row that go to the same queue. For backends that reap in
+/// batches. Whoever awaits a packet is told at once; a queue, when the batch is dropped.
+#[derive(Default)]
+pub struct CompletionBatch(Batch);
+
+impl CompletionBatch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for CompletionBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CompletionBatch")
+    }
+}
+
 /// The payload was on the stack of a caller that no longer waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
@@ -233,6 +253,12 @@ impl<P: Perms> Lent<P> {
     #[inline]
     pub fn done(self) {
         self.view.hold.done();
+    }
+
+    /// As [`Lent::done`], telling completion queues together with the others of `batch`.
+    #[inline]
+    pub fn done_in(self, batch: &mut CompletionBatch) {
+        self.view.hold.done_in(&mut batch.0);
     }
 
     /// Fails the whole range.

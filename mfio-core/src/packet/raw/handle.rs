@@ -14,7 +14,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
-use super::{HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE, Queue, WAKER};
+use super::{FAILED, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE, Queue, WAKER};
 use super::{StableBytes, StableBytesMut};
 use crate::error::FailedRange;
 use crate::packet::pool;
@@ -83,7 +83,10 @@ impl Handle {
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
-        self.arm(Payload { ptr, len: len as u64, region, writable: true }, ptr::null_mut())
+        self.arm(
+            Payload { ptr, len: len as u64, region, writable: true, on_stack: false },
+            ptr::null_mut(),
+        )
     }
 
     /// One hold over the whole stored buffer, for a backend to read.
@@ -91,7 +94,10 @@ impl Handle {
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
-        self.arm(Payload { ptr, len: len as u64, region, writable: false }, ptr::null_mut())
+        self.arm(
+            Payload { ptr, len: len as u64, region, writable: false, on_stack: false },
+            ptr::null_mut(),
+        )
     }
 
     /// One hold over `len` bytes in a pinned future. No backend gets that address: bytes are
@@ -102,17 +108,18 @@ impl Handle {
     /// `revoke` is called or the handle sees itself idle.
     pub(crate) unsafe fn arm_stack(&mut self, at: *mut u8, len: usize, writable: bool) -> Hold {
         let ptr = ptr::null_mut();
-        self.arm(Payload { ptr, len: len as u64, region: None, writable }, at)
+        self.arm(Payload { ptr, len: len as u64, region: None, writable, on_stack: true }, at)
     }
 
     #[inline]
     fn arm(&mut self, payload: Payload, stack: *mut u8) -> Hold {
         let header = self.exclusive();
         *header.payload.get_mut() = payload;
-        let guarded = header.guarded.get_mut();
-        guarded.stack = stack;
-        guarded.failed.clear();
-        *header.any_failed.get_mut() = false;
+        if *header.state.get_mut() & FAILED != 0 || payload.on_stack {
+            let guarded = header.guarded.get_mut();
+            guarded.stack = stack;
+            guarded.failed.clear();
+        }
         *header.state.get_mut() = HANDLE | 1;
         Hold { header: self.0, start: 0, end: payload.len }
     }
@@ -195,7 +202,7 @@ impl Handle {
         let state = this.header().state.load(Ordering::Acquire);
         assert_eq!(state & HOLDS, 1, "the only hold");
         assert_ne!(state & QUEUE, 0, "another handle would exist");
-        this.header().state.store(HANDLE, Ordering::Relaxed);
+        this.header().state.store(HANDLE | (state & FAILED), Ordering::Relaxed);
         this
     }
 
@@ -210,7 +217,7 @@ impl Handle {
     #[inline]
     pub(crate) fn succeeded(&self) -> bool {
         debug_assert!(self.is_idle(), "a packet in flight has no result");
-        !self.header().any_failed.load(Ordering::Relaxed)
+        self.header().state.load(Ordering::Relaxed) & FAILED == 0
     }
 
     /// Calls `look` with the ranges that failed, sorted by start.

@@ -10,7 +10,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::{HOLDS, Header, Payload, RegionId, release};
+use super::{Batch, FAILED, HOLDS, Header, Payload, RegionId, release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
 
 /// Views of one packet that may exist at a time; far from where the count would wrap.
@@ -144,12 +144,20 @@ impl Hold {
         unsafe { release(header) };
     }
 
+    /// As [`Hold::done`]; who is told is told when the batch is flushed.
+    #[inline]
+    pub(crate) fn done_in(self, batch: &mut Batch) {
+        let header = ManuallyDrop::new(self).header;
+        // SAFETY: this hold is given up exactly here.
+        unsafe { release_in(header, batch) };
+    }
+
     /// The range failed.
     #[cold]
     pub(crate) fn fail(self, error: Error) {
         let failed = FailedRange { start: self.start, end: self.end, error };
         self.header().guarded.with(|guarded| guarded.failed.push(failed));
-        self.header().any_failed.store(true, Ordering::Relaxed);
+        self.header().state.fetch_or(FAILED, Ordering::Relaxed);
         self.done();
     }
 }
