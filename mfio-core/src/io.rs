@@ -170,6 +170,32 @@ where
     None
 }
 
+impl<Io, P, B, Param> IoFut<'_, Io, P, B, Param>
+where
+    Io: PacketIo<P, Param> + ?Sized,
+    P: Perms,
+    B: Buffer<P>,
+{
+    /// Whether the packet is with the backend.
+    pub(crate) fn is_in_flight(&mut self) -> bool {
+        match &mut self.state {
+            State::Sent { packet } => !packet.handle_mut().is_idle(),
+            _ => false,
+        }
+    }
+
+    /// Asks the backend to stop. Await the future all the same: it resolves when every byte
+    /// has its result, whichever side has won, and gives the buffer back.
+    pub fn cancel(&mut self) {
+        if let State::Sent { packet } = &mut self.state {
+            let handle = packet.handle_mut();
+            if !handle.is_idle() {
+                self.io.abandon(PacketId(handle.id()));
+            }
+        }
+    }
+}
+
 impl<Io, P, B, Param> Drop for IoFut<'_, Io, P, B, Param>
 where
     Io: PacketIo<P, Param> + ?Sized,
@@ -177,12 +203,7 @@ where
     B: Buffer<P>,
 {
     fn drop(&mut self) {
-        if let State::Sent { packet } = &mut self.state {
-            let handle = packet.handle_mut();
-            if !handle.is_idle() {
-                self.io.abandon(PacketId(handle.id()));
-            }
-        }
+        self.cancel();
     }
 }
 

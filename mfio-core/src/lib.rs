@@ -27,6 +27,7 @@
 //! | [`packet`] | a buffer into views, and their results back into a buffer |
 //! | [`io`] | a packet sent into a packet completed |
 //! | [`traits`] | offsets and buffers (or plain values) into packets |
+//! | [`sync`] | a caller's own slice into a packet, while the caller waits |
 //! | [`backend`] | a pending future into progress |
 //! | [`mem`] | the in-memory target, the reference for all others |
 //!
@@ -43,13 +44,16 @@ mod error;
 pub mod io;
 pub mod mem;
 pub mod packet;
+pub mod sync;
 pub mod traits;
 
 pub use backend::{BackendBusy, BackendHandle, Drive, IoBackend, PollingHandle, block_on};
 pub use error::{Error, ErrorKind, FailedRange};
 pub use io::{IoFut, PacketIo, PacketIoExt, Refused};
 pub use packet::{
-    Buffer, Completed, CompletionBatch, CompletionQueue, Gone, Lent, Packet, PacketId, Perms, Read,
-    RegionId, StableBytes, StableBytesMut, Unsent, View, Write,
+    Absorbed, AlignedBuf, Buffer, Completed, CompletionBatch, CompletionQueue, Fragment, Fragments,
+    Generated, Gone, Inline, Lent, Output, Packet, PacketId, Perms, Read, ReadWrite, RegionId,
+    Relay, Sink, Source, StableBytes, StableBytesMut, Unsent, View, Write, output_fn,
 };
+pub use sync::{BlockingError, BlockingRead, BlockingWrite};
 pub use traits::{IoRead, IoWrite};

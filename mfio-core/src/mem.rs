@@ -13,11 +13,12 @@ use core::task::{Context, Poll, Waker};
 use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend};
 use crate::error::{Error, ErrorKind};
 use crate::io::{PacketIo, Refused};
-use crate::packet::{Read, View, Write};
+use crate::packet::{Read, ReadWrite, View, Write};
 
 enum Queued {
     Read(u64, View<Read>),
     Write(u64, View<Write>),
+    Exchange(u64, View<ReadWrite>),
 }
 
 /// Bytes in memory, addressed by byte offset, of a fixed length.
@@ -95,6 +96,21 @@ impl Mem {
         }
     }
 
+    fn complete_exchange(&self, at: u64, view: View<ReadWrite>) {
+        let range = self.existing(at, view.len());
+        let (mut head, rest) = view.split_at(range.len() as u64);
+        let exchanged = head.exchange_at(0, &mut self.bytes.borrow_mut()[range]);
+        match exchanged {
+            Ok(()) => head.exchanged(),
+            Err(_gone) => head.fail(ErrorKind::Aborted),
+        }
+        if rest.is_empty() {
+            rest.exchanged();
+        } else {
+            rest.fail(ErrorKind::OutOfRange);
+        }
+    }
+
     fn queue(&self, queued: Queued) {
         self.reserved.set(self.reserved.get().saturating_sub(1));
         self.queued.borrow_mut().push_back(queued);
@@ -135,51 +151,37 @@ fn fail_or_drop_empty(rest: View<Read>) {
     }
 }
 
-impl PacketIo<Read, u64> for Mem {
-    fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
-        match self.depth {
-            0 => self.complete_read(param, view),
-            _ if self.full() => return Err(Refused { param, view }),
-            _ => self.queue(Queued::Read(param, view)),
+/// The three directions differ in what is queued and how it is completed.
+macro_rules! packet_io {
+    ($perms:ident, $queued:ident, $complete:ident) => {
+        impl PacketIo<$perms, u64> for Mem {
+            fn send_io(&self, param: u64, view: View<$perms>) -> Result<(), Refused<$perms>> {
+                match self.depth {
+                    0 => self.$complete(param, view),
+                    _ if self.full() => return Err(Refused { param, view }),
+                    _ => self.queue(Queued::$queued(param, view)),
+                }
+                Ok(())
+            }
+
+            fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+                self.poll_room(cx)
+            }
+
+            fn reserve(&self, views: usize) -> bool {
+                self.set_aside(views)
+            }
+
+            fn release(&self, views: usize) {
+                self.give_back(views);
+            }
         }
-        Ok(())
-    }
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_room(cx)
-    }
-
-    fn reserve(&self, views: usize) -> bool {
-        self.set_aside(views)
-    }
-
-    fn release(&self, views: usize) {
-        self.give_back(views);
-    }
+    };
 }
 
-impl PacketIo<Write, u64> for Mem {
-    fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
-        match self.depth {
-            0 => self.complete_write(param, view),
-            _ if self.full() => return Err(Refused { param, view }),
-            _ => self.queue(Queued::Write(param, view)),
-        }
-        Ok(())
-    }
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_room(cx)
-    }
-
-    fn reserve(&self, views: usize) -> bool {
-        self.set_aside(views)
-    }
-
-    fn release(&self, views: usize) {
-        self.give_back(views);
-    }
-}
+packet_io!(Read, Read, complete_read);
+packet_io!(Write, Write, complete_write);
+packet_io!(ReadWrite, Exchange, complete_exchange);
 
 impl Drive for Mem {
     fn poll_drive(&self, cx: &mut Context<'_>) {
@@ -190,6 +192,7 @@ impl Drive for Mem {
             match next {
                 Some(Queued::Read(at, view)) => self.complete_read(at, view),
                 Some(Queued::Write(at, view)) => self.complete_write(at, view),
+                Some(Queued::Exchange(at, view)) => self.complete_exchange(at, view),
                 None => break,
             }
         }

@@ -133,7 +133,7 @@ impl<R: Ring> File<R> {
         offset: u64,
         buffer: B,
     ) -> (Result<(), IoError>, B) {
-        let len = buffer.len() as u64;
+        let len = buffer.byte_len();
         self.explain("read", offset, len, self.io(offset, Packet::<Read, _>::new(buffer)).await)
     }
 
@@ -149,7 +149,7 @@ impl<R: Ring> File<R> {
         offset: u64,
         buffer: B,
     ) -> (Result<(), IoError>, B) {
-        let len = buffer.len() as u64;
+        let len = buffer.byte_len();
         let packet = Packet::<Write, _>::new(buffer);
         self.explain("write", offset, len, self.io(offset, packet).await)
     }
@@ -167,7 +167,7 @@ impl<R: Ring> File<R> {
         offset: u64,
         buffer: B,
     ) -> (Result<(), IoError>, B) {
-        let len = buffer.len() as u64;
+        let len = buffer.byte_len();
         let packet = Packet::<Write, _>::new(buffer);
         let done = self.io(Durable(offset), packet).await;
         self.explain("durable write", offset, len, done)

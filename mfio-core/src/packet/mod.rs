@@ -6,6 +6,7 @@
 //!
 //! Not here: sending (`io`), backends (`backend`, `mem`).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,15 +14,19 @@ use core::marker::PhantomData;
 use crate::error::{Error, FailedRange};
 
 mod completions;
+mod complex;
+mod output;
 mod perms;
 mod pool;
 pub(crate) mod raw;
 mod view;
 
 pub use completions::{CompletionQueue, Unsent};
-pub use perms::{Buffer, Perms, Read, Write};
-pub use raw::{RegionId, StableBytes, StableBytesMut};
-pub use view::{CompletionBatch, Gone, Lent, PacketId, View};
+pub use complex::{Absorbed, Generated, Inline, Sink, Source};
+pub use output::{Fragment, Fragments, Output, output_fn};
+pub use perms::{Buffer, Perms, Read, ReadWrite, Write};
+pub use raw::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
+pub use view::{CompletionBatch, Gone, Lent, PacketId, Relay, View};
 
 use raw::Handle;
 
@@ -84,6 +89,18 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
     #[inline]
     pub fn buffer_mut(&mut self) -> &mut B {
         self.handle.stored_mut()
+    }
+
+    /// Who hears of every range of this packet that ends, from the next time it is sent until
+    /// it is set to something else.
+    pub fn set_output(&mut self, output: Option<Arc<dyn Output>>) {
+        self.handle.set_output(output);
+    }
+
+    /// A number of the caller's own that backends and outputs see. A completion queue sets it
+    /// to the tag that the packet is sent with.
+    pub fn set_tag(&mut self, tag: u64) {
+        self.handle.set_tag(tag);
     }
 
     /// Takes the buffer out.

@@ -2,6 +2,11 @@
 //!
 //! Not here: what backends do with it (`view`).
 
+use core::mem::size_of;
+
+use bytemuck::Pod;
+
+use super::complex::{Absorbed, Generated, Inline, Sink, Source};
 use super::raw::{Handle, Hold, StableBytes, StableBytesMut};
 
 mod sealed {
@@ -11,6 +16,7 @@ mod sealed {
     /// owner in a packet that is to be filled would be written to.
     pub trait Arm<P> {
         fn arm(armed: &mut Armed<'_>);
+        fn bytes(&self) -> u64;
     }
 
     /// A stored buffer and, when armed, the hold over it.
@@ -35,7 +41,13 @@ pub struct Read;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Write;
 
+/// The packet and the target exchange their bytes: what was in the packet is in the target
+/// afterwards, and the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadWrite;
+
 impl sealed::Sealed for Read {}
+impl sealed::Sealed for ReadWrite {}
 impl sealed::Sealed for Write {}
 
 impl Perms for Read {
@@ -46,26 +58,49 @@ impl Perms for Write {
     const NAME: &'static str = "write";
 }
 
-/// Buffers that a packet of direction `P` can own: every [`StableBytes`] for [`Write`], every
-/// [`StableBytesMut`] for [`Read`], and nothing else.
-pub trait Buffer<P: Perms>: StableBytes + sealed::Arm<P> {}
+impl Perms for ReadWrite {
+    const NAME: &'static str = "exchange";
+}
 
-impl<B: StableBytesMut> Buffer<Read> for B {}
-impl<B: StableBytes> Buffer<Write> for B {}
-
-impl<B: StableBytesMut> sealed::Arm<Read> for B {
-    #[inline]
-    fn arm(armed: &mut sealed::Armed<'_>) {
-        armed.hold = Some(armed.handle.arm_mut::<B>());
+/// What a packet of direction `P` can own: for [`Write`] every [`StableBytes`] and
+/// [`Generated`] source, for [`Read`] every [`StableBytesMut`] and [`Absorbed`] sink, for
+/// [`ReadWrite`] every [`StableBytesMut`]; an [`Inline`] value for each.
+pub trait Buffer<P: Perms>: sealed::Arm<P> + Send + 'static {
+    /// How many bytes a packet over all of it has.
+    fn byte_len(&self) -> u64 {
+        sealed::Arm::bytes(self)
     }
 }
 
-impl<B: StableBytes> sealed::Arm<Write> for B {
-    #[inline]
-    fn arm(armed: &mut sealed::Armed<'_>) {
-        armed.hold = Some(armed.handle.arm_ref::<B>());
-    }
+impl<P: Perms, B: sealed::Arm<P> + Send + 'static> Buffer<P> for B {}
+
+/// Implements `Arm` for an owner of bytes, by the method of `Handle` that arms it.
+macro_rules! arm {
+    ($perms:ty, [$($generics:tt)*], $owner:ty, |$this:ident| $len:expr, $arm:expr) => {
+        impl<$($generics)*> sealed::Arm<$perms> for $owner {
+            #[inline]
+            fn arm(armed: &mut sealed::Armed<'_>) {
+                let arm: fn(&mut Handle) -> Hold = $arm;
+                armed.hold = Some(arm(armed.handle));
+            }
+            fn bytes(&self) -> u64 {
+                let $this = self;
+                $len
+            }
+        }
+    };
 }
+
+arm!(Read, [B: StableBytesMut], B, |this| this.len() as u64, |handle| handle.arm_mut::<B>());
+arm!(Write, [B: StableBytes], B, |this| this.len() as u64, |handle| handle.arm_ref::<B>());
+arm!(ReadWrite, [B: StableBytesMut], B, |this| this.len() as u64, |h| h.arm_mut::<B>());
+arm!(Write, [S: Source], Generated<S>, |this| this.0.len(), |h| h.arm_source::<S>());
+arm!(Read, [S: Sink], Absorbed<S>, |this| this.0.len(), |h| h.arm_sink::<S>());
+arm!(Read, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| h.arm_inline::<T>(true));
+arm!(Write, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| h.arm_inline::<T>(false));
+arm!(ReadWrite, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| {
+    h.arm_inline::<T>(true)
+});
 
 /// The hold over all of the buffer in `handle`.
 #[inline]

@@ -8,9 +8,10 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use super::perms::{Perms, Read, Write};
-use super::raw::{Batch, Hold, RegionId};
-use crate::error::Error;
+use super::complex::{Sink, Source};
+use super::perms::{Perms, Read, ReadWrite, Write};
+use super::raw::{Batch, Hold, RegionId, SpinLock};
+use crate::error::{Error, FailedRange};
 
 /// Tells one packet in flight from all others, for as long as it is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +84,63 @@ impl<P: Perms> View<P> {
     pub fn split_at(self, at: u64) -> (Self, Self) {
         let (left, right) = self.hold.split_at(at);
         (Self::new(left), Self::new(right))
+    }
+
+    /// The tag that the caller gave the packet.
+    #[must_use]
+    pub fn tag(&self) -> u64 {
+        self.hold.tag()
+    }
+
+    /// Cuts `len` bytes from `at` on out of the middle: what is before, they, what is after.
+    ///
+    /// # Panics
+    /// If the range is not inside.
+    #[must_use = "a dropped view fails"]
+    pub fn extract(self, at: u64, len: u64) -> (Self, Self, Self) {
+        let (before, rest) = self.split_at(at);
+        let (middle, after) = rest.split_at(len);
+        (before, middle, after)
+    }
+
+    /// Completes the view with the results of another packet that stood in for it: `failed` as
+    /// [`Completed::failed_ranges`](crate::Completed::failed_ranges) tells them, counted from
+    /// the start of this view. Every byte gets the result it had there.
+    ///
+    /// To send the bytes of a view through another backend and report what became of them,
+    /// lend it and make a packet of the loan (no copy), or of a [`Relay`] where it has no
+    /// address; then settle.
+    ///
+    /// ```
+    /// use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Refused, View, block_on, mem::Mem};
+    /// /// Forwards each read to `Mem` as a packet of its own.
+    /// struct Forward(Mem);
+    /// impl PacketIo<Read, u64> for Forward {
+    ///     fn send_io(&self, at: u64, view: View<Read>) -> Result<(), Refused<Read>> {
+    ///         let Ok(lent) = view.try_alloc(1) else { return Ok(()) };
+    ///         let other = Packet::<Read, _>::new(lent);
+    ///         let done = block_on(&self.0, self.0.io(at, other)).unwrap();
+    ///         let failed = done.failed_ranges();
+    ///         done.into_buffer().into_view().settle(&failed);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// let forward = Forward(Mem::from(b"abc".to_vec()));
+    /// let packet = Packet::<Read, _>::new(vec![0; 8]);
+    /// let done = block_on(&forward.0, forward.io(1, packet)).unwrap();
+    /// assert_eq!(done.bytes(), b"bc");
+    /// ```
+    pub fn settle(self, failed: &[FailedRange]) {
+        let (mut rest, mut at) = (self, 0);
+        for range in failed {
+            let start = range.start.clamp(at, at + rest.len());
+            let end = range.end.clamp(start, at + rest.len());
+            let (done, failing, after) = rest.extract(start - at, end - start);
+            done.hold.done();
+            failing.fail(range.error);
+            (rest, at) = (after, end);
+        }
+        rest.hold.done();
     }
 
     /// Fails the whole range.
@@ -163,6 +221,84 @@ impl View<Write> {
     /// Completes the whole range: every byte has been written.
     pub fn written(self) {
         self.hold.done();
+    }
+}
+
+impl View<ReadWrite> {
+    /// Exchanges the bytes of the view from `at` on with `other`, completing nothing yet.
+    ///
+    /// # Errors
+    /// [`Gone`]: the bytes were on the stack of a caller that has left; `other` is unchanged.
+    ///
+    /// # Panics
+    /// If the range is not inside the view.
+    pub fn exchange_at(&mut self, at: u64, other: &mut [u8]) -> Result<(), Gone> {
+        // In pieces, so that no buffer of the view's size is needed.
+        let mut piece = [0; 256];
+        for (index, other) in other.chunks_mut(piece.len()).enumerate() {
+            let at = at + (index * piece.len()) as u64;
+            let piece = &mut piece[..other.len()];
+            if !self.hold.copy_out(at, piece) || !self.hold.fill(at, other) {
+                return Err(Gone);
+            }
+            other.copy_from_slice(piece);
+        }
+        Ok(())
+    }
+
+    /// Completes the whole range: every byte has been exchanged.
+    pub fn exchanged(self) {
+        self.hold.done();
+    }
+}
+
+/// A view as the source or sink of another packet, where it has no address to lend: bytes are
+/// copied through it. See [`View::settle`].
+pub struct Relay<P: Perms> {
+    view: SpinLock<View<P>>,
+    len: u64,
+}
+
+impl<P: Perms> Relay<P> {
+    /// Relays to and from `view`.
+    #[must_use]
+    pub fn new(view: View<P>) -> Self {
+        Self { len: view.len(), view: SpinLock::new(view) }
+    }
+
+    /// The view again, to be settled.
+    #[must_use = "a dropped view fails"]
+    pub fn into_view(self) -> View<P> {
+        self.view.into_inner()
+    }
+}
+
+impl Sink for Relay<Read> {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn write_at(&self, at: u64, from: &[u8]) {
+        self.view.with(|view| view.write_at(at, from));
+    }
+}
+
+impl Source for Relay<Write> {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Zeros where the caller has left: the view fails when it is settled or dropped anyway.
+    fn read_at(&self, at: u64, to: &mut [u8]) {
+        if self.view.with(|view| view.read_at(at, to)).is_err() {
+            to.fill(0);
+        }
+    }
+}
+
+impl<P: Perms> fmt::Debug for Relay<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Relay<{}>({} bytes)", P::NAME, self.len)
     }
 }
 

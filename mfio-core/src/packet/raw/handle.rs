@@ -14,10 +14,14 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
-use super::{FAILED, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE, Queue, WAKER};
+use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE};
+use super::{Queue, REPORTED, WAKER};
 use super::{StableBytes, StableBytesMut};
 use crate::error::FailedRange;
+use crate::packet::complex::{Absorbed, Generated, Inline, Sink, Source};
+use crate::packet::output::Output;
 use crate::packet::pool;
+use bytemuck::Pod;
 
 /// The side that wants the result. Idle (no holds): owns the header and the stored buffer.
 pub(crate) struct Handle(pub(super) NonNull<Header>);
@@ -84,7 +88,7 @@ impl Handle {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
         self.arm(
-            Payload { ptr, len: len as u64, region, writable: true, on_stack: false },
+            Payload { ptr, len: len as u64, region, writable: true, ..Payload::NONE },
             ptr::null_mut(),
         )
     }
@@ -94,10 +98,56 @@ impl Handle {
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
         let owner = self.stored_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
-        self.arm(
-            Payload { ptr, len: len as u64, region, writable: false, on_stack: false },
-            ptr::null_mut(),
-        )
+        self.arm(Payload { ptr, len: len as u64, region, ..Payload::NONE }, ptr::null_mut())
+    }
+
+    /// One hold over the bytes of a stored value itself: it is in the header, or in a box, and
+    /// stays there.
+    pub(crate) fn arm_inline<T: Pod>(&mut self, writable: bool) -> Hold {
+        let ptr: *mut u8 = ptr::from_mut(self.stored_mut::<Inline<T>>()).cast();
+        let len = core::mem::size_of::<T>() as u64;
+        self.arm(Payload { ptr, len, writable, ..Payload::NONE }, ptr::null_mut())
+    }
+
+    /// One hold over the bytes that a stored source makes up.
+    pub(crate) fn arm_source<S: Source>(&mut self) -> Hold {
+        let len = self.stored_mut::<Generated<S>>().0.len();
+        let access = Some(
+            const {
+                &Access {
+                    read_at: |stored, at, to| stored.get::<Generated<S>>().0.read_at(at, to),
+                    write_at: |_, _, _| unreachable!("a packet that is written is not filled"),
+                }
+            },
+        );
+        self.arm(Payload { len, access, ..Payload::NONE }, ptr::null_mut())
+    }
+
+    /// One hold over the bytes that a stored sink takes.
+    pub(crate) fn arm_sink<S: Sink>(&mut self) -> Hold {
+        let len = self.stored_mut::<Absorbed<S>>().0.len();
+        let access = Some(
+            const {
+                &Access {
+                    read_at: |_, _, _| unreachable!("a packet that is filled is not written"),
+                    write_at: |stored, at, from| stored.get::<Absorbed<S>>().0.write_at(at, from),
+                }
+            },
+        );
+        self.arm(Payload { len, writable: true, access, ..Payload::NONE }, ptr::null_mut())
+    }
+
+    /// Who hears of every range of this packet that ends.
+    pub(crate) fn set_output(&mut self, output: Option<Arc<dyn Output>>) {
+        let header = self.exclusive();
+        let state = header.state.get_mut();
+        *state = if output.is_some() { *state | REPORTED } else { *state & !REPORTED };
+        *header.output.get_mut() = output;
+    }
+
+    /// The caller's number, to be seen by backends and outputs.
+    pub(crate) fn set_tag(&mut self, tag: u64) {
+        *self.exclusive().tag.get_mut() = tag;
     }
 
     /// One hold over `len` bytes in a pinned future. No backend gets that address: bytes are
@@ -107,8 +157,8 @@ impl Handle {
     /// `at` is good for reads (and writes, if `writable`) of `len` initialised bytes until
     /// `revoke` is called or the handle sees itself idle.
     pub(crate) unsafe fn arm_stack(&mut self, at: *mut u8, len: usize, writable: bool) -> Hold {
-        let ptr = ptr::null_mut();
-        self.arm(Payload { ptr, len: len as u64, region: None, writable, on_stack: true }, at)
+        let len = len as u64;
+        self.arm(Payload { len, writable, on_stack: true, ..Payload::NONE }, at)
     }
 
     #[inline]
@@ -120,7 +170,13 @@ impl Handle {
             guarded.stack = stack;
             guarded.failed.clear();
         }
-        *header.state.get_mut() = HANDLE | 1;
+        let reported = *header.state.get_mut() & REPORTED;
+        if reported != 0
+            && let Some(output) = header.output.get_mut()
+        {
+            output.begin(payload.len);
+        }
+        *header.state.get_mut() = HANDLE | reported | 1;
         Hold { header: self.0, start: 0, end: payload.len }
     }
 
@@ -170,10 +226,10 @@ impl Handle {
     pub(crate) fn arm_waker(&mut self, hold: &Hold, waker: &Waker) {
         assert!(self.0 == hold.header, "a hold of this packet");
         let header = self.header();
-        assert_eq!(header.state.load(Ordering::Relaxed), HANDLE | 1, "sent already");
+        let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
         unsafe { *header.notify.get() = Notify::Waker(waker.clone()) };
-        header.state.store(HANDLE | WAKER | 1, Ordering::Relaxed);
+        header.state.store(HANDLE | WAKER | flags | 1, Ordering::Relaxed);
     }
 
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
@@ -181,7 +237,7 @@ impl Handle {
     pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
         assert!(self.0 == hold.header, "a hold of this packet");
         let header = self.header();
-        assert_eq!(header.state.load(Ordering::Relaxed), HANDLE | 1, "sent already");
+        let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
         let notify = unsafe { &mut *header.notify.get() };
         if !matches!(notify, Notify::Queue(known) if Arc::ptr_eq(known, queue)) {
@@ -189,7 +245,7 @@ impl Handle {
         }
         // SAFETY: as above.
         unsafe { *header.tag.get() = tag };
-        header.state.store(QUEUE | 1, Ordering::Relaxed);
+        header.state.store(QUEUE | flags | 1, Ordering::Relaxed);
         // The header is the queue's; the right to free it goes along.
         let _moved = ManuallyDrop::new(self);
     }
@@ -202,7 +258,7 @@ impl Handle {
         let state = this.header().state.load(Ordering::Acquire);
         assert_eq!(state & HOLDS, 1, "the only hold");
         assert_ne!(state & QUEUE, 0, "another handle would exist");
-        this.header().state.store(HANDLE | (state & FAILED), Ordering::Relaxed);
+        this.header().state.store(HANDLE | (state & FLAGS), Ordering::Relaxed);
         this
     }
 

@@ -10,8 +10,11 @@ use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
-use super::{Batch, FAILED, HOLDS, Header, Payload, RegionId, release, release_in};
+use super::store::Stored;
+use super::{Access, Batch, FAILED, HOLDS, Header, Payload, REPORTED, RegionId};
+use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
+use crate::packet::output::Fragment;
 
 /// Views of one packet that may exist at a time; far from where the count would wrap.
 const HOLDS_MAX: u64 = 1 << 31;
@@ -99,11 +102,22 @@ impl Hold {
         Some(unsafe { core::slice::from_raw_parts_mut(ptr, len) })
     }
 
+    /// The stored owner and how to get at its bytes, where they are not in memory as such.
+    fn access(&self) -> Option<(&'static Access, &Stored)> {
+        let access = self.payload().access?;
+        // SAFETY: nobody writes `stored` while holds exist.
+        Some((access, unsafe { &*self.header().stored.get() }))
+    }
+
+    fn assert_inside(&self, at: u64, len: usize) {
+        let end = at.checked_add(len as u64);
+        assert!(end.is_some_and(|end| end <= self.len()), "copy beyond the view");
+    }
+
     /// Runs `copy` on the address of byte `at` of the range, good for `len` bytes. False, and
     /// no call, where the stack payload has been revoked.
     fn with_address(&self, at: u64, len: usize, copy: impl FnOnce(*mut u8)) -> bool {
-        let end = at.checked_add(len as u64);
-        assert!(end.is_some_and(|end| end <= self.len()), "copy beyond the view");
+        self.assert_inside(at, len);
         let offset = usize::try_from(self.start + at).expect("payloads fit in memory");
         let fixed = self.payload().ptr;
         if !fixed.is_null() {
@@ -122,6 +136,11 @@ impl Hold {
     /// Copies `from` into the range from byte `at` on.
     pub(crate) fn fill(&mut self, at: u64, from: &[u8]) -> bool {
         assert!(self.payload().writable, "a packet that is to be filled");
+        if let Some((access, stored)) = self.access() {
+            self.assert_inside(at, from.len());
+            (access.write_at)(stored, self.start + at, from);
+            return true;
+        }
         // SAFETY: `with_address` checked the bounds; `&mut self` owns the range; `from` is a
         // live borrow and the payload is owned by the header or by a pinned future.
         let copy = |to: *mut u8| unsafe { ptr::copy(from.as_ptr(), to, from.len()) };
@@ -131,6 +150,11 @@ impl Hold {
     /// Copies from byte `at` of the range on into `to`.
     pub(crate) fn copy_out(&self, at: u64, to: &mut [u8]) -> bool {
         let len = to.len();
+        if let Some((access, stored)) = self.access() {
+            self.assert_inside(at, len);
+            (access.read_at)(stored, self.start + at, to);
+            return true;
+        }
         // SAFETY: as `fill`, with the roles exchanged.
         let copy = |from: *mut u8| unsafe { ptr::copy(from, to.as_mut_ptr(), len) };
         self.with_address(at, len, copy)
@@ -139,6 +163,7 @@ impl Hold {
     /// The range is through: every byte of it transferred.
     #[inline]
     pub(crate) fn done(self) {
+        self.report(None);
         let header = ManuallyDrop::new(self).header;
         // SAFETY: this hold is given up exactly here.
         unsafe { release(header) };
@@ -147,6 +172,7 @@ impl Hold {
     /// As [`Hold::done`]; who is told is told when the batch is flushed.
     #[inline]
     pub(crate) fn done_in(self, batch: &mut Batch) {
+        self.report(None);
         let header = ManuallyDrop::new(self).header;
         // SAFETY: this hold is given up exactly here.
         unsafe { release_in(header, batch) };
@@ -158,7 +184,38 @@ impl Hold {
         let failed = FailedRange { start: self.start, end: self.end, error };
         self.header().guarded.with(|guarded| guarded.failed.push(failed));
         self.header().state.fetch_or(FAILED, Ordering::Relaxed);
-        self.done();
+        self.report(Some(error));
+        let header = ManuallyDrop::new(self).header;
+        // SAFETY: this hold is given up exactly here.
+        unsafe { release(header) };
+    }
+
+    /// Tells the packet's output, if there is one, before the packet can be complete.
+    #[inline]
+    fn report(&self, error: Option<Error>) {
+        if self.header().state.load(Ordering::Relaxed) & REPORTED != 0 {
+            self.report_to_output(error);
+        }
+    }
+
+    #[cold]
+    fn report_to_output(&self, error: Option<Error>) {
+        // SAFETY: nobody writes `output` while holds exist.
+        if let Some(output) = unsafe { &*self.header().output.get() } {
+            output.fragment(Fragment {
+                tag: self.tag(),
+                start: self.start,
+                end: self.end,
+                packet_bytes: self.payload().len,
+                error,
+            });
+        }
+    }
+
+    /// The tag of the packet.
+    pub(crate) fn tag(&self) -> u64 {
+        // SAFETY: nobody writes `tag` while holds exist.
+        unsafe { *self.header().tag.get() }
     }
 }
 

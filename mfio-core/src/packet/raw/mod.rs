@@ -26,8 +26,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::Waker;
 
 use crate::error::FailedRange;
+use crate::packet::output::Output;
 use crate::packet::pool;
 
+mod borrowed;
 mod handle;
 mod hold;
 mod queue;
@@ -35,12 +37,22 @@ mod stable;
 mod stack;
 mod store;
 
+pub(crate) use borrowed::Borrowed;
 pub(crate) use handle::Handle;
 pub(crate) use hold::Hold;
 pub(crate) use queue::{Batch, Queue};
-pub use stable::{RegionId, StableBytes, StableBytesMut};
+pub use stable::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
 pub(crate) use stack::StackValue;
 use store::Stored;
+
+/// Frees a spin lock, also when its section panics.
+struct Unlock<'a>(&'a AtomicBool);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 /// A lock for sections of a few instructions (or one memcpy) that never call out.
 pub(crate) struct SpinLock<T> {
@@ -51,6 +63,12 @@ pub(crate) struct SpinLock<T> {
 // SAFETY: `with` gives the value to one thread at a time.
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
+impl<T: Default> Default for SpinLock<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> SpinLock<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
@@ -60,6 +78,10 @@ impl<T> SpinLock<T> {
         self.value.get_mut()
     }
 
+    pub(crate) fn into_inner(self) -> T {
+        self.value.into_inner()
+    }
+
     pub(crate) fn with<R>(&self, section: impl FnOnce(&mut T) -> R) -> R {
         while self.taken.swap(true, Ordering::Acquire) {
             core::hint::spin_loop();
@@ -67,9 +89,8 @@ impl<T> SpinLock<T> {
         // SAFETY: `taken` was false and is true now, so this is the only reference until the
         // store below; sections do not nest, because they never call out.
         let value = unsafe { &mut *self.value.get() };
-        let result = section(value);
-        self.taken.store(false, Ordering::Release);
-        result
+        let _unlock = Unlock(&self.taken);
+        section(value)
     }
 }
 
@@ -79,17 +100,42 @@ const WAKER: u64 = 1 << 33;
 const QUEUE: u64 = 1 << 34;
 /// Some range has failed: `guarded.failed` has entries. Spares the usual case the lock.
 const FAILED: u64 = 1 << 35;
+/// `output` wants to hear of every range that ends.
+const REPORTED: u64 = 1 << 36;
+/// What the other states leave as it is.
+const FLAGS: u64 = FAILED | REPORTED;
 
 /// Where the payload is. Constant while holds exist.
 #[derive(Clone, Copy)]
 struct Payload {
-    /// Null for a payload on a stack: that address is in `Guarded` and can be revoked.
+    /// Null where there is no address to hand out: the bytes are on a stack (that address is
+    /// in `Guarded` and can be revoked), or `access` makes them up.
     ptr: *mut u8,
     len: u64,
     region: Option<RegionId>,
     writable: bool,
     /// The bytes are in a pinned future, at the address in `Guarded`.
     on_stack: bool,
+    /// How to get at bytes that are not in memory as such.
+    access: Option<&'static Access>,
+}
+
+/// Reads and writes a stored owner that has no bytes of its own to point at. The range is
+/// counted from the start of the payload.
+struct Access {
+    read_at: fn(&Stored, u64, &mut [u8]),
+    write_at: fn(&Stored, u64, &[u8]),
+}
+
+impl Payload {
+    const NONE: Self = Self {
+        ptr: ptr::null_mut(),
+        len: 0,
+        region: None,
+        writable: false,
+        on_stack: false,
+        access: None,
+    };
 }
 
 /// What several holds, or a hold and the handle, may touch at the same time.
@@ -122,6 +168,7 @@ pub(crate) struct Header {
     notify: UnsafeCell<Notify>,
     stored: UnsafeCell<Stored>,
     guarded: SpinLock<Guarded>,
+    output: UnsafeCell<Option<Arc<dyn Output>>>,
 }
 
 // SAFETY: everything but `state` and `guarded` is touched only by whom `state` names; stored
@@ -130,8 +177,7 @@ unsafe impl Send for Header {}
 
 impl Header {
     pub(crate) const fn new() -> Self {
-        let ptr = ptr::null_mut();
-        let payload = Payload { ptr, len: 0, region: None, writable: false, on_stack: false };
+        let payload = Payload::NONE;
         let guarded = Guarded { failed: Vec::new(), stack: ptr::null_mut() };
         Self {
             state: AtomicU64::new(HANDLE),
@@ -139,15 +185,26 @@ impl Header {
             notify: UnsafeCell::new(Notify::Nobody),
             stored: UnsafeCell::new(Stored::new()),
             guarded: SpinLock::new(guarded),
+            output: UnsafeCell::new(None),
             tag: UnsafeCell::new(0),
             next: UnsafeCell::new(ptr::null_mut()),
         }
+    }
+
+    /// The flags of an armed header whose only hold has not been sent.
+    fn unsent_flags(&self) -> u64 {
+        let state = self.state.load(Ordering::Relaxed);
+        assert_eq!(state & !FLAGS, HANDLE | 1, "sent already");
+        state & FLAGS
     }
 
     /// Empties a header that nobody shares any more, so that it can serve another packet.
     fn clear(&mut self) {
         if *self.state.get_mut() & FAILED != 0 {
             self.guarded.get_mut().failed.clear();
+        }
+        if *self.state.get_mut() & REPORTED != 0 {
+            *self.output.get_mut() = None;
         }
         *self.state.get_mut() = HANDLE;
         *self.notify.get_mut() = Notify::Nobody;
@@ -185,7 +242,7 @@ unsafe fn release(this: NonNull<Header>) {
 /// is left to count down against.
 #[inline]
 fn is_last_of_queued(header: &Header) -> bool {
-    header.state.load(Ordering::Acquire) & !FAILED == QUEUE | 1
+    header.state.load(Ordering::Acquire) & !FLAGS == QUEUE | 1
 }
 
 /// As [`release`], but a packet that is complete is handed to its queue with the batch.
@@ -219,7 +276,7 @@ unsafe fn finish(this: NonNull<Header>, before: u64) {
         let header = unsafe { this.as_ref() };
         // SAFETY: no holds and WAKER set: `notify` is this thread's until the store below.
         let notify = unsafe { mem::replace(&mut *header.notify.get(), Notify::Nobody) };
-        header.state.store(HANDLE | (before & FAILED), Ordering::Release);
+        header.state.store(HANDLE | (before & FLAGS), Ordering::Release);
         if let Notify::Waker(waker) = notify {
             waker.wake();
         }

@@ -13,7 +13,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use core::task::Waker;
 
-use super::{FAILED, HANDLE, Handle, Header, Notify, SpinLock};
+use super::{FLAGS, HANDLE, Handle, Header, Notify, SpinLock};
 
 /// Completed packets on their way back, pushed from any thread, taken by one.
 pub(crate) struct Queue {
@@ -110,8 +110,8 @@ impl Queue {
             next = unsafe { *header.next.get() };
             // SAFETY: as above.
             let tag = unsafe { *header.tag.get() };
-            let failed = header.state.load(Ordering::Relaxed) & FAILED;
-            header.state.store(HANDLE | failed, Ordering::Relaxed);
+            let flags = header.state.load(Ordering::Relaxed) & FLAGS;
+            header.state.store(HANDLE | flags, Ordering::Relaxed);
             into.push((tag, Handle(this)));
         }
     }

@@ -7,6 +7,7 @@
 
 use alloc::boxed::Box;
 use core::any::TypeId;
+use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, align_of, size_of};
 
@@ -16,7 +17,8 @@ const STORE_BYTES: usize = 48;
 /// allocate; larger ones are boxed.
 #[repr(align(16))]
 struct Store {
-    _bytes: [MaybeUninit<u8>; STORE_BYTES],
+    /// In a cell, because the owner may have interior mutability and be looked at shared.
+    _bytes: UnsafeCell<[MaybeUninit<u8>; STORE_BYTES]>,
 }
 
 /// Drops the owner in a [`Store`].
@@ -30,7 +32,10 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) const fn new() -> Self {
-        Self { room: Store { _bytes: [MaybeUninit::uninit(); STORE_BYTES] }, owner: None }
+        Self {
+            room: Store { _bytes: UnsafeCell::new([MaybeUninit::uninit(); STORE_BYTES]) },
+            owner: None,
+        }
     }
 
     /// Drops what is stored.
