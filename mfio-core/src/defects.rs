@@ -7,16 +7,18 @@
 ///
 /// ```compile_fail,E0373
 /// use mfio_core::{Packet, Read, output_fn};
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// let mut packet = Packet::<Read, _>::new(vec![0; 8]);
-/// let mut count = std::sync::atomic::AtomicU32::new(0);
-/// packet.set_output(Some(output_fn(|_| { count.fetch_add(1, std::sync::atomic::Ordering::Relaxed); })));
+/// let count = AtomicU32::new(0);
+/// packet.set_output(Some(output_fn(|_| _ = count.fetch_add(1, Relaxed))));
 /// ```
 ///
 /// ```
 /// use mfio_core::{Packet, Read, output_fn};
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// let mut packet = Packet::<Read, _>::new(vec![0; 8]);
-/// let count = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
-/// packet.set_output(Some(output_fn(move |_| { count.fetch_add(1, std::sync::atomic::Ordering::Relaxed); })));
+/// let count = std::sync::Arc::new(AtomicU32::new(0));
+/// packet.set_output(Some(output_fn(move |_| _ = count.fetch_add(1, Relaxed))));
 /// ```
 pub struct C02OutputThatBorrowsDoesNotCompile;
 

@@ -115,6 +115,8 @@
 //! | [`traits`] | offsets and buffers (or plain values) into packets |
 //! | [`sync`] | a caller's own slice into a packet, while the caller waits |
 //! | [`backend`] | a pending future into progress |
+//! | [`layer`] | targets into a target of another shape |
+//! | [`stream`] | offsets and packets into positions and the standard stream traits |
 //! | [`mem`] | the in-memory target, the reference for all others |
 #![no_std]
 
@@ -123,16 +125,23 @@ extern crate alloc;
 extern crate std;
 
 pub mod backend;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(doctest)]
 mod defects;
 mod error;
 pub mod io;
+pub mod layer;
 pub mod mem;
 pub mod packet;
+pub mod stream;
 pub mod sync;
 pub mod traits;
 
-pub use backend::{BackendBusy, BackendHandle, Drive, IoBackend, PollingHandle, block_on};
+pub use backend::{
+    BackendBusy, BackendHandle, Drive, IoBackend, Nested, PollingHandle, block_on, block_on_with,
+    with_backend,
+};
 pub use error::{Error, ErrorKind, FailedRange};
 pub use io::{IoFut, PacketIo, PacketIoExt, Refused};
 pub use packet::{

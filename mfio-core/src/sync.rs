@@ -182,6 +182,7 @@ where
 {
     /// In flight here means that something panicked while the call waited.
     fn drop(&mut self) {
+        let mut refusals = 0_u32;
         while self.future.is_in_flight() {
             match self.io.get_backend() {
                 // Somebody else completes it.
@@ -192,12 +193,30 @@ where
                         backend.drive().poll_drive(&mut cx);
                     }
                 }
-                // Nobody but the call that is being unwound drives it, and it cannot any more:
-                // returning would leave the backend with memory that is no longer ours.
+                // Perhaps another thread drives it; perhaps nobody but the call that is being
+                // unwound does, which cannot any more. Returning would leave the backend with
+                // memory that is no longer ours.
+                Err(BackendBusy) if refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    breathe();
+                }
                 Err(BackendBusy) => abort(),
             }
         }
     }
+}
+
+/// Refusals to drive after which nobody else is believed to be driving.
+const REFUSALS_MAX: u32 = 1 << 20;
+
+#[cfg(feature = "std")]
+fn breathe() {
+    std::thread::yield_now();
+}
+
+#[cfg(not(feature = "std"))]
+fn breathe() {
+    core::hint::spin_loop();
 }
 
 #[cfg(feature = "std")]

@@ -116,11 +116,14 @@ impl<R: Ring> Core<R> {
                 return Some((offset, view));
             }
             let len = view.len();
+            if len == 0 {
+                return self.nothing_to_start(target, view, terms, None);
+            }
             let entry = self.targets.get_mut(target);
             let cut = match plan::first_cut(D::IS_READ, offset, len, view.address(), entry.demands)
             {
-                Ok(cut) if len > 0 => cut,
-                refused => return self.nothing_to_start(target, view, terms, refused.err()),
+                Ok(cut) => cut,
+                Err(kind) => return self.nothing_to_start(target, view, terms, Some(kind)),
             };
             if u64::from(cut.take_bytes) == len && !cut.bounce {
                 let lent = view.try_alloc(1).expect("a cut in place has an address");

@@ -4,37 +4,46 @@
 //! does (another thread, a host runtime). Data flow: future pending → [`Drive::park`], or
 //! [`Drive::poll_drive`] where there is more to poll → future again.
 //!
+//! | who waits | with what |
+//! |---|---|
+//! | a thread | [`block_on`], or [`block_on_with`] and a [`Park`] of its own (`no_std`) |
+//! | a task of any runtime | [`with_backend`] |
+//! | a task of Tokio or of async-io, woken by descriptors | [`integration`] |
+//!
 //! Not here: what a backend does with packets (`io`), shards (the engine crate).
 
-use alloc::sync::Arc;
-use alloc::task::Wake;
-use core::cell::Cell;
 use core::fmt;
-use core::future::Future;
-use core::pin::pin;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 
-/// A descriptor by which a host runtime (epoll, Tokio) learns that a backend wants driving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PollingHandle {
-    /// The descriptor. Whoever embeds a backend without `std` gives it a meaning of its own.
-    pub descriptor: i32,
-    /// Drive the backend when the descriptor is readable.
-    pub readable: bool,
-    /// Drive the backend when the descriptor is writable.
-    pub writable: bool,
-}
+mod block;
+mod claim;
+mod embed;
+mod handle;
+pub mod integration;
+mod nested;
+mod park;
+
+pub use block::{block_on, block_on_with};
+pub use claim::Claim;
+#[cfg(feature = "std")]
+pub use claim::Turn;
+pub use embed::with_backend;
+pub use handle::BackendHandle;
+pub use nested::Nested;
+#[cfg(feature = "std")]
+pub use park::ThreadPark;
+pub use park::{Park, SpinPark};
 
 /// Makes I/O progress when called.
 pub trait Drive {
     /// Does everything that can be done without waiting, waking whom it concerns. `cx` is
-    /// woken when there is more to do and no [`PollingHandle`] would tell.
+    /// woken when there is more to do and no [`PollingHandle`] would tell: later, from
+    /// elsewhere, or at once where something is left over.
     fn poll_drive(&self, cx: &mut Context<'_>);
 
-    /// As `poll_drive`, but blocks until something was done, or until `unpark_waker` is used.
-    /// Returns false, having done nothing, where the backend cannot block: the caller then
-    /// drives and parks its own way.
+    /// As `poll_drive`, but blocks until something was done, or until `unpark_waker` is used,
+    /// even if that was before the call. Returns false, having done nothing, where the backend
+    /// cannot block or has nothing to wait for: the caller then drives and parks its own way.
     fn park(&self) -> bool {
         false
     }
@@ -47,10 +56,17 @@ pub trait Drive {
 
 /// Something whose I/O needs driving.
 pub trait IoBackend {
-    /// The descriptor to watch when a host runtime drives; `None` where completions come
-    /// from elsewhere and wake by themselves.
-    fn polling_handle(&self) -> Option<PollingHandle> {
+    /// What to watch when a host runtime drives; `None` where completions come from elsewhere
+    /// and wake by themselves.
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
         None
+    }
+
+    /// Names everything to watch, where one handle is not enough: backends made of several.
+    fn polling_handles<'a>(&'a self, add: &mut dyn FnMut(PollingHandle<'a>)) {
+        if let Some(handle) = self.polling_handle() {
+            add(handle);
+        }
     }
 
     /// The right to drive, exclusively. `Ok(None)` where no driving is needed.
@@ -58,6 +74,122 @@ pub trait IoBackend {
     /// # Errors
     /// [`BackendBusy`] while somebody else holds the right, in this thread or another.
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy>;
+
+    /// As `get_backend`, but waits for the right: `cx` is woken when it is given back. For
+    /// backends that threads share; the others do not wait, which is what this does unless it
+    /// is overridden. Override [`IoBackend::stop_waiting`] with it.
+    ///
+    /// # Errors
+    /// [`BackendBusy`] where waiting could not end: this very thread holds the right.
+    fn poll_backend(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<BackendHandle<'_>>, BackendBusy>> {
+        let _ = cx;
+        Poll::Ready(self.get_backend())
+    }
+
+    /// Who waited by `poll_backend` with this waker no longer does.
+    fn stop_waiting(&self, waker: &Waker) {
+        let _ = waker;
+    }
+}
+
+impl<B: IoBackend + ?Sized> IoBackend for &B {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        (**self).polling_handle()
+    }
+
+    fn polling_handles<'a>(&'a self, add: &mut dyn FnMut(PollingHandle<'a>)) {
+        (**self).polling_handles(add);
+    }
+
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        (**self).get_backend()
+    }
+
+    fn poll_backend(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<BackendHandle<'_>>, BackendBusy>> {
+        (**self).poll_backend(cx)
+    }
+
+    fn stop_waiting(&self, waker: &Waker) {
+        (**self).stop_waiting(waker);
+    }
+}
+
+/// What tells that a backend wants driving, and on which event.
+///
+/// Descriptors may be watched by their edge: a drive takes everything that made the descriptor
+/// ready, or wakes its context.
+#[derive(Clone, Copy, Debug)]
+pub struct PollingHandle<'a> {
+    /// What to watch.
+    pub source: PollSource<'a>,
+    /// Drive the backend when the source is readable.
+    pub readable: bool,
+    /// Drive the backend when the source is writable.
+    pub writable: bool,
+}
+
+/// What can be watched.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum PollSource<'a> {
+    /// A descriptor of the operating system, for epoll and the like.
+    #[cfg(all(feature = "std", unix))]
+    Fd(std::os::fd::BorrowedFd<'a>),
+    /// Anything else, by its own means: an interrupt, a ring in shared memory. Works in every
+    /// executor, because it is asked, and wakes.
+    Custom(&'a dyn Pollable),
+}
+
+impl fmt::Debug for PollSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            #[cfg(all(feature = "std", unix))]
+            Self::Fd(fd) => fd.fmt(f),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+/// A source of readiness that is no descriptor.
+pub trait Pollable {
+    /// Ready when the backend wants driving for one of the events asked for; else `cx` is woken
+    /// once it does.
+    fn poll_event(&self, cx: &mut Context<'_>, readable: bool, writable: bool) -> Poll<()>;
+}
+
+/// Asks every source that is no descriptor. True if one is ready; the others wake `cx`.
+fn poll_custom(backend: &(impl IoBackend + ?Sized), cx: &mut Context<'_>) -> bool {
+    let mut ready = false;
+    backend.polling_handles(&mut |handle| match handle.source {
+        PollSource::Custom(source) => {
+            ready |= source.poll_event(cx, handle.readable, handle.writable).is_ready();
+        }
+        #[cfg(all(feature = "std", unix))]
+        PollSource::Fd(_) => {}
+    });
+    ready
+}
+
+/// How many descriptors tell of this backend. Custom sources do not count: they wake.
+#[cfg(all(feature = "std", unix))]
+fn descriptors_of(backend: &(impl IoBackend + ?Sized)) -> usize {
+    let mut descriptors = 0;
+    backend.polling_handles(&mut |handle| {
+        descriptors += usize::from(matches!(handle.source, PollSource::Fd(_)));
+    });
+    descriptors
+}
+
+/// How many descriptors tell of this backend: there is no such thing here.
+#[cfg(not(all(feature = "std", unix)))]
+fn descriptors_of(_backend: &(impl IoBackend + ?Sized)) -> usize {
+    0
 }
 
 /// Somebody else drives this backend at the moment.
@@ -74,128 +206,3 @@ impl fmt::Display for BackendBusy {
 }
 
 impl core::error::Error for BackendBusy {}
-
-/// The exclusive right to drive a backend; given back on drop.
-pub struct BackendHandle<'a> {
-    drive: &'a dyn Drive,
-    taken: &'a Cell<bool>,
-}
-
-impl<'a> BackendHandle<'a> {
-    /// Takes the right that `taken` guards.
-    ///
-    /// # Errors
-    /// [`BackendBusy`] if it is taken.
-    pub fn acquire(drive: &'a dyn Drive, taken: &'a Cell<bool>) -> Result<Self, BackendBusy> {
-        if taken.replace(true) {
-            return Err(BackendBusy);
-        }
-        Ok(Self { drive, taken })
-    }
-
-    /// The backend.
-    #[must_use]
-    pub fn drive(&self) -> &dyn Drive {
-        self.drive
-    }
-}
-
-impl Drop for BackendHandle<'_> {
-    fn drop(&mut self) {
-        self.taken.set(false);
-    }
-}
-
-impl fmt::Debug for BackendHandle<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BackendHandle")
-    }
-}
-
-/// Remembers that it was called, and ends the wait of the thread that made it.
-struct Alarm {
-    called: AtomicBool,
-    unpark: Option<Waker>,
-    #[cfg(feature = "std")]
-    thread: std::thread::Thread,
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.called.swap(true, Ordering::Release) {
-            return;
-        }
-        if let Some(unpark) = &self.unpark {
-            unpark.wake_by_ref();
-        }
-        #[cfg(feature = "std")]
-        self.thread.unpark();
-    }
-}
-
-impl Alarm {
-    fn new(unpark: Option<Waker>) -> Arc<Self> {
-        Arc::new(Self {
-            called: AtomicBool::new(false),
-            unpark,
-            #[cfg(feature = "std")]
-            thread: std::thread::current(),
-        })
-    }
-
-    /// Whether it was called since the last time this was asked.
-    fn was_called(&self) -> bool {
-        self.called.swap(false, Ordering::Acquire)
-    }
-
-    fn wait(&self) {
-        #[cfg(feature = "std")]
-        std::thread::park();
-        #[cfg(not(feature = "std"))]
-        core::hint::spin_loop();
-    }
-}
-
-/// Runs `future` to its end on this thread, driving `backend` meanwhile: how synchronous code
-/// uses the very same I/O as asynchronous code. Without `std`, a backend that cannot park is
-/// polled in a loop.
-///
-/// ```
-/// use mfio_core::{IoRead, block_on, mem::Mem};
-/// let target = Mem::from(vec![7; 4]);
-/// let (result, bytes) = block_on(&target, target.read_exact(0, vec![0; 4])).unwrap();
-/// assert_eq!((result, bytes), (Ok(()), vec![7; 4]));
-/// ```
-///
-/// # Errors
-/// [`BackendBusy`] where the backend is being driven already: this is a blocking call inside
-/// one of its own tasks, or inside another `block_on`. Nothing of `future` has run then.
-pub fn block_on<F: Future>(
-    backend: &(impl IoBackend + ?Sized),
-    future: F,
-) -> Result<F::Output, BackendBusy> {
-    let backend = backend.get_backend()?;
-    let mut future = pin!(future);
-    let alarm = Alarm::new(backend.as_ref().and_then(|backend| backend.drive.unpark_waker()));
-    let waker = Waker::from(Arc::clone(&alarm));
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
-            return Ok(output);
-        }
-        let woken = alarm.was_called();
-        if let Some(backend) = &backend {
-            if !woken && backend.drive.park() {
-                continue;
-            }
-            backend.drive.poll_drive(&mut cx);
-        }
-        if !woken && !alarm.was_called() {
-            alarm.wait();
-        }
-    }
-}
