@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`map`] | a non-linear address space (virtual over physical) |
 //! | [`stripe`] | one target whose neighbouring units lie on different targets (RAID-0) |
-//! | [`concat`] | one target after another |
+//! | [`mod@concat`] | one target after another |
 //! | [`window`] | a part of a target |
 //! | [`throttle`] | a target of a limited rate |
 //! | [`fault`] | a target that fails where it is told to |
