@@ -1,7 +1,8 @@
 //! What every target must do, as functions that panic where one does not.
 //!
 //! Data flow: contents → `make` → a target → packets of all kinds, compared with a byte array.
-//! For the tests of any crate that implements [`PacketIo`] and [`IoBackend`]; needs no `std`.
+//! For the tests of any crate that implements [`PacketIo`] and
+//! [`IoBackend`](crate::IoBackend); needs no `std`.
 //!
 //! Each rule is a function of its own; [`check`] and [`check_shaped`] run them all. `make` is
 //! called with the contents that the target shall have, and gives a target that nothing else
