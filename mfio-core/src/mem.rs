@@ -11,9 +11,9 @@ use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
 
 use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend};
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::io::{PacketIo, Refused};
-use crate::packet::{Read, ReadWrite, View, Write};
+use crate::packet::{Perms, Read, ReadWrite, View, Write};
 
 enum Queued {
     Read(u64, View<Read>),
@@ -71,42 +71,37 @@ impl Mem {
 
     fn complete_read(&self, at: u64, view: View<Read>) {
         let range = self.existing(at, view.len());
-        let rest = {
-            let (mut head, rest) = view.split_at(range.len() as u64);
-            head.write_at(0, &self.bytes.borrow()[range]);
-            // Completed outside the borrow: the woken may send again.
-            head.filled();
-            rest
-        };
-        fail_or_drop_empty(rest);
+        let (mut head, rest) = cut(view, range.len() as u64);
+        head.write_at(0, &self.bytes.borrow()[range]);
+        // Completed outside the borrow: the woken may send again.
+        head.filled();
+        if let Some(rest) = rest {
+            rest.fail(ErrorKind::UnexpectedEof);
+        }
     }
 
     fn complete_write(&self, at: u64, view: View<Write>) {
         let range = self.existing(at, view.len());
-        let (head, rest) = view.split_at(range.len() as u64);
+        let (head, rest) = cut(view, range.len() as u64);
         let copied = head.read_at(0, &mut self.bytes.borrow_mut()[range]);
         match copied {
             Ok(()) => head.written(),
             Err(_gone) => head.fail(ErrorKind::Aborted),
         }
-        if rest.is_empty() {
-            rest.written();
-        } else {
+        if let Some(rest) = rest {
             rest.fail(ErrorKind::OutOfRange);
         }
     }
 
     fn complete_exchange(&self, at: u64, view: View<ReadWrite>) {
         let range = self.existing(at, view.len());
-        let (mut head, rest) = view.split_at(range.len() as u64);
+        let (mut head, rest) = cut(view, range.len() as u64);
         let exchanged = head.exchange_at(0, &mut self.bytes.borrow_mut()[range]);
         match exchanged {
             Ok(()) => head.exchanged(),
             Err(_gone) => head.fail(ErrorKind::Aborted),
         }
-        if rest.is_empty() {
-            rest.exchanged();
-        } else {
+        if let Some(rest) = rest {
             rest.fail(ErrorKind::OutOfRange);
         }
     }
@@ -143,12 +138,13 @@ impl Mem {
     }
 }
 
-fn fail_or_drop_empty(rest: View<Read>) {
-    if rest.is_empty() {
-        rest.filled();
-    } else {
-        rest.fail(Error::new(ErrorKind::UnexpectedEof));
+/// What exists of a view, and what does not, if any: cutting costs more than copying a little.
+fn cut<P: Perms>(view: View<P>, existing: u64) -> (View<P>, Option<View<P>>) {
+    if existing == view.len() {
+        return (view, None);
     }
+    let (head, rest) = view.split_at(existing);
+    (head, Some(rest))
 }
 
 /// The three directions differ in what is queued and how it is completed.
@@ -196,8 +192,10 @@ impl Drive for Mem {
                 None => break,
             }
         }
-        for waker in self.waiting.take() {
-            waker.wake();
+        if !self.waiting.borrow().is_empty() {
+            for waker in self.waiting.take() {
+                waker.wake();
+            }
         }
         if !self.queued.borrow().is_empty() {
             cx.waker().wake_by_ref();
