@@ -79,7 +79,7 @@ pub trait PacketIoExt<P: Perms, Param>: PacketIo<P, Param> {
     /// Dropping the future abandons the packet: the backend completes it whenever it can, and
     /// its buffer is freed then, not before.
     fn io<B: Buffer<P>>(&self, param: Param, packet: Packet<P, B>) -> IoFut<'_, Self, P, B, Param> {
-        IoFut { io: self, state: State::New { param, packet } }
+        IoFut { io: self, packet: Some(packet), unsent: Unsent::New(param) }
     }
 }
 
@@ -89,14 +89,16 @@ impl<P: Perms, Param, Io: PacketIo<P, Param> + ?Sized> PacketIoExt<P, Param> for
 #[must_use = "nothing is sent before the first poll"]
 pub struct IoFut<'a, Io: PacketIo<P, Param> + ?Sized, P: Perms, B: Buffer<P>, Param> {
     io: &'a Io,
-    state: State<P, B, Param>,
+    /// `None` when it has been given back.
+    packet: Option<Packet<P, B>>,
+    unsent: Unsent<P, Param>,
 }
 
-enum State<P: Perms, B: Buffer<P>, Param> {
-    New { param: Param, packet: Packet<P, B> },
-    Refused { refused: Refused<P, Param>, packet: Packet<P, B> },
-    Sent { packet: Packet<P, B> },
-    Done,
+/// What has not been sent yet. Apart from the packet, so that a poll moves neither.
+enum Unsent<P: Perms, Param> {
+    New(Param),
+    Refused(Refused<P, Param>),
+    Nothing,
 }
 
 // Nothing in the future is pinned: the buffer is behind a stable address of its own.
@@ -116,38 +118,27 @@ where
 {
     type Output = Completed<P, B>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut packet = match core::mem::replace(&mut this.state, State::Done) {
-            State::New { param, mut packet } => {
+        let packet = this.packet.as_mut();
+        let packet = packet.expect("the future of a packet was polled after it was ready");
+        let polled = match core::mem::replace(&mut this.unsent, Unsent::Nothing) {
+            Unsent::Nothing => packet.handle_mut().poll_idle(cx),
+            Unsent::New(param) => {
                 let view = packet.arm();
                 packet.handle_mut().arm_waker(view.hold(), cx.waker());
-                let refused = this.io.send_io(param, view).err();
-                match send_again(this.io, refused, cx) {
-                    None => packet,
-                    Some(refused) => {
-                        this.state = State::Refused { refused, packet };
-                        return Poll::Pending;
-                    }
+                match this.io.send_io(param, view) {
+                    Ok(()) => packet.handle_mut().poll_armed(),
+                    Err(refused) => this.poll_refused(refused, cx),
                 }
             }
-            State::Refused { refused, packet } => match send_again(this.io, Some(refused), cx) {
-                None => packet,
-                Some(refused) => {
-                    this.state = State::Refused { refused, packet };
-                    return Poll::Pending;
-                }
-            },
-            State::Sent { packet } => packet,
-            State::Done => panic!("the future of a packet was polled after it was ready"),
+            Unsent::Refused(refused) => this.poll_refused(refused, cx),
         };
-        match packet.handle_mut().poll_idle(cx) {
-            Poll::Ready(()) => Poll::Ready(Completed::new(packet)),
-            Poll::Pending => {
-                this.state = State::Sent { packet };
-                Poll::Pending
-            }
+        if polled.is_pending() {
+            return Poll::Pending;
         }
+        Poll::Ready(Completed::new(this.packet.take().expect("seen above")))
     }
 }
 
@@ -176,21 +167,38 @@ where
     P: Perms,
     B: Buffer<P>,
 {
+    /// Sends what was refused, or waits for room. The waker may be another than was armed.
+    #[cold]
+    fn poll_refused(&mut self, refused: Refused<P, Param>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(refused) = send_again(self.io, Some(refused), cx) {
+            self.unsent = Unsent::Refused(refused);
+            return Poll::Pending;
+        }
+        let packet = self.packet.as_mut().expect("only a packet is refused");
+        packet.handle_mut().poll_idle(cx)
+    }
+
+    /// The packet, if the backend has it or had it.
+    fn sent(&mut self) -> Option<&mut Packet<P, B>> {
+        match &self.unsent {
+            Unsent::Nothing => self.packet.as_mut(),
+            _ => None,
+        }
+    }
+
     /// Whether the packet is with the backend.
     pub(crate) fn is_in_flight(&mut self) -> bool {
-        match &mut self.state {
-            State::Sent { packet } => !packet.handle_mut().is_idle(),
-            _ => false,
-        }
+        self.sent().is_some_and(|packet| !packet.handle_mut().is_idle())
     }
 
     /// Asks the backend to stop. Await the future all the same: it resolves when every byte
     /// has its result, whichever side has won, and gives the buffer back.
     pub fn cancel(&mut self) {
-        if let State::Sent { packet } = &mut self.state {
+        let io = self.io;
+        if let Some(packet) = self.sent() {
             let handle = packet.handle_mut();
             if !handle.is_idle() {
-                self.io.abandon(PacketId(handle.id()));
+                io.abandon(PacketId(handle.id()));
             }
         }
     }
@@ -214,11 +222,11 @@ where
     B: Buffer<P>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.state {
-            State::New { .. } => "IoFut(new)",
-            State::Refused { .. } => "IoFut(waiting for room)",
-            State::Sent { .. } => "IoFut(sent)",
-            State::Done => "IoFut(done)",
+        f.write_str(match (&self.packet, &self.unsent) {
+            (None, _) => "IoFut(done)",
+            (_, Unsent::New(_)) => "IoFut(new)",
+            (_, Unsent::Refused(_)) => "IoFut(waiting for room)",
+            (_, Unsent::Nothing) => "IoFut(sent)",
         })
     }
 }

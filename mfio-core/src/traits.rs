@@ -139,11 +139,17 @@ where
             let view = View::new(value.as_mut().arm(writable, cx));
             leaving.packet = Some(view.packet_id());
             unsent = io.send_io(param, view).err();
+            if unsent.is_none() {
+                return value.as_mut().poll_armed();
+            }
         }
         unsent = send_again(io, unsent.take(), cx);
         if unsent.is_some() { Poll::Pending } else { value.as_mut().poll_done(cx) }
     })
     .await;
     leaving.packet = None;
+    if handle.succeeded() {
+        return Ok(());
+    }
     handle.failed(|failed| failed.first().map_or(Ok(()), |range| Err(range.error)))
 }

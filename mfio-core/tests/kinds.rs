@@ -324,3 +324,36 @@ fn _packets_of_every_kind_are_send() {
     is_send::<Completed<ReadWrite, Inline<u64>>>();
     is_send::<View<Read>>();
 }
+
+/// The ends of such views do not fit in the word that the others keep them in.
+#[test]
+fn views_of_a_packet_of_a_tebibyte_have_exact_ends_at_every_split() {
+    struct Endless;
+    impl Sink for Endless {
+        fn len(&self) -> u64 {
+            1 << 40
+        }
+        fn write_at(&self, _: u64, _: &[u8]) {}
+    }
+    const NARROW: u64 = 1 << 31;
+    let keeper = Keeper::default();
+    let mut packet = Packet::<Read, _>::new(Absorbed(Endless));
+    for _ in 0..2 {
+        let mut future = pin!(keeper.io((), packet));
+        assert!(poll_once(future.as_mut()).is_pending());
+        let (left, right) = keeper.take().split_at(NARROW - 1);
+        let (low, middle) = left.split_at(NARROW / 2);
+        let (high, last) = right.split_at(3);
+        let ends = [&low, &middle, &high, &last].map(|view| (view.start(), view.len()));
+        assert_eq!(ends[..2], [(0, NARROW / 2), (NARROW / 2, NARROW / 2 - 1)]);
+        assert_eq!(ends[2..], [(NARROW - 1, 3), (NARROW + 2, (1 << 40) - NARROW - 2)]);
+        high.fail(ErrorKind::OutOfRange);
+        for view in [low, middle, last] {
+            view.filled();
+        }
+        let Poll::Ready(done) = poll_once(future) else { panic!("every view is gone") };
+        let failed = done.failed_ranges();
+        assert_eq!((failed.len(), failed[0].start, failed[0].end), (1, NARROW - 1, NARROW + 2));
+        packet = done.into_packet();
+    }
+}

@@ -15,7 +15,7 @@ use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
 use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE};
-use super::{Queue, REPORTED, WAKER};
+use super::{NARROW_BYTES, Queue, REPORTED, WAKER};
 use super::{StableBytes, StableBytesMut};
 use crate::error::FailedRange;
 use crate::packet::complex::{Absorbed, Generated, Inline, Sink, Source};
@@ -164,7 +164,10 @@ impl Handle {
     #[inline]
     fn arm(&mut self, payload: Payload, stack: *mut u8) -> Hold {
         let header = self.exclusive();
-        *header.payload.get_mut() = payload;
+        let before = core::mem::replace(header.payload.get_mut(), payload);
+        if before.len >= NARROW_BYTES {
+            header.guarded.get_mut().wide.clear();
+        }
         if *header.state.get_mut() & FAILED != 0 || payload.on_stack {
             let guarded = header.guarded.get_mut();
             guarded.stack = stack;
@@ -177,7 +180,7 @@ impl Handle {
             output.begin(payload.len);
         }
         *header.state.get_mut() = HANDLE | reported | 1;
-        Hold { header: self.0, start: 0, end: payload.len }
+        Hold::over(self.0, payload.len)
     }
 
     /// Forbids any further copy to or from the stack. Waits at most for a running one.
@@ -215,7 +218,18 @@ impl Handle {
         Poll::Ready(())
     }
 
+    /// As `poll_idle`, for a handle whose armed waker is the caller's already.
+    #[inline]
+    pub(crate) fn poll_armed(&mut self) -> Poll<()> {
+        if self.header().state.load(Ordering::Acquire) & HOLDS != 0 {
+            return Poll::Pending;
+        }
+        self.wait_for_notifier();
+        Poll::Ready(())
+    }
+
     /// Waits, a few instructions long, for the thread that takes the waker.
+    #[inline]
     fn wait_for_notifier(&self) {
         while self.header().state.load(Ordering::Acquire) & WAKER != 0 {
             core::hint::spin_loop();
@@ -224,7 +238,7 @@ impl Handle {
 
     /// Sets the waker for a hold that has not been sent yet: no atomic read-modify-write.
     pub(crate) fn arm_waker(&mut self, hold: &Hold, waker: &Waker) {
-        assert!(self.0 == hold.header, "a hold of this packet");
+        assert!(hold.is_of(self.0), "a hold of this packet");
         let header = self.header();
         let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
@@ -235,7 +249,7 @@ impl Handle {
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
     #[inline]
     pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
-        assert!(self.0 == hold.header, "a hold of this packet");
+        assert!(hold.is_of(self.0), "a hold of this packet");
         let header = self.header();
         let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
@@ -252,8 +266,7 @@ impl Handle {
 
     /// Takes back a packet whose only hold was refused.
     pub(crate) fn disarm(hold: Hold) -> Self {
-        let hold = ManuallyDrop::new(hold);
-        let this = Self(hold.header);
+        let this = Self(hold.into_header());
         // Acquire: other holds may have come and gone on other threads.
         let state = this.header().state.load(Ordering::Acquire);
         assert_eq!(state & HOLDS, 1, "the only hold");

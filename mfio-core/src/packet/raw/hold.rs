@@ -11,7 +11,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering;
 
 use super::store::Stored;
-use super::{Access, Batch, FAILED, HOLDS, Header, Payload, REPORTED, RegionId};
+use super::{Access, Batch, FAILED, HOLDS, Header, NARROW_BYTES, Payload, REPORTED, RegionId};
 use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
 use crate::packet::output::Fragment;
@@ -22,10 +22,15 @@ const HOLDS_MAX: u64 = 1 << 31;
 /// The right to complete one range of a payload, exactly once. Dropping it without a verdict
 /// fails the range as `Aborted`.
 pub(crate) struct Hold {
-    pub(super) header: NonNull<Header>,
-    pub(super) start: u64,
-    pub(super) end: u64,
+    header: NonNull<Header>,
+    /// Both ends in one word (`pack`), so that a hold is two words: those travel in registers.
+    /// Three are copied through memory at every move, in other pieces than they were written
+    /// in, and the processor waits each time until the writes have reached its cache.
+    range: u64,
 }
+
+/// In `range`: the ends do not fit, the rest is their index in `Guarded::wide`.
+const WIDE: u64 = 1 << 63;
 
 // SAFETY: the ranges of holds never overlap, and the header is made for sharing.
 unsafe impl Send for Hold {}
@@ -39,6 +44,39 @@ impl Hold {
         unsafe { self.header.as_ref() }
     }
 
+    /// The whole payload of a header that has just been armed.
+    #[inline]
+    pub(super) fn over(header: NonNull<Header>, len: u64) -> Self {
+        // SAFETY: the caller's handle keeps the header alive.
+        let range = pack(unsafe { header.as_ref() }, 0, len);
+        Self { header, range }
+    }
+
+    #[inline]
+    pub(super) fn is_of(&self, header: NonNull<Header>) -> bool {
+        self.header == header
+    }
+
+    /// The header, given up together with the hold.
+    #[inline]
+    pub(super) fn into_header(self) -> NonNull<Header> {
+        ManuallyDrop::new(self).header
+    }
+
+    #[inline]
+    fn bounds(&self) -> (u64, u64) {
+        if self.range & WIDE == 0 {
+            return (self.range >> 32, self.range & 0xffff_ffff);
+        }
+        self.wide_bounds()
+    }
+
+    #[cold]
+    fn wide_bounds(&self) -> (u64, u64) {
+        let index = usize::try_from(self.range & !WIDE).expect("an index");
+        self.header().guarded.with(|guarded| guarded.wide[index])
+    }
+
     #[inline]
     fn payload(&self) -> Payload {
         // SAFETY: constant while holds exist.
@@ -47,12 +85,13 @@ impl Hold {
 
     #[inline]
     pub(crate) fn start(&self) -> u64 {
-        self.start
+        self.bounds().0
     }
 
     #[inline]
     pub(crate) fn len(&self) -> u64 {
-        self.end - self.start
+        let (start, end) = self.bounds();
+        end - start
     }
 
     pub(crate) fn region(&self) -> Option<RegionId> {
@@ -71,19 +110,19 @@ impl Hold {
             return None;
         }
         // The range is inside an allocation, so its offsets fit in usize.
-        Some(payload.ptr.wrapping_add(usize::try_from(self.start).ok()?))
+        Some(payload.ptr.wrapping_add(usize::try_from(self.start()).ok()?))
     }
 
     pub(crate) fn split_at(self, at: u64) -> (Self, Self) {
-        assert!(at <= self.len(), "split at {at} of {} bytes", self.len());
+        let (start, end) = self.bounds();
+        assert!(at <= end - start, "split at {at} of {} bytes", end - start);
         let before = self.header().state.fetch_add(1, Ordering::Relaxed);
         // Leaked views count for ever; the count must not wrap, or a packet would be complete
         // while views of it live.
         assert!(before & HOLDS < HOLDS_MAX, "too many views of one packet");
         let whole = ManuallyDrop::new(self);
-        let middle = whole.start + at;
-        let left = Self { header: whole.header, start: whole.start, end: middle };
-        (left, Self { header: whole.header, start: middle, end: whole.end })
+        let part = |from, to| Self { header: whole.header, range: pack(whole.header(), from, to) };
+        (part(start, start + at), part(start + at, end))
     }
 
     /// The bytes, unless they are on a stack.
@@ -118,7 +157,7 @@ impl Hold {
     /// no call, where the stack payload has been revoked.
     fn with_address(&self, at: u64, len: usize, copy: impl FnOnce(*mut u8)) -> bool {
         self.assert_inside(at, len);
-        let offset = usize::try_from(self.start + at).expect("payloads fit in memory");
+        let offset = usize::try_from(self.start() + at).expect("payloads fit in memory");
         let fixed = self.payload().ptr;
         if !fixed.is_null() {
             copy(fixed.wrapping_add(offset));
@@ -138,7 +177,7 @@ impl Hold {
         assert!(self.payload().writable, "a packet that is to be filled");
         if let Some((access, stored)) = self.access() {
             self.assert_inside(at, from.len());
-            (access.write_at)(stored, self.start + at, from);
+            (access.write_at)(stored, self.start() + at, from);
             return true;
         }
         // SAFETY: `with_address` checked the bounds; `&mut self` owns the range; `from` is a
@@ -152,7 +191,7 @@ impl Hold {
         let len = to.len();
         if let Some((access, stored)) = self.access() {
             self.assert_inside(at, len);
-            (access.read_at)(stored, self.start + at, to);
+            (access.read_at)(stored, self.start() + at, to);
             return true;
         }
         // SAFETY: as `fill`, with the roles exchanged.
@@ -181,7 +220,8 @@ impl Hold {
     /// The range failed.
     #[cold]
     pub(crate) fn fail(self, error: Error) {
-        let failed = FailedRange { start: self.start, end: self.end, error };
+        let (start, end) = self.bounds();
+        let failed = FailedRange { start, end, error };
         self.header().guarded.with(|guarded| guarded.failed.push(failed));
         self.header().state.fetch_or(FAILED, Ordering::Relaxed);
         self.report(Some(error));
@@ -202,10 +242,11 @@ impl Hold {
     fn report_to_output(&self, error: Option<Error>) {
         // SAFETY: nobody writes `output` while holds exist.
         if let Some(output) = unsafe { &*self.header().output.get() } {
+            let (start, end) = self.bounds();
             output.fragment(Fragment {
                 tag: self.tag(),
-                start: self.start,
-                end: self.end,
+                start,
+                end,
                 packet_bytes: self.payload().len,
                 error,
             });
@@ -219,15 +260,29 @@ impl Hold {
     }
 }
 
+/// Both ends of a range in one word: start above, end below, or the index of where they are.
+#[inline]
+fn pack(header: &Header, start: u64, end: u64) -> u64 {
+    if end < NARROW_BYTES { start << 32 | end } else { pack_wide(header, start, end) }
+}
+
+#[cold]
+fn pack_wide(header: &Header, start: u64, end: u64) -> u64 {
+    header.guarded.with(|guarded| {
+        guarded.wide.push((start, end));
+        WIDE | (guarded.wide.len() as u64 - 1)
+    })
+}
+
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hold({}..{})", self.start, self.end)
+        let (start, end) = self.bounds();
+        write!(f, "Hold({start}..{end})")
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        Self { header: self.header, start: self.start, end: self.end }
-            .fail(Error::new(ErrorKind::Aborted));
+        Self { header: self.header, range: self.range }.fail(Error::new(ErrorKind::Aborted));
     }
 }

@@ -105,6 +105,9 @@ const REPORTED: u64 = 1 << 36;
 /// What the other states leave as it is.
 const FLAGS: u64 = FAILED | REPORTED;
 
+/// Payloads shorter than this have holds whose ends fit in one word.
+const NARROW_BYTES: u64 = 1 << 31;
+
 /// Where the payload is. Constant while holds exist.
 #[derive(Clone, Copy)]
 struct Payload {
@@ -140,6 +143,8 @@ impl Payload {
 
 /// What several holds, or a hold and the handle, may touch at the same time.
 struct Guarded {
+    /// Ends of the ranges of holds that lie too far out for one word.
+    wide: Vec<(u64, u64)>,
     failed: Vec<FailedRange>,
     /// The payload in a pinned future; null when there is none or it has been revoked.
     stack: *mut u8,
@@ -178,7 +183,7 @@ unsafe impl Send for Header {}
 impl Header {
     pub(crate) const fn new() -> Self {
         let payload = Payload::NONE;
-        let guarded = Guarded { failed: Vec::new(), stack: ptr::null_mut() };
+        let guarded = Guarded { wide: Vec::new(), failed: Vec::new(), stack: ptr::null_mut() };
         Self {
             state: AtomicU64::new(HANDLE),
             payload: UnsafeCell::new(payload),

@@ -59,6 +59,16 @@ impl<T: Pod> StackValue<T> {
         }
     }
 
+    /// As `poll_done`, when the waker of `arm` is still the caller's.
+    pub(crate) fn poll_armed(mut self: Pin<&mut Self>) -> Poll<Handle> {
+        let slot = self.as_mut().handle();
+        let handle = slot.as_mut().expect("armed before it is polled");
+        match handle.poll_armed() {
+            Poll::Ready(()) => Poll::Ready(slot.take().expect("looked at just now")),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// The value, when nothing is under way.
     pub(crate) fn get(&self) -> T {
         assert!(self.handle.is_none(), "the value is still being transferred");
