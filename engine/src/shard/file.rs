@@ -291,27 +291,34 @@ impl<R: Ring> Core<R> {
     }
 }
 
+/// Room and leaving are the shard's, whichever way the bytes go.
+macro_rules! admission {
+    () => {
+        fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+            self.poll_room(cx)
+        }
+
+        fn reserve(&self, views: usize) -> bool {
+            self.inner.shard.inner.core.borrow_mut().reserve(views)
+        }
+
+        fn release(&self, views: usize) {
+            self.inner.shard.inner.core.borrow_mut().unreserve(views);
+        }
+
+        fn abandon(&self, packet: PacketId) {
+            Self::abandon(self, packet);
+        }
+    };
+}
+
 impl<R: Ring> PacketIo<Read, u64> for File<R> {
     #[inline]
     fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
         self.send_read(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_room(cx)
-    }
-
-    fn reserve(&self, views: usize) -> bool {
-        self.inner.shard.inner.core.borrow_mut().reserve(views)
-    }
-
-    fn release(&self, views: usize) {
-        self.inner.shard.inner.core.borrow_mut().unreserve(views);
-    }
-
-    fn abandon(&self, packet: PacketId) {
-        Self::abandon(self, packet);
-    }
+    admission!();
 }
 
 impl<R: Ring> PacketIo<Write, u64> for File<R> {
@@ -320,21 +327,7 @@ impl<R: Ring> PacketIo<Write, u64> for File<R> {
         self.send_write(param, false, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_room(cx)
-    }
-
-    fn reserve(&self, views: usize) -> bool {
-        self.inner.shard.inner.core.borrow_mut().reserve(views)
-    }
-
-    fn release(&self, views: usize) {
-        self.inner.shard.inner.core.borrow_mut().unreserve(views);
-    }
-
-    fn abandon(&self, packet: PacketId) {
-        Self::abandon(self, packet);
-    }
+    admission!();
 }
 
 impl<R: Ring> PacketIo<Write, Durable> for File<R> {
@@ -342,21 +335,7 @@ impl<R: Ring> PacketIo<Write, Durable> for File<R> {
         self.send_write(param.0, true, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_room(cx)
-    }
-
-    fn reserve(&self, views: usize) -> bool {
-        self.inner.shard.inner.core.borrow_mut().reserve(views)
-    }
-
-    fn release(&self, views: usize) {
-        self.inner.shard.inner.core.borrow_mut().unreserve(views);
-    }
-
-    fn abandon(&self, packet: PacketId) {
-        Self::abandon(self, packet);
-    }
+    admission!();
 }
 
 impl<R: Ring> IoBackend for File<R> {
