@@ -28,7 +28,7 @@ fn temporary_file() -> File {
 }
 
 fn op(kind: OpKind, file: FileRef) -> Op {
-    Op { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false }
+    Op::on(kind, file)
 }
 
 fn tag(slot: u32) -> Tag {

@@ -111,6 +111,27 @@ pub struct Op {
     pub force_async: bool,
 }
 
+impl Op {
+    /// Moves nothing, unlinked: what a flush and a nop are, and what the others start from.
+    #[must_use]
+    #[inline]
+    pub const fn on(kind: OpKind, file: FileRef) -> Self {
+        Self { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false }
+    }
+
+    /// Moves all of `memory` from or to byte `offset_bytes` of `file`, unlinked.
+    #[must_use]
+    #[inline]
+    pub const fn transfer(
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+    ) -> Self {
+        Self { offset_bytes, memory: Some(memory), ..Self::on(kind, file) }
+    }
+}
+
 /// What became of one op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {

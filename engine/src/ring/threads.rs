@@ -295,7 +295,7 @@ mod tests {
 
     fn nop(link: bool) -> Op {
         let (kind, file) = (OpKind::Nop, FileRef::Plain(-1));
-        Op { kind, file, offset_bytes: 0, memory: None, link, force_async: false }
+        Op { link, ..Op::on(kind, file) }
     }
 
     fn tag(slot: u32) -> Tag {

@@ -261,14 +261,7 @@ impl<R: Ring> Core<R> {
             stalls: 0,
         }));
         let link = terms.durable && last_piece && self.can_link(target);
-        let op = Op {
-            kind: D::KIND,
-            file,
-            offset_bytes: cut.op_offset,
-            memory: Some(memory),
-            link,
-            force_async: false,
-        };
+        let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
         self.push(op, tag);
         if link {
             self.link_flush(target, tag);
@@ -306,8 +299,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
         self.metrics.flushes += 1;
         let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
-        let op = Op { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false };
-        self.push(op, tag);
+        self.push(Op::on(kind, file), tag);
     }
 
     #[inline]
@@ -378,13 +370,11 @@ impl<R: Ring> Core<R> {
             let file = self.targets.get(transfer.target).file;
             let from = transfer.resumed_at;
             let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
+            let kind = if transfer.is_read { OpKind::Read } else { OpKind::Write };
+            let offset_bytes = transfer.offset_bytes + u64::from(from);
             let op = Op {
-                kind: if transfer.is_read { OpKind::Read } else { OpKind::Write },
-                file,
-                offset_bytes: transfer.offset_bytes + u64::from(from),
-                memory: Some(memory),
-                link: false,
                 force_async: transfer.force_async,
+                ..Op::transfer(kind, file, offset_bytes, memory)
             };
             self.push(op, retry.tag);
         }

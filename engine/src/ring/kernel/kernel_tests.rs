@@ -38,7 +38,7 @@ fn tag(slot: u32) -> Tag {
 }
 
 fn op(kind: OpKind, file: FileRef, offset_bytes: u64, memory: Option<MemRange>) -> Op {
-    Op { kind, file, offset_bytes, memory, link: false, force_async: false }
+    Op { offset_bytes, memory, ..Op::on(kind, file) }
 }
 
 /// Submits everything and reaps `count` completions, sorted by slot.

@@ -164,7 +164,7 @@ mod tests {
     const TAG: Tag = Tag { slot: 7, generation: 9 };
 
     fn op(kind: OpKind, file: FileRef, memory: Option<MemRange>) -> Op {
-        Op { kind, file, offset_bytes: 0, memory, link: false, force_async: false }
+        Op { memory, ..Op::on(kind, file) }
     }
 
     #[test]

@@ -52,16 +52,8 @@ const CLOCK_NS: u64 = 20;
 /// let device = SimDevice::new(&[FileSpec::direct(4096)]);
 /// let mut ring = SimRing::new(SimConfig::calm(1), &device);
 /// let file = ring.register_file(device.fd(0));
-/// let flush = Op {
-///     kind: OpKind::Fdatasync,
-///     file,
-///     offset_bytes: 0,
-///     memory: None,
-///     link: false,
-///     force_async: false,
-/// };
 /// assert!(ring.reserve(1));
-/// ring.push(flush, Tag { slot: 0, generation: 0 });
+/// ring.push(Op::on(OpKind::Fdatasync, file), Tag { slot: 0, generation: 0 });
 /// ring.enter(Wait::at_least(1))?;
 /// let mut completions = Vec::new();
 /// ring.reap(&mut completions);

@@ -44,7 +44,7 @@ impl Bench {
         let tag = Tag { slot: self.next, generation: 7 };
         self.next += 1;
         let file = self.file;
-        self.ring.push(Op { kind, file, offset_bytes, memory, link, force_async: false }, tag);
+        self.ring.push(Op { offset_bytes, memory, link, ..Op::on(kind, file) }, tag);
         tag
     }
 
