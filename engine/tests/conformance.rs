@@ -1,5 +1,6 @@
-//! Files of a shard against the rules that every target must pass, on the kernel ring and on
-//! the thread ring, alone and under layers.
+//! Files of a shard against the rules that every target must pass, on the kernel ring, on the
+//! thread ring and on the simulated ring, alone and under layers; and one workload on all three
+//! with the same outcome.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
 use std::path::{Path, PathBuf};
@@ -9,11 +10,12 @@ use mfio_core::conformance::{Shape, check_shaped};
 use mfio_core::layer::map::{Extent, Map};
 use mfio_core::layer::stripe::Stripe;
 use mfio_core::layer::window::Window;
-use mfio_core::{IoWrite, block_on};
+use mfio_core::{Error, IoRead, IoWrite, block_on};
 use mfio_engine::ring::Ring;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::sim::{FileSpec, SimConfig, SimDevice, SimRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard};
+use mfio_engine::{Config, DirectMode, Durability, File, OpenOptions, Shard};
 
 /// A file of its own for every target; unlinked when it has been opened.
 struct Fresh(PathBuf);
@@ -57,14 +59,25 @@ fn files_conform<R: Ring>(ring: impl Fn() -> R, direct: DirectMode) {
     check_shaped(make, shape(direct));
 }
 
-fn layers_over_files_conform<R: Ring>(ring: impl Fn() -> R) {
-    const DIRECT: DirectMode = DirectMode::Buffered;
-    let fixed = Shape { len: 12_000, grows: false, ..shape(DIRECT) };
+/// A file of a simulated device, on a shard of its own.
+fn simulated(contents: &[u8], align_bytes: u32) -> File<SimRing> {
+    let size_bytes = u32::try_from(contents.len()).unwrap();
+    let spec = FileSpec { align_bytes, ..FileSpec::buffered(size_bytes) };
+    let device = SimDevice::new(&[spec]);
+    device.poke(0, 0, contents);
+    let shard = shard(SimRing::new(SimConfig { sq_entries: 8, ..SimConfig::calm(1) }, &device));
+    shard.adopt_simulated("simulated", device.fd(0), device.geometry(0))
+}
+
+/// `open` makes a file with these contents on a shard of its own.
+fn layers_over_files_conform<R: Ring>(open: impl Fn(&[u8]) -> File<R>) {
+    // Every file has whole sectors: a simulated one has no others.
+    let fixed = Shape { len: 12_288, grows: false, ..shape(DirectMode::Buffered) };
     let window = |contents: Vec<u8>| {
         let mut inside = vec![1; 100];
         inside.extend(&contents);
-        inside.extend([2; 50]);
-        Window::new(open(&shard(ring()), &inside, DIRECT), 100, contents.len() as u64)
+        inside.extend([2; 412]);
+        Window::new(open(&inside), 100, contents.len() as u64)
     };
     check_shaped(window, fixed);
 
@@ -74,16 +87,15 @@ fn layers_over_files_conform<R: Ring>(ring: impl Fn() -> R) {
     };
     let map = |contents: Vec<u8>| {
         let (left, right) = contents.split_at(contents.len() / 2);
-        let file = open(&shard(ring()), &[right, left].concat(), DIRECT);
-        Map::new(file, extents(contents.len() as u64)).unwrap()
+        Map::new(open(&[right, left].concat()), extents(contents.len() as u64)).unwrap()
     };
     check_shaped(map, fixed);
 
-    // Three files of one shard: what they share is driven once.
+    // Windows of one file, so of one shard: what they share is driven once.
     let stripe = |contents: Vec<u8>| {
-        let shard = shard(ring());
-        let files = (0..3).map(|_| open(&shard, &[0; 4000], DIRECT)).collect();
-        let stripe = Stripe::new(files, 500, 4000);
+        let file = open(&[0; 12_288]);
+        let parts = (0..3).map(|part| Window::new(file.clone(), part * 4096, 4096)).collect();
+        let stripe = Stripe::new(parts, 512, 4096);
         let (result, _) = block_on(&stripe, stripe.write_exact(0, contents)).unwrap();
         result.unwrap();
         stripe
@@ -92,8 +104,8 @@ fn layers_over_files_conform<R: Ring>(ring: impl Fn() -> R) {
 
     // And of a shard each: nobody can wait for all of them at once.
     let apart = |contents: Vec<u8>| {
-        let files = (0..2).map(|_| open(&shard(ring()), &[0; 6000], DIRECT)).collect();
-        let stripe = Stripe::new(files, 500, 6000);
+        let files = (0..2).map(|_| open(&[0; 6144])).collect();
+        let stripe = Stripe::new(files, 512, 6144);
         let (result, _) = block_on(&stripe, stripe.write_exact(0, contents)).unwrap();
         result.unwrap();
         stripe
@@ -132,13 +144,91 @@ fn direct_files_on_the_kernel_ring_conform() {
 }
 
 #[test]
+fn files_on_the_simulated_ring_conform() {
+    // A simulated file has whole sectors and does not grow.
+    let fixed = Shape { len: 20_992, read_align: 1, write_align: 1, grows: false };
+    check_shaped(|contents| simulated(&contents, 1), fixed);
+    let direct = Shape { write_align: 512, ..fixed };
+    check_shaped(|contents| simulated(&contents, 512), direct);
+}
+
+#[test]
 fn layers_on_the_thread_ring_conform() {
-    layers_over_files_conform(|| ThreadRing::new(2, 8).unwrap());
+    let ring = || ThreadRing::new(2, 8).unwrap();
+    layers_over_files_conform(|contents| open(&shard(ring()), contents, DirectMode::Buffered));
 }
 
 #[test]
 fn layers_on_the_kernel_ring_conform() {
     if kernel_ring().is_some() {
-        layers_over_files_conform(|| kernel_ring().unwrap());
+        layers_over_files_conform(|contents| {
+            open(&shard(kernel_ring().unwrap()), contents, DirectMode::Buffered)
+        });
     }
+}
+
+#[test]
+fn layers_on_the_simulated_ring_conform() {
+    layers_over_files_conform(|contents| simulated(contents, 1));
+}
+
+/// What one step of the workload below came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Read(Result<(), Error>, Vec<u8>),
+    Written(Result<(), Error>),
+    Synced(Result<(), Error>),
+}
+
+/// A workload that depends on its seed alone: reads, writes and flushes, inside the file and
+/// across its end.
+fn outcomes<R: Ring>(file: &File<R>, len: u64, mut seed: u64) -> Vec<Outcome> {
+    let mut next = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    let step = |_| {
+        let offset = next(len + 600);
+        let bytes = usize::try_from(1 + next(3000)).unwrap();
+        match next(5) {
+            0 | 1 => {
+                let (result, buffer) =
+                    block_on(file, file.read_exact(offset, vec![0; bytes])).unwrap();
+                Outcome::Read(result, buffer)
+            }
+            // Behind the end a real file grows and a simulated one does not.
+            2 | 3 if offset + bytes as u64 <= len => {
+                let fill = u8::try_from(next(256)).unwrap();
+                let (result, _) =
+                    block_on(file, file.write_exact(offset, vec![fill; bytes])).unwrap();
+                Outcome::Written(result)
+            }
+            _ => Outcome::Synced(
+                block_on(file, file.sync(Durability::Data)).unwrap().map_err(|error| error.error),
+            ),
+        }
+    };
+    (0..400).map(step).collect()
+}
+
+#[test]
+fn one_workload_has_the_same_outcome_on_all_rings() {
+    const LEN: u64 = 20_480;
+    let contents: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+    let mut failed = 0;
+    for seed in 1..=20 {
+        let on_sim = outcomes(&simulated(&contents, 1), LEN, seed);
+        let threads = shard(ThreadRing::new(2, 8).unwrap());
+        let on_threads = outcomes(&open(&threads, &contents, DirectMode::Buffered), LEN, seed);
+        assert_eq!(on_sim, on_threads, "seed {seed}");
+        if let Some(ring) = kernel_ring() {
+            let file = open(&shard(ring), &contents, DirectMode::Buffered);
+            assert_eq!(on_sim, outcomes(&file, LEN, seed), "seed {seed}");
+        }
+        let is_failed = |outcome: &&Outcome| matches!(outcome, Outcome::Read(Err(_), _));
+        failed += on_sim.iter().filter(is_failed).count();
+    }
+    assert!(failed > 100, "{failed} reads reached across the end");
 }
