@@ -310,3 +310,22 @@ fn shard_closed_with_work_queued_fails_it_and_frees_everything() {
     assert!(queue.pop().is_some_and(|(_, done)| !done.is_ok()));
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn blocking_stream_over_a_file_follows_its_growing_end() {
+    use std::io::{Read as _, Seek, SeekFrom, Write as _};
+
+    let path = path("stream");
+    std::fs::write(&path, b"head").unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(1, 8).unwrap(), &Config::new()).unwrap();
+    let file = shard.open(&path, &writable(DirectMode::Buffered)).unwrap();
+    let mut stream = mfio_core::stream::Seekable::new(file);
+    assert_eq!(stream.seek(SeekFrom::End(0)).unwrap(), 4);
+    stream.write_all(b" and tail").unwrap();
+    stream.flush().unwrap();
+    assert_eq!(stream.seek(SeekFrom::End(-4)).unwrap(), 9, "the end is where it is now");
+    let mut tail = String::new();
+    stream.read_to_string(&mut tail).unwrap();
+    assert_eq!(tail, "tail");
+    std::fs::remove_file(&path).unwrap();
+}

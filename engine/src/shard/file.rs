@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use mfio_core::stream::Length;
 use mfio_core::{
     BackendBusy, BackendHandle, Buffer, Completed, Error, IoBackend, Packet, PacketId, PacketIo,
     PacketIoExt, Perms, Read, Refused, View, Write,
@@ -341,6 +342,13 @@ impl<R: Ring> PacketIo<Write, Durable> for File<R> {
 impl<R: Ring> IoBackend for File<R> {
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.inner.shard.get_backend()
+    }
+}
+
+impl<R: Ring> Length for File<R> {
+    /// As of now, by `fstat(2)`: a file may grow. Writes in flight do not count yet.
+    fn len_bytes(&self) -> Option<u64> {
+        Some(self.inner.shard.inner.core.borrow().targets.get(self.inner.target).len_bytes())
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Target {
     pub(crate) users: u32,
     closing: bool,
     /// Kept open until the last op has completed. `None` on a simulated device.
-    _opened: Option<File>,
+    opened: Option<File>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -78,7 +78,7 @@ impl Targets {
             flush_in_flight: false,
             users: 0,
             closing: false,
-            _opened: opened,
+            opened,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -185,6 +185,13 @@ impl Targets {
 }
 
 impl Target {
+    /// Its length in bytes as of now: a file may have grown since it was opened.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        let now = self.opened.as_ref().filter(|_| self.geometry.kind == TargetKind::File);
+        let metadata = now.and_then(|file| file.metadata().ok());
+        metadata.map_or(self.geometry.len_bytes, |metadata| metadata.len())
+    }
+
     /// The error of everything that a failed flush has made uncertain.
     pub(crate) fn poison_error(&self) -> Option<Error> {
         self.poisoned.map(|errno| Error::with_errno(ErrorKind::Poisoned, errno as i32))
