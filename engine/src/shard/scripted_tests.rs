@@ -143,6 +143,7 @@ fn geometry(align: u32) -> Geometry {
         offset_align: align,
         transfer_bytes_max: 1 << 20,
         file_system: crate::target::FileSystem::NONE,
+        facts: crate::target::Facts::UNKNOWN,
     }
 }
 
