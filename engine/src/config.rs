@@ -17,6 +17,10 @@ pub struct Config {
     /// How long a shutdown waits for ops in flight, in nanoseconds. What is not drained by
     /// then is quarantined (F02).
     pub drain_ns: u64,
+    /// Keep histograms of how long ops take, for
+    /// [`MetricsReader::latency`](crate::MetricsReader::latency). Costs one clock read per op,
+    /// one per batch of completions, and about 90 KiB.
+    pub latency: bool,
 }
 
 impl Config {
@@ -33,6 +37,7 @@ impl Config {
             backlog_max: 1024,
             arena: ArenaConfig::new(classes),
             drain_ns: 5_000_000_000,
+            latency: false,
         }
     }
 

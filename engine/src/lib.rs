@@ -44,6 +44,6 @@ pub mod target;
 
 pub use config::Config;
 pub use error::{EngineError, IoError};
-pub use metrics::Metrics;
+pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
 pub use shard::{Durability, Durable, File, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -1,7 +1,54 @@
 //! What a shard counts. Plain integers of one thread: counting costs an addition.
 //!
-//! Not here: latencies; whoever needs them stamps packets.
+//! Data flow: shard → [`Metrics`] → once per turn, if anybody reads → [`MetricsReader`], which
+//! any thread may hold.
+//!
+//! Not here: how they cross to other threads (`publish`), latencies (`latency`).
 
+mod latency;
+mod publish;
+mod punts;
+
+pub(crate) use latency::Stamps;
+pub use latency::{Direction, Histogram};
+pub(crate) use publish::Published;
+pub use publish::{LATENCY_CLASSES, MetricsReader};
+pub use punts::{Punts, punts};
+
+/// Declares the counters once: as fields, and as words that another thread can be shown.
+macro_rules! counters {
+    ($(#[$of:meta])* pub struct $name:ident {
+        $($(#[$doc:meta])* pub $field:ident: u64,)*
+    }) => {
+        $(#[$of])*
+        pub struct $name {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl $name {
+            /// How many counters there are.
+            pub(crate) const COUNT: usize = [$(stringify!($field)),*].len();
+
+            /// Every counter with its name, in the order of the fields.
+            #[must_use]
+            pub const fn named(&self) -> [(&'static str, u64); Self::COUNT] {
+                [$((stringify!($field), self.$field)),*]
+            }
+
+            #[inline]
+            const fn words(&self) -> [u64; Self::COUNT] {
+                [$(self.$field),*]
+            }
+
+            const fn from_words(words: [u64; Self::COUNT]) -> Self {
+                let [$($field),*] = words;
+                Self { $($field),* }
+            }
+        }
+    };
+}
+
+counters! {
 /// Counters of one shard since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,4 +77,82 @@ pub struct Metrics {
     pub stale_completions: u64,
     /// Ops that went through a bounce buffer.
     pub bounced: u64,
+    /// Ops that the ring took: fewer than `ops` where some wait for the next `enter`.
+    pub submitted: u64,
+    /// Bytes of users' data that ops have read. What was rounded out is not counted.
+    pub read_bytes: u64,
+    /// Bytes of users' data that ops have written, durably or not.
+    pub written_bytes: u64,
+    /// Calls of `sync` and durable writes that were told they are durable.
+    pub durable_acknowledged: u64,
+    /// The most ops that waited in the submission queue for an `enter`.
+    pub sq_ops_max: u64,
+    /// The most ops in flight: what the completion queue had to have room for.
+    pub in_flight_max: u64,
+    /// The most views that a turn found accepted and not started.
+    pub backlog_max: u64,
+    /// Turns that did or waited for anything, or found nothing to do.
+    pub turns: u64,
+}
+}
+
+impl Metrics {
+    /// Ops that one call of `enter` submitted, on average; 0 before the first.
+    #[must_use]
+    pub fn ops_per_enter(&self) -> f64 {
+        ratio(self.submitted, self.enters)
+    }
+
+    /// Flushes that one durable acknowledgement has cost, on average: 1 without, and less with
+    /// group commit. 0 before the first.
+    #[must_use]
+    pub fn flushes_per_commit(&self) -> f64 {
+        ratio(self.flushes, self.durable_acknowledged)
+    }
+
+    /// An op is over and has moved so many of the user's bytes.
+    #[inline]
+    pub(crate) fn moved(&mut self, is_read: bool, bytes: u64) {
+        let counter = if is_read { &mut self.read_bytes } else { &mut self.written_bytes };
+        *counter += bytes;
+    }
+
+    /// Notes how full the queues are, before an `enter` empties them.
+    #[inline]
+    pub(crate) fn queues(&mut self, in_flight: u32) {
+        self.turns += 1;
+        self.in_flight_max = self.in_flight_max.max(in_flight.into());
+        self.sq_ops_max = self.sq_ops_max.max(self.ops.saturating_sub(self.submitted));
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "an average")]
+fn ratio(of: u64, per: u64) -> f64 {
+    if per == 0 { 0.0 } else { of as f64 / per as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_the_fields_in_their_order() {
+        let mut words = [0; Metrics::COUNT];
+        (1..).zip(&mut words).for_each(|(value, word)| *word = value);
+        let metrics = Metrics::from_words(words);
+        assert_eq!(metrics.words(), words);
+        assert_eq!((metrics.ops, metrics.enters), (1, 2));
+        assert_eq!(metrics.named()[0], ("ops", 1));
+        assert!(metrics.named().iter().all(|&(_, value)| value > 0));
+    }
+
+    #[test]
+    fn averages_of_nothing_are_nothing() {
+        let metrics = Metrics::default();
+        assert!(metrics.ops_per_enter().abs() < f64::EPSILON);
+        let metrics = Metrics { submitted: 64, enters: 4, ..metrics };
+        assert!((metrics.ops_per_enter() - 16.0).abs() < f64::EPSILON);
+        let metrics = Metrics { flushes: 1, durable_acknowledged: 4, ..metrics };
+        assert!((metrics.flushes_per_commit() - 0.25).abs() < f64::EPSILON);
+    }
 }

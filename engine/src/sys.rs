@@ -16,6 +16,10 @@ use nix::errno::Errno;
 
 use crate::buffer::MemRange;
 
+mod facts;
+
+pub(crate) use facts::{physical_block_bytes, read_nowait, statx};
+
 mod request {
     //! The two requests of `<linux/fs.h>` that tell a block device's size and sector.
     use libc::{c_int, c_ulong};
@@ -89,37 +93,6 @@ pub(crate) fn fsync(fd: i32) -> Result<(), Errno> {
     // SAFETY: no memory is passed; a wrong descriptor is an EBADF.
     let result = unsafe { libc::fsync(fd) };
     Errno::result(result).map(drop)
-}
-
-/// What `STATX_DIOALIGN` says of an open file (`statx(2)`, Linux 6.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DirectAlign {
-    /// Alignment of memory in bytes; 0 when direct I/O is not possible.
-    pub(crate) mem_bytes: u32,
-    /// Alignment of offset and length in bytes; 0 when direct I/O is not possible.
-    pub(crate) offset_bytes: u32,
-}
-
-/// Asks the file system how direct I/O on `file` must be aligned; `None` when it does not say.
-pub(crate) fn direct_align(file: &File) -> Option<DirectAlign> {
-    let mut found = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: lifetime: the empty path is static, `found` outlives the call. Aliasing: `found`
-    // is this function's. Bounds: it is exactly one statx.
-    let result = unsafe {
-        libc::statx(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            found.as_mut_ptr(),
-        )
-    };
-    // SAFETY: it started zeroed, and all zeroes is a valid statx of integers.
-    let found = unsafe { found.assume_init() };
-    (result == 0 && found.stx_mask & libc::STATX_DIOALIGN != 0).then_some(DirectAlign {
-        mem_bytes: found.stx_dio_mem_align,
-        offset_bytes: found.stx_dio_offset_align,
-    })
 }
 
 /// Logical sector size in bytes of the block device `file` (`BLKSSZGET`).

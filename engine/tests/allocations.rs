@@ -11,7 +11,7 @@ use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
-use mfio_engine::{Config, DirectMode, Durability, Durable, File, OpenOptions, Shard};
+use mfio_engine::{Config, DirectMode, Direction, Durability, Durable, File, OpenOptions, Shard};
 
 struct Counting;
 
@@ -81,10 +81,12 @@ fn packets<R: Ring>(
     }
 }
 
-fn steady_state<R: Ring>(ring: R, name: &str, ios: u64) {
+fn steady_state<R: Ring>(ring: R, name: &str, ios: u64, latency: bool) {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::write(&path, vec![1; BLOCK * 1024]).unwrap();
-    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let config = Config { latency, ..Config::new() };
+    let shard = Shard::with_ring(ring, &config).unwrap();
+    let reader = latency.then(|| shard.metrics_reader());
     let options =
         OpenOptions { write: true, direct: DirectMode::PreferDirect, ..OpenOptions::default() };
     let file = shard.open(&path, &options).unwrap();
@@ -107,6 +109,10 @@ fn steady_state<R: Ring>(ring: R, name: &str, ios: u64) {
     drop((reads, writes));
     while !shard.is_idle() {
         shard.turn(Wait::at_least(1)).unwrap();
+    }
+
+    if let Some(latency) = reader.and_then(|reader| reader.latency(Direction::Read)) {
+        assert!(latency.count() > ios / 2, "latencies are counted meanwhile");
     }
 
     // One call makes its waker and its future; what is left over is the cost per I/O.
@@ -138,12 +144,17 @@ async fn awaited<R: Ring>(file: &File<R>, rounds: u64) {
 #[test]
 fn steady_state_on_the_kernel_ring_allocates_nothing() {
     match KernelRing::new(&KernelConfig::new(64)) {
-        Ok(ring) => steady_state(ring, "allocations-kernel", 100_000),
+        Ok(ring) => {
+            steady_state(ring, "allocations-kernel", 100_000, false);
+            let ring = KernelRing::new(&KernelConfig::new(64)).unwrap();
+            steady_state(ring, "allocations-kernel-latency", 10_000, true);
+        }
         Err(error) => println!("SKIP: {error}; the thread ring runs the same shard"),
     }
 }
 
 #[test]
 fn steady_state_on_the_thread_ring_allocates_nothing() {
-    steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads", 10_000);
+    steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads", 10_000, false);
+    steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads-latency", 1_000, true);
 }

@@ -7,6 +7,7 @@
 //! Not here: cutting and pushing (`issue`), judging completions (`reap`), flushes (`flush`).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
@@ -19,7 +20,7 @@ use crate::buffer::Arena;
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
 use crate::error::EngineError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Published, Stamps};
 use crate::ring::{Completion, Plant, Ring, Tag, Wait};
 use crate::target::Targets;
 
@@ -89,6 +90,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) in_flight: u32,
     completions: Vec<Completion>,
     pub(super) metrics: Metrics,
+    /// Where other threads read the metrics.
+    pub(super) published: Arc<Published>,
     pub(super) closing: bool,
     /// Some op is to be cancelled, and the ring had no room to be asked.
     pub(super) cancels_owed: bool,
@@ -102,8 +105,10 @@ impl<R: Ring> Core<R> {
         ring.register_buffers(arena.region());
         let limits = ring.limits();
         let slots = config.in_flight_max.min(limits.cq_entries);
+        let published = Arc::new(Published::new(config.latency));
+        let stamps = config.latency.then(|| Stamps::new(slots, Arc::clone(&published)));
         Self {
-            slots: Slots::new(slots),
+            slots: Slots::new(slots, stamps),
             targets: Targets::default(),
             arena_id: arena.id(),
             arena,
@@ -118,6 +123,7 @@ impl<R: Ring> Core<R> {
             in_flight: 0,
             completions: Vec::with_capacity(limits.cq_entries as usize),
             metrics: Metrics::default(),
+            published,
             closing: false,
             cancels_owed: false,
             drain_ns: config.drain_ns,
@@ -176,13 +182,18 @@ impl<R: Ring> Core<R> {
         if self.cancels_owed {
             self.send_cancels();
         }
+        self.metrics.backlog_max = self.metrics.backlog_max.max(self.backlog.len() as u64);
         self.issue();
+        self.metrics.queues(self.in_flight);
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
         let reaped = self.reap();
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
         self.wake_waiting();
+        if self.published.is_wanted() {
+            self.published.publish(&self.metrics);
+        }
         entered.map(|()| reaped)
     }
 
@@ -205,7 +216,8 @@ impl<R: Ring> Core<R> {
         for _ in 0..=EAGAIN_RETRIES_MAX {
             self.metrics.enters += 1;
             let errno = match self.ring.enter(wait) {
-                Ok(_) => {
+                Ok(taken) => {
+                    self.metrics.submitted += u64::from(taken);
                     self.check_partial_submit();
                     return Ok(());
                 }
@@ -236,6 +248,9 @@ impl<R: Ring> Core<R> {
     fn reap(&mut self) -> u32 {
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
+        if let Some(stamps) = &mut self.slots.stamps {
+            stamps.reaped(self.ring.now_ns());
+        }
         for completion in &completions {
             self.complete(*completion);
         }

@@ -158,6 +158,7 @@ impl<R: Ring> Core<R> {
     }
 
     fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
+        self.metrics.durable_acknowledged += u64::from(result.is_ok());
         match (waiter, result) {
             (Waiter::Ticket(id), result) => {
                 self.endings.extend(self.tickets.answer(id, result).map(Ending::Wake));

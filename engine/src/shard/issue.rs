@@ -305,6 +305,9 @@ impl<R: Ring> Core<R> {
     #[inline]
     fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
+        if let Some(stamps) = &mut self.slots.stamps {
+            stamps.pushed(tag.slot, self.ring.now_ns());
+        }
         self.in_flight += 1;
         self.metrics.ops += 1;
     }

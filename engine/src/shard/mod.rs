@@ -20,7 +20,7 @@ use mfio_core::{BackendBusy, BackendHandle, CompletionBatch, Drive, IoBackend};
 use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{Features, Ring, RingWaker, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
@@ -162,6 +162,14 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.core.borrow().metrics
+    }
+
+    /// A handle with which any thread reads the metrics, without a lock and without the shard
+    /// taking notice. From the first one on, the shard publishes them once per turn.
+    #[must_use]
+    pub fn metrics_reader(&self) -> MetricsReader {
+        let core = self.inner.core.borrow();
+        MetricsReader::new(&core.published, &core.metrics)
     }
 
     /// What the ring can do and what it could not have.

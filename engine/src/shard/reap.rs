@@ -37,6 +37,7 @@ impl<R: Ring> Core<R> {
         if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {
             let target = transfer.target;
             let write = (!transfer.is_read).then_some(transfer.epoch);
+            self.metrics.moved(transfer.is_read, transfer.take_bytes.into());
             let body = transfer.body.take();
             return self.end_whole(tag, target, write, body);
         }
@@ -61,6 +62,7 @@ impl<R: Ring> Core<R> {
     #[cold]
     pub(super) fn transfer_whole(&mut self, tag: Tag) {
         let transfer = self.slots.transfer(tag).expect("found by this tag before");
+        self.metrics.moved(transfer.is_read, transfer.take_bytes.into());
         if transfer.linked != Linked::No {
             return self.durable_write_whole(tag);
         }
@@ -152,6 +154,7 @@ impl<R: Ring> Core<R> {
         // A durable write that is not durable as a whole promises nothing of its parts.
         let reached = if transfer.linked == Linked::No { transfer.reached } else { 0 };
         let done = reached.saturating_sub(transfer.lead_bytes).min(transfer.take_bytes);
+        self.metrics.moved(is_read, done.into());
         if let Some(body) = transfer.body.take() {
             self.endings.push(Ending::Part(body, done.into(), error));
         }

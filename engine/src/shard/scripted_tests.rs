@@ -143,6 +143,7 @@ fn geometry(align: u32) -> Geometry {
         offset_align: align,
         transfer_bytes_max: 1 << 20,
         file_system: crate::target::FileSystem::NONE,
+        facts: crate::target::Facts::UNKNOWN,
     }
 }
 
@@ -153,6 +154,7 @@ fn shard(ring: &Scripted, align: u32) -> (Shard<Scripted>, File<Scripted>) {
         backlog_max: 8,
         arena: ArenaConfig::new(classes),
         drain_ns: 1_000_000,
+        ..Config::new()
     };
     let shard = Shard::with_ring(ring.clone(), &config).unwrap();
     let file = shard.adopt_simulated("scripted", 3, geometry(align));

@@ -12,6 +12,7 @@ use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
+use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
 
 /// The user's bytes that an op moves: lent in place, or copied through a bounce buffer, which
@@ -162,6 +163,9 @@ pub(super) enum Occupant {
     Flush(FlushOp),
 }
 
+/// The class that latencies are counted in.
+const FOREGROUND: usize = 1;
+
 /// Two whole cache lines.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -180,13 +184,15 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// The bounce buffer of each slot that has one, kept as long as its op is in flight.
     bounces: Vec<Option<ArenaBuf>>,
+    /// Where latencies are wanted: when each occupant started.
+    pub(super) stamps: Option<Stamps>,
 }
 
 impl Slots {
-    pub(super) fn new(count: u32) -> Self {
+    pub(super) fn new(count: u32, stamps: Option<Stamps>) -> Self {
         let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
         let bounces = (0..count).map(|_| None).collect();
-        Self { table, free: (0..count).rev().collect(), bounces }
+        Self { table, free: (0..count).rev().collect(), bounces, stamps }
     }
 
     #[inline]
@@ -248,6 +254,14 @@ impl Slots {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(tag.slot);
         debug_assert!(entry.occupant.is_some(), "a slot is vacated once");
+        if let Some(stamps) = &mut self.stamps {
+            let direction = match &entry.occupant {
+                Some(Occupant::Transfer(transfer)) if transfer.is_read => Direction::Read,
+                Some(Occupant::Transfer(_)) => Direction::Write,
+                _ => Direction::Flush,
+            };
+            stamps.left(tag.slot, FOREGROUND, direction);
+        }
         entry.occupant = None;
     }
 

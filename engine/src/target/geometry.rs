@@ -1,19 +1,21 @@
 //! Reads from an open descriptor what transfers on it must respect.
 //!
-//! Data flow: descriptor → `fstat`, `statx`, `statfs`, `ioctl` → [`Geometry`]. Facts of the
+//! Data flow: descriptor → `fstat`, `statfs`, [`Facts`] → [`Geometry`]. Facts of the
 //! descriptor only, never of the path: the path may name something else by now (F44).
 //!
-//! Not here: opening (`open`), cutting transfers by it (`plan`).
+//! Not here: opening (`open`), cutting transfers by it (`plan`), where the facts come from
+//! (`facts`, `sysfs`).
 
 use core::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::statfs::fstatfs;
 
-use crate::sys;
+use super::facts::{Bytes, Facts, nowait_trial};
 
 /// The longest op that is planned, in bytes: a direct transfer of more than one bio may answer
 /// `EAGAIN` to a submit that must not block, and would then start all over in a kernel worker.
@@ -108,15 +110,23 @@ pub struct Geometry {
     pub transfer_bytes_max: u32,
     /// Where the data lives.
     pub file_system: FileSystem,
+    /// What else is known. Nothing here changes what a transfer must respect.
+    pub facts: Facts,
 }
 
 impl Geometry {
-    /// Reads the geometry of `file`.
+    /// Reads the geometry of `file`. Costs a few dozen system calls and one block read without
+    /// waiting; nothing is written.
     ///
     /// # Errors
     /// `EINVAL` for what is neither a regular file nor a block device, else the errno of the
     /// call that failed (`fstat`, `fcntl`, `fstatfs`, `ioctl`).
     pub fn of(file: &File) -> Result<Self, Errno> {
+        Self::of_with(file, Path::new("/sys"))
+    }
+
+    /// As [`Geometry::of`], with another root of sysfs.
+    pub(crate) fn of_with(file: &File, sys: &Path) -> Result<Self, Errno> {
         let metadata = file.metadata().map_err(|error| errno_of(&error))?;
         let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
         let direct = flags.contains(OFlag::O_DIRECT);
@@ -124,31 +134,50 @@ impl Geometry {
             (TargetKind::File, metadata.len(), file_system(file)?)
         } else if metadata.file_type().is_block_device() {
             // `statfs` would speak of the file system that holds the device's node.
-            (TargetKind::BlockDevice, sys::device_bytes(file)?, FileSystem::NONE)
+            (TargetKind::BlockDevice, crate::sys::device_bytes(file)?, FileSystem::NONE)
         } else {
             return Err(Errno::EINVAL);
         };
-        let offset_align = if direct { direct_align(file) } else { 1 };
+        let mut facts = Facts::of(file, sys);
+        let (offset_align, mem_align) = if direct { direct_align(kind, &facts) } else { (1, 1) };
+        facts.nowait = nowait_trial(file, mem_align);
         Ok(Self {
             kind,
             len_bytes,
             direct,
-            mem_align: offset_align,
+            mem_align,
             offset_align,
-            transfer_bytes_max: TRANSFER_BYTES_MAX.max(offset_align),
+            transfer_bytes_max: transfer_bytes_max(&facts, direct, offset_align),
             file_system,
+            facts,
         })
     }
 }
 
-/// The alignment of memory, offset and length that direct I/O on `file` needs (F44).
-fn direct_align(file: &File) -> u32 {
-    let told = sys::direct_align(file)
-        .map(|align| align.offset_bytes.max(align.mem_bytes))
-        .filter(|&bytes| bytes > 0)
-        .or_else(|| sys::sector_bytes(file).ok());
+/// The alignments of offset and length, and of memory, that direct I/O needs (F44).
+fn direct_align(kind: TargetKind, facts: &Facts) -> (u32, u32) {
+    // One mask serves reads and writes, and the memory's rule binds the offset as well.
+    let told = facts.direct_offset_bytes.map(|bytes| {
+        let read = facts.direct_read_offset_bytes.unwrap_or(0);
+        bytes.max(read).max(facts.direct_mem_bytes.unwrap_or(0))
+    });
+    // Where nothing is told, a device's sector is the whole truth about the device; a file
+    // system on it may have chosen a greater block.
+    let sector = facts.logical_block_bytes.filter(|_| kind == TargetKind::BlockDevice);
+    let told = told.filter(|&bytes| bytes > 0).or(sector);
     // A power of two, because the planner masks with it.
-    told.and_then(u32::checked_next_power_of_two).unwrap_or(ALIGN_UNKNOWN)
+    let offset = told.and_then(u32::checked_next_power_of_two).unwrap_or(ALIGN_UNKNOWN);
+    let logical = facts.logical_block_bytes.and_then(u32::checked_next_power_of_two);
+    (offset, offset.max(logical.unwrap_or(1)))
+}
+
+/// The longest op: what the kernel need not split, because it splits nothing for a submit that
+/// must not block.
+fn transfer_bytes_max(facts: &Facts, direct: bool, offset_align: u32) -> u32 {
+    let device = facts.device.filter(|_| direct).and_then(|device| device.transfer_bytes_max);
+    let device = device.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+    let most = TRANSFER_BYTES_MAX.min(device) & !(offset_align - 1);
+    most.max(offset_align)
 }
 
 fn file_system(file: &File) -> Result<FileSystem, Errno> {
@@ -161,3 +190,33 @@ fn file_system(file: &File) -> Result<FileSystem, Errno> {
 pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File => "file",
+            Self::BlockDevice => "block device",
+        })
+    }
+}
+
+impl fmt::Display for Geometry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.kind, Bytes(self.len_bytes))?;
+        if self.kind == TargetKind::File {
+            write!(f, " on {}", self.file_system)?;
+        }
+        if self.direct {
+            let (offset, memory) = (self.offset_align.into(), self.mem_align.into());
+            write!(f, ", direct: offsets {}, memory {}", Bytes(offset), Bytes(memory))?;
+        } else {
+            f.write_str(", buffered")?;
+        }
+        let most = self.transfer_bytes_max.into();
+        write!(f, ", ops of up to {}; {}", Bytes(most), self.facts)
+    }
+}
+
+#[cfg(test)]
+#[path = "geometry_tests.rs"]
+mod tests;

@@ -14,11 +14,17 @@ use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
 use crate::shard::{Barrier, Epoch, FlushRequest};
 
+mod facts;
 mod geometry;
 mod open;
+mod refusal;
+mod sysfs;
 
+pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
-pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenError, OpenOptions, Opened, open};
+pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
+pub use refusal::OpenError;
+pub use sysfs::{Device, Label};
 
 /// One open target of a shard.
 #[derive(Debug)]

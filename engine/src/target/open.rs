@@ -1,20 +1,22 @@
 //! Turns a path into a locked descriptor and its geometry, or into a reason why not.
 //!
-//! Data flow: path and [`OpenOptions`] → `open(2)` → `flock(2)` → [`Geometry`] → [`Opened`].
-//! The lock is taken before anything of the contents is read: a killed predecessor's writes
-//! may still be landing while its lock is held (F46).
+//! Data flow: path and [`OpenOptions`] → `open(2)` → `flock(2)` → `fsync(2)` → [`Geometry`] →
+//! [`Opened`]. The lock is taken before anything of the contents is read: a killed
+//! predecessor's writes may still be landing while its lock is held (F46). Then what it left
+//! in the page cache is made durable, because it would be read back as if it were (F38).
 //!
-//! Not here: what the first read after an open must wait for, fixed files (`shard`).
+//! Not here: fixed files (`shard`), why an open was refused in words (`refusal`).
 
-use core::fmt;
 use std::fs::{File, TryLockError};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
 use super::geometry::{Geometry, errno_of};
+use super::refusal::OpenError;
 use crate::sys;
 
 /// How long an open waits for another process's lock, in milliseconds.
@@ -41,9 +43,10 @@ pub enum DirectMode {
 pub struct OpenOptions {
     /// For reading.
     pub read: bool,
-    /// For writing. Block devices refuse it.
+    /// For writing. Block devices refuse it, unless `allow_device_write` is set as well.
     pub write: bool,
-    /// Make the file if there is none; needs `write`.
+    /// Make the file if there is none; needs `write`. The name is durable before the open
+    /// returns (F39), also where somebody else had made it and not got as far.
     pub create: bool,
     /// Permission bits of a file that is made, before the umask.
     pub mode: u32,
@@ -52,14 +55,31 @@ pub struct OpenOptions {
     /// Lock it against other openers, as `flock(2)` does: shared for reading, exclusive for
     /// writing. Waits up to [`LOCK_WAIT_MS_MAX`].
     pub lock: bool,
+    /// Write to a block device, which DESTROYS the file system, the partitions or the volumes
+    /// on it; needs `write`. Nothing looks for them: the guard that will does not exist yet.
+    /// The device is opened exclusively (`O_EXCL`), so what is mounted, or part of a RAID or of
+    /// a volume group, is refused.
+    pub allow_device_write: bool,
+    /// Flush the target before it is first read (F38): what an earlier process wrote and never
+    /// flushed can be read back from the page cache, and then be lost all the same. Costs one
+    /// flush of the device. Without it, call `sync` before believing what is read.
+    pub sync_on_open: bool,
 }
 
 impl OpenOptions {
-    /// An existing file, for reading, buffered, locked.
+    /// An existing file, for reading, buffered, locked, flushed before it is read.
     #[must_use]
     pub const fn new() -> Self {
-        let direct = DirectMode::Buffered;
-        Self { read: true, write: false, create: false, mode: 0o644, direct, lock: true }
+        Self {
+            read: true,
+            write: false,
+            create: false,
+            mode: 0o644,
+            direct: DirectMode::Buffered,
+            lock: true,
+            allow_device_write: false,
+            sync_on_open: true,
+        }
     }
 
     /// Sets whether it is opened for reading.
@@ -97,6 +117,36 @@ impl OpenOptions {
     pub const fn lock(self, lock: bool) -> Self {
         Self { lock, ..self }
     }
+
+    /// Sets whether a block device may be written, which destroys what is on it.
+    #[must_use]
+    pub const fn allow_device_write(self, allow_device_write: bool) -> Self {
+        Self { allow_device_write, ..self }
+    }
+
+    /// Sets whether the target is flushed before it is first read.
+    #[must_use]
+    pub const fn sync_on_open(self, sync_on_open: bool) -> Self {
+        Self { sync_on_open, ..self }
+    }
+
+    /// Looks for what contradicts itself, before anything is touched.
+    fn validate(&self, path: &Path) -> Result<(), OpenError> {
+        let must = if path.as_os_str().as_bytes().contains(&0) {
+            "name a path without a NUL byte"
+        } else if !self.read && !self.write {
+            "ask for reading or writing"
+        } else if self.create && !self.write {
+            "ask for writing where a file is to be made"
+        } else if self.allow_device_write && !self.write {
+            "ask for writing where writing to a device is allowed"
+        } else if self.mode & !0o7777 != 0 {
+            "give permission bits only, at most 0o7777, as the mode"
+        } else {
+            return Ok(());
+        };
+        Err(OpenError::Options { path: path.to_owned(), must })
+    }
 }
 
 impl Default for OpenOptions {
@@ -116,130 +166,50 @@ pub struct Opened {
     pub fell_back: bool,
 }
 
-/// Why a target was not opened. Nothing of its contents was read or changed; with
-/// [`OpenOptions::create`], an empty file may have been made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Neither reading nor writing was asked for, or a file is to be made without writing.
-    Options {
-        /// The target.
-        path: PathBuf,
-    },
-    /// A directory has no bytes to transfer.
-    Directory {
-        /// The target.
-        path: PathBuf,
-    },
-    /// A pipe, a socket or a character device has no positions (F18).
-    NoPositions {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Writing to a block device destroys what is on it, and nothing here can tell yet whether
-    /// that is in use.
-    BlockDeviceWrite {
-        /// The target.
-        path: PathBuf,
-    },
-    /// The file system has no direct I/O (`EINVAL` from `open(2)` with `O_DIRECT`).
-    NoDirect {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Another process has it open, for all of the time that was waited.
-    Locked {
-        /// The target.
-        path: PathBuf,
-        /// How long was waited, in milliseconds.
-        waited_ms: u64,
-    },
-    /// A system call failed.
-    Os {
-        /// The target.
-        path: PathBuf,
-        /// The call.
-        call: &'static str,
-        /// What it said.
-        errno: Errno,
-    },
-}
-
-impl OpenError {
-    /// The target that was not opened.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Options { path }
-            | Self::Directory { path }
-            | Self::NoPositions { path }
-            | Self::BlockDeviceWrite { path }
-            | Self::NoDirect { path }
-            | Self::Locked { path, .. }
-            | Self::Os { path, .. } => path,
-        }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot open {}: ", self.path().display())?;
-        match self {
-            Self::Options { .. } => {
-                f.write_str("ask for reading or writing; making it needs writing")
-            }
-            Self::Directory { .. } => f.write_str("it is a directory; name a file in it (EISDIR)"),
-            Self::NoPositions { .. } => {
-                f.write_str("it is neither a regular file nor a block device (ESPIPE)")
-            }
-            Self::BlockDeviceWrite { .. } => f.write_str(
-                "it is a block device, and writing to one would destroy what is on it: a guard \
-                 that makes sure it is not in use does not exist yet; open it for reading only, \
-                 or write to a file",
-            ),
-            Self::NoDirect { .. } => f.write_str(
-                "its file system has no direct I/O (EINVAL); ask for PreferDirect or Buffered",
-            ),
-            Self::Locked { waited_ms, .. } => write!(
-                f,
-                "another process has it locked, and still had after {waited_ms} ms; stop that \
-                 process (lslocks shows it), or open without a lock"
-            ),
-            Self::Os { call, errno, .. } => write!(f, "{call}: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-/// Opens `path`, locks it, and reads its geometry. Blocks for up to [`LOCK_WAIT_MS_MAX`] while
-/// another process holds the lock, so it is not for a shard's thread under load.
+/// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
+///
+/// Blocks for up to [`LOCK_WAIT_MS_MAX`] while another process holds the lock, and for as long
+/// as the flush takes, so it is not for a shard's thread under load.
+///
+/// A file system that has no flush (`EINVAL`), or is mounted read-only (`EROFS`), is taken to
+/// have nothing to flush.
 ///
 /// # Errors
-/// - [`OpenError::Options`], [`OpenError::Directory`], [`OpenError::NoPositions`],
-///   [`OpenError::BlockDeviceWrite`]: this is not something to open, or not like this.
+/// - [`OpenError::Options`]: the options contradict themselves; nothing was touched.
+/// - [`OpenError::Directory`], [`OpenError::NoPositions`], [`OpenError::BlockDeviceWrite`]:
+///   this is not something to open, or not like this.
 /// - [`OpenError::NoDirect`]: only with [`DirectMode::Direct`].
-/// - [`OpenError::Locked`]: in use elsewhere.
-/// - [`OpenError::Os`]: `ENOENT`, `EACCES`, `EMFILE` (F36) and whatever else `open(2)` says.
+/// - [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use elsewhere.
+/// - [`OpenError::Replaced`]: it became something else meanwhile.
+/// - [`OpenError::LostData`]: writes of earlier processes never reached the device (F38).
+/// - [`OpenError::Os`]: `ENOENT`, `EACCES`, `EMFILE` (F36) and whatever else the calls say.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
-    let make = || path.to_owned();
-    if !options.write && (options.create || !options.read) {
-        return Err(OpenError::Options { path: make() });
-    }
+    options.validate(path)?;
     // Looked at before it is opened, because opening a pipe or a device can do something; and
     // again afterwards, because it may have become something else.
-    if let Ok(metadata) = std::fs::metadata(path) {
-        check_kind(path, &metadata, options)?;
+    let before = std::fs::metadata(path).ok();
+    if let Some(metadata) = &before {
+        check_kind(path, metadata, options)?;
     }
-    let (file, fell_back) = open_descriptor(path, options)?;
-    let os = |call, errno| OpenError::Os { path: make(), call, errno };
+    let exclusive = options.write && before.as_ref().is_some_and(is_block_device);
+    let (file, fell_back) = open_descriptor(path, options, exclusive)?;
+    let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
+    if options.write && is_block_device(&metadata) && !exclusive {
+        return Err(OpenError::Replaced { path: path.to_owned() });
+    }
     if options.lock {
         lock(path, &file, options.write)?;
     }
+    let is_new = before.is_none();
+    settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
     Ok(Opened { file, geometry, fell_back })
+}
+
+fn is_block_device(metadata: &std::fs::Metadata) -> bool {
+    metadata.file_type().is_block_device()
 }
 
 fn check_kind(
@@ -251,26 +221,34 @@ fn check_kind(
     if metadata.is_dir() {
         return Err(OpenError::Directory { path: path() });
     }
-    let is_block_device = metadata.file_type().is_block_device();
-    if !metadata.is_file() && !is_block_device {
+    if !metadata.is_file() && !is_block_device(metadata) {
         return Err(OpenError::NoPositions { path: path() });
     }
-    if is_block_device && options.write {
+    if is_block_device(metadata) && options.write && !options.allow_device_write {
         return Err(OpenError::BlockDeviceWrite { path: path() });
     }
     Ok(())
 }
 
-/// The descriptor, and whether direct I/O was given up for it.
-fn open_descriptor(path: &Path, options: &OpenOptions) -> Result<(File, bool), OpenError> {
+/// The descriptor, and whether direct I/O was given up for it. `exclusive` is for a device.
+fn open_descriptor(
+    path: &Path,
+    options: &OpenOptions,
+    exclusive: bool,
+) -> Result<(File, bool), OpenError> {
     let open = |flags| {
         // std always adds O_CLOEXEC.
         let mut how = std::fs::OpenOptions::new();
-        how.read(options.read).write(options.write).create(options.create);
+        // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
+        how.read(options.read).write(options.write).create(options.create && !exclusive);
+        let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
         how.mode(options.mode).custom_flags(flags).open(path).map_err(|error| errno_of(&error))
     };
     let path = || path.to_owned();
-    let os = |errno| OpenError::Os { path: path(), call: "open", errno };
+    let os = |errno| match errno {
+        Errno::EBUSY if exclusive => OpenError::DeviceBusy { path: path() },
+        errno => OpenError::Os { path: path(), call: "open", errno },
+    };
     if options.direct == DirectMode::Buffered {
         return open(0).map(|file| (file, false)).map_err(os);
     }
@@ -281,6 +259,42 @@ fn open_descriptor(path: &Path, options: &OpenOptions) -> Result<(File, bool), O
         }
         Err(Errno::EINVAL) => Err(OpenError::NoDirect { path: path() }),
         Err(errno) => Err(os(errno)),
+    }
+}
+
+/// Makes durable what is to be believed from now on: the contents, before they are read (F38),
+/// and the name, where it may be new (F39).
+fn settle(
+    path: &Path,
+    file: &File,
+    options: &OpenOptions,
+    is_new: bool,
+    mut sync: impl FnMut(&File) -> Result<(), Errno>,
+) -> Result<(), OpenError> {
+    let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
+    // A process that had made the file and was killed may not have got as far as the directory,
+    // so the name of a file that was there counts as new, too.
+    let may_be_new = options.create && file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if options.sync_on_open || (may_be_new && is_new) {
+        match sync(file) {
+            Ok(()) | Err(Errno::EROFS | Errno::EBADF | Errno::EINVAL) => {}
+            Err(errno @ (Errno::EIO | Errno::ENOSPC | Errno::EDQUOT)) => {
+                return Err(OpenError::LostData { path: path.to_owned(), errno });
+            }
+            Err(errno) => return Err(os("fsync", errno)),
+        }
+    }
+    if !may_be_new {
+        return Ok(());
+    }
+    // The path may have led through a symbolic link: the name is where the file is.
+    let place = std::fs::canonicalize(path).map_err(|error| os("realpath", errno_of(&error)))?;
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    let directory = File::open(directory);
+    let directory = directory.map_err(|error| os("open of its directory", errno_of(&error)))?;
+    match sync(&directory) {
+        Ok(()) | Err(Errno::EROFS | Errno::EBADF | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(os("fsync of its directory", errno)),
     }
 }
 

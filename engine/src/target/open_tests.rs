@@ -1,11 +1,18 @@
 //! Which targets are opened, which are refused and in which words, and who waits for whom.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::target::geometry::{FileSystem, TargetKind};
+
+/// What is synced: the inode of it.
+fn inode(file: &File) -> u64 {
+    file.metadata().unwrap().ino()
+}
 
 /// Beside the test binary, which is not on a tmpfs.
 fn directory() -> TempDir {
@@ -55,8 +62,7 @@ fn missing_directory_and_pipe_targets_are_refused_by_name() {
     assert!(error.to_string().contains("ENOENT"), "{error}");
     let null = Path::new("/dev/null");
     assert_eq!(refused(null), OpenError::NoPositions { path: null.to_owned() });
-    let pointless = OpenOptions { read: false, ..OpenOptions::default() };
-    assert!(matches!(open(&missing, &pointless), Err(OpenError::Options { .. })));
+    assert!(error.to_string().contains("create"), "it says what to do: {error}");
 }
 
 #[test]
@@ -93,4 +99,138 @@ fn writing_to_a_block_device_is_refused_before_it_is_opened() {
     let refused = open(&path, &options).unwrap_err();
     assert_eq!(refused, OpenError::BlockDeviceWrite { path });
     assert!(refused.to_string().contains("guard"));
+}
+
+#[test]
+fn contradictory_options_are_refused_before_anything_is_touched() {
+    let directory = directory();
+    let path = directory.path().join("target");
+    let reading = OpenOptions::new();
+    let cases = [
+        (reading.read(false), "reading or writing"),
+        (reading.create(true), "a file is to be made"),
+        (reading.allow_device_write(true), "device is allowed"),
+        (WRITING.mode(0o100_644), "permission bits"),
+    ];
+    for (options, expected) in cases {
+        let refused = open(&path, &options).unwrap_err();
+        assert!(matches!(refused, OpenError::Options { .. }), "{refused:?}");
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+    let nul = Path::new("a\0b");
+    assert!(open(nul, &WRITING).unwrap_err().to_string().contains("NUL"));
+    assert!(!path.exists());
+}
+
+#[test]
+fn f39_name_is_synced_where_the_file_is_and_not_where_the_link_is() {
+    let (here, elsewhere) = (directory(), directory());
+    let target = elsewhere.path().join("target");
+    let link = here.path().join("link");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&target).unwrap();
+    let place = inode(&File::open(elsewhere.path()).unwrap());
+    let synced = |options: OpenOptions, is_new| {
+        let mut synced = Vec::new();
+        let result = settle(&link, &file, &options, is_new, |file| {
+            synced.push(inode(file));
+            Ok(())
+        });
+        result.map(|()| synced)
+    };
+    // The contents first, so that no name ever leads to something that is not there.
+    assert_eq!(synced(WRITING, true).unwrap(), [inode(&file), place]);
+    assert_eq!(synced(WRITING, false).unwrap(), [inode(&file), place]);
+    let unsynced = WRITING.sync_on_open(false);
+    assert_eq!(synced(unsynced, true).unwrap(), [inode(&file), place]);
+    assert_eq!(synced(unsynced, false).unwrap(), [place]);
+    assert_eq!(synced(WRITING.create(false), false).unwrap(), [inode(&file)]);
+    assert_eq!(synced(unsynced.create(false), false).unwrap(), [0; 0]);
+}
+
+#[test]
+fn f38_flush_that_fails_on_open_says_what_was_lost() {
+    let directory = directory();
+    let path = directory.path().join("target");
+    let file = File::create(&path).unwrap();
+    let after = |errno| settle(&path, &file, &OpenOptions::new(), false, |_| Err(errno));
+    for errno in [Errno::EROFS, Errno::EBADF, Errno::EINVAL] {
+        assert_eq!(after(errno), Ok(()), "nothing to flush");
+    }
+    for errno in [Errno::EIO, Errno::ENOSPC, Errno::EDQUOT] {
+        let lost = after(errno).unwrap_err();
+        assert_eq!(lost, OpenError::LostData { path: path.clone(), errno });
+        assert!(lost.to_string().contains("lost data") && lost.to_string().contains("dmesg"));
+    }
+    let other = after(Errno::EINTR).unwrap_err();
+    assert!(matches!(other, OpenError::Os { call: "fsync", errno: Errno::EINTR, .. }));
+    // A directory that cannot be synced is not taken for one that needs no sync.
+    let mut calls = 0;
+    let refused = settle(&path, &file, &WRITING, true, |_| {
+        calls += 1;
+        if calls == 1 { Ok(()) } else { Err(Errno::EIO) }
+    });
+    assert!(matches!(refused, Err(OpenError::Os { call: "fsync of its directory", .. })));
+}
+
+/// A loop device; `None` where this machine has none for us.
+struct Loop(String);
+
+impl Loop {
+    fn attached_by(program: &str, args: &[&str]) -> Option<Self> {
+        let output = Command::new(program).args(args).output().ok()?;
+        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && name.starts_with("/dev/loop")).then_some(Self(name))
+    }
+
+    fn path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
+        assert!(detached.is_ok_and(|status| status.success()), "{} stays behind", self.0);
+    }
+}
+
+/// The process that wrote is told nothing and ends; the next one is told, once.
+#[test]
+fn f38_writes_that_an_earlier_process_lost_fail_the_open() {
+    // A disk of 4 MiB whose backing store has room for one: what is beyond is lost.
+    let script = "d=$(mktemp -d) && mount -t tmpfs -o size=1m none $d && truncate -s 4m $d/f \
+                  && losetup --find --show $d/f; umount -l $d; rmdir $d";
+    let Some(device) = Loop::attached_by("unshare", &["-m", "sh", "-c", script]) else { return };
+    let mut earlier = std::fs::OpenOptions::new().write(true).open(device.path()).unwrap();
+    earlier.write_all(&vec![7; 4 << 20]).unwrap();
+    drop(earlier);
+    let options = OpenOptions::new();
+    let lost = open(device.path(), &options).unwrap_err();
+    let path = device.path().to_owned();
+    assert_eq!(lost, OpenError::LostData { path, errno: Errno::EIO });
+    open(device.path(), &options).unwrap();
+}
+
+#[test]
+fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
+    let directory = directory();
+    let backing = directory.path().join("backing");
+    File::create(&backing).unwrap().set_len(1 << 20).unwrap();
+    let backing = backing.to_str().unwrap();
+    let Some(device) = Loop::attached_by("losetup", &["--find", "--show", backing]) else {
+        return;
+    };
+    let refused = open(device.path(), &OpenOptions::new().write(true)).unwrap_err();
+    assert_eq!(refused, OpenError::BlockDeviceWrite { path: device.path().to_owned() });
+    // Even where it says to make a file: there is something already, and O_EXCL holds.
+    let allowed = WRITING.allow_device_write(true).lock(false);
+    let opened = open(device.path(), &allowed).unwrap();
+    assert_eq!(opened.geometry.kind, TargetKind::BlockDevice);
+    let busy = open(device.path(), &allowed).unwrap_err();
+    assert_eq!(busy, OpenError::DeviceBusy { path: device.path().to_owned() });
+    assert!(busy.to_string().contains("lsblk"), "{busy}");
+    open(device.path(), &OpenOptions::new()).unwrap();
+    drop(opened);
+    open(device.path(), &allowed).unwrap();
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::random::Random;
 use crate::buffer::MemRange;
-use crate::target::{FileSystem, Geometry, TargetKind};
+use crate::target::{Facts, FileSystem, Geometry, TargetKind};
 
 /// Bytes of a sector: the unit that a crash keeps or loses whole.
 pub const SECTOR_BYTES: u32 = 512;
@@ -292,6 +292,7 @@ impl SimDevice {
             offset_align: align_bytes,
             transfer_bytes_max: TRANSFER_BYTES_MAX,
             file_system: FileSystem::NONE,
+            facts: Facts::UNKNOWN,
         }
     }
 

@@ -1,0 +1,75 @@
+//! What can be seen of punts: ops that the kernel hands to a worker thread.
+//!
+//! The kernel counts them nowhere: neither in a CQE, nor in the ring's `fdinfo`, but only in
+//! the tracepoint `io_uring:io_uring_queue_async_work`, which needs privileges and a mounted
+//! tracefs. What everybody can see is the workers, which are threads of this process.
+//!
+//! Data flow: `/proc/self/task` → names and times of threads → [`Punts`].
+//!
+//! Not here: whether a target would punt at all (`target::Facts::nowait`).
+
+use std::fs::{read_dir, read_to_string};
+use std::path::Path;
+
+/// The workers of all rings of this process.
+///
+/// Neither number counts ops. A worker that is there has run at least one op and idled for
+/// less than five seconds; none and no growth of `cpu_ticks` over that time means no punts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Punts {
+    /// Worker threads (`iou-wrk-…`) alive.
+    pub workers: u32,
+    /// Processor time that they have used, in ticks of `sysconf(_SC_CLK_TCK)`, usually 10 ms.
+    /// Goes down when a worker ends.
+    pub cpu_ticks: u64,
+}
+
+/// Looks at the workers of this process. Anything unreadable counts as absent.
+#[must_use]
+pub fn punts() -> Punts {
+    punts_of(Path::new("/proc/self/task"))
+}
+
+fn punts_of(tasks: &Path) -> Punts {
+    let mut found = Punts::default();
+    for task in read_dir(tasks).into_iter().flatten().flatten() {
+        let name = read_to_string(task.path().join("comm")).unwrap_or_default();
+        if name.starts_with("iou-wrk-") {
+            found.workers += 1;
+            let stat = read_to_string(task.path().join("stat")).unwrap_or_default();
+            found.cpu_ticks += cpu_ticks(&stat);
+        }
+    }
+    found
+}
+
+/// `utime` and `stime`, the fields 14 and 15 of `proc_pid_stat(5)`.
+fn cpu_ticks(stat: &str) -> u64 {
+    // The name, in parentheses, may contain anything; the state after it is field 3.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_told_from_other_threads() {
+        let tasks = tempfile::tempdir().unwrap();
+        for (tid, name, stat) in [
+            ("10", "mfio-bench", "10 (mfio-bench) S 1 1 1 0 -1 4 0 0 0 0 99 99 0 0 20 0"),
+            ("11", "iou-wrk-10", "11 (iou-wrk-10) S 1 1 1 0 -1 4 0 0 0 0 3 4 0 0 20 0"),
+            ("12", "iou-wrk-10", "12 (iou ) wrk) S 1 1 1 0 -1 4 0 0 0 0 0 5 0 0 20 0"),
+            ("13", "iou-sqp-10", "13 (iou-sqp-10) S 1 1 1 0 -1 4 0 0 0 0 7 7 0 0 20 0"),
+        ] {
+            let task = tasks.path().join(tid);
+            std::fs::create_dir(&task).unwrap();
+            std::fs::write(task.join("comm"), format!("{name}\n")).unwrap();
+            std::fs::write(task.join("stat"), stat).unwrap();
+        }
+        assert_eq!(punts_of(tasks.path()), Punts { workers: 2, cpu_ticks: 12 });
+        assert_eq!(punts_of(&tasks.path().join("absent")), Punts::default());
+    }
+}

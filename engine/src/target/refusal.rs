@@ -1,0 +1,163 @@
+//! Why a target was not opened, for programs and in words for operators.
+//!
+//! Data flow: what `open` found → [`OpenError`] → one line that ends in what to do.
+//!
+//! Not here: finding it out (`open`), errors of transfers (`error`).
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+/// Why a target was not opened. Nothing of its contents was read or changed; with
+/// [`OpenOptions::create`](super::OpenOptions::create), an empty file may have been made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The options contradict themselves. Nothing was touched.
+    Options {
+        /// The target.
+        path: PathBuf,
+        /// What they must do.
+        must: &'static str,
+    },
+    /// A directory has no bytes to transfer.
+    Directory {
+        /// The target.
+        path: PathBuf,
+    },
+    /// A pipe, a socket or a character device has no positions (F18).
+    NoPositions {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Writing to a block device destroys what is on it, and
+    /// [`OpenOptions::allow_device_write`](super::OpenOptions::allow_device_write) was not set.
+    BlockDeviceWrite {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The file system has no direct I/O (`EINVAL` from `open(2)` with `O_DIRECT`).
+    NoDirect {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Another process has it open, for all of the time that was waited.
+    Locked {
+        /// The target.
+        path: PathBuf,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// A system call failed.
+    Os {
+        /// The target.
+        path: PathBuf,
+        /// The call.
+        call: &'static str,
+        /// What it said.
+        errno: Errno,
+    },
+    /// A block device was to be written, and is in use: mounted, a part of a RAID or a volume,
+    /// or opened exclusively by another process (`EBUSY` from `open(2)` with `O_EXCL`).
+    DeviceBusy {
+        /// The target.
+        path: PathBuf,
+    },
+    /// What was a file has become a block device while it was opened for writing.
+    Replaced {
+        /// The target.
+        path: PathBuf,
+    },
+    /// Writes of an earlier process were accepted and then lost on their way to the device: the
+    /// flush before the first read said so, once (F38). What is read now may be older than what
+    /// that process was told was written. Opening again succeeds, and is only right for a
+    /// recovery that trusts nothing beyond its own checksums.
+    LostData {
+        /// The target.
+        path: PathBuf,
+        /// `EIO`, `ENOSPC` or `EDQUOT` from `fsync(2)`.
+        errno: Errno,
+    },
+}
+
+impl OpenError {
+    /// The target that was not opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Options { path, .. }
+            | Self::Directory { path }
+            | Self::NoPositions { path }
+            | Self::BlockDeviceWrite { path }
+            | Self::NoDirect { path }
+            | Self::Locked { path, .. }
+            | Self::DeviceBusy { path }
+            | Self::Replaced { path }
+            | Self::LostData { path, .. }
+            | Self::Os { path, .. } => path,
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot open {}: ", self.path().display())?;
+        match self {
+            Self::Options { must, .. } => f.write_str(must),
+            Self::Directory { .. } => f.write_str("it is a directory; name a file in it (EISDIR)"),
+            Self::NoPositions { .. } => {
+                f.write_str("it is neither a regular file nor a block device (ESPIPE)")
+            }
+            Self::BlockDeviceWrite { .. } => f.write_str(
+                "it is a block device, and writing to one destroys what is on it: a guard that \
+                 makes sure nothing is does not exist yet; open it for reading only, write to a \
+                 file, or set allow_device_write if nothing on it is needed",
+            ),
+            Self::NoDirect { .. } => f.write_str(
+                "its file system has no direct I/O (EINVAL); ask for PreferDirect or Buffered",
+            ),
+            Self::Locked { waited_ms, .. } => write!(
+                f,
+                "another process has it locked, and still had after {waited_ms} ms; stop that \
+                 process (lslocks shows it), or open without a lock"
+            ),
+            Self::DeviceBusy { .. } => f.write_str(
+                "the device is in use (EBUSY): it is mounted, a part of a RAID or of a volume \
+                 group, or opened exclusively; lsblk and fuser show by whom; stop that first",
+            ),
+            Self::Replaced { .. } => f.write_str(
+                "it became a block device while it was opened for writing; make sure of the \
+                 name, and open it again",
+            ),
+            Self::LostData { errno, .. } => write!(
+                f,
+                "the device has lost data that an earlier process wrote (fsync: {errno}); look \
+                 into the kernel log (dmesg), then restore the data or run its own recovery; \
+                 the next open will succeed, because the kernel says this only once"
+            ),
+            Self::Os { call, errno, .. } => {
+                write!(f, "{call}: {errno}")?;
+                remedy(*errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// What to do about an errno of `open(2)`, where that is known.
+const fn remedy(errno: Errno) -> Option<&'static str> {
+    Some(match errno {
+        Errno::ENOENT => "make it first, or open it with create",
+        Errno::EACCES | Errno::EPERM => "grant this user access to it and to its directories",
+        Errno::EROFS => "open it for reading only, or mount its file system for writing",
+        Errno::EMFILE => "close files, or raise RLIMIT_NOFILE (ulimit -n)",
+        Errno::ENFILE => "raise the sysctl fs.file-max",
+        Errno::ENOSPC | Errno::EDQUOT => "make room on its file system",
+        Errno::ENXIO | Errno::ENODEV => "the device is gone: attach it",
+        Errno::ENOTDIR => "a part of the path is not a directory: correct it",
+        Errno::ELOOP => "its symbolic links lead in a circle: correct them",
+        _ => return None,
+    })
+}
