@@ -10,7 +10,7 @@ mod arena;
 mod pool;
 mod quarantine;
 
-pub use arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
+pub use arena::{ArenaBuf, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX};
 pub use mfio_core::RegionId;
 pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
 pub(crate) use quarantine::quarantine;

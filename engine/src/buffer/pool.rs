@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mfio_core::RegionId;
 use nix::errno::Errno;
 
-use super::arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
+use super::arena::{ArenaBuf, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX};
 
 /// Every range starts and ends at a multiple of this many bytes.
 const SECTOR_BYTES: u32 = 512;
@@ -45,13 +45,15 @@ pub struct ArenaConfig {
     /// [`Arena::verify_released`] has compared it, so that a write after the release is found
     /// (F01). For tests: the arena runs dry unless that is called.
     pub poison_released: bool,
+    /// Which pages it lies on; [`Arena::pages`] says what became of that.
+    pub huge_pages: HugePages,
 }
 
 impl ArenaConfig {
     /// An arena of `classes`, without poison.
     #[must_use]
     pub const fn new(classes: Vec<SizeClass>) -> Self {
-        Self { classes, poison_released: false }
+        Self { classes, poison_released: false, huge_pages: HugePages::Auto }
     }
 
     /// Checks everything that [`Arena::new`] would refuse, without mapping anything.
@@ -118,7 +120,8 @@ impl fmt::Display for ArenaError {
             Self::Map { len_bytes, errno } => write!(
                 f,
                 "cannot map {len_bytes} bytes for the arena ({errno}): use smaller or fewer \
-                 ranges, or raise the memory limit of the process (ulimit -v, cgroup)"
+                 ranges, raise the memory limit of the process (ulimit -v, cgroup), or, where \
+                 huge pages are required, reserve more (vm.nr_hugepages)"
             ),
         }
     }
@@ -159,7 +162,7 @@ impl Arena {
     /// [`ArenaError::Map`] when the kernel has no memory.
     pub fn new(config: &ArenaConfig) -> Result<Self, ArenaError> {
         let layout = Layout::of(&config.classes)?;
-        let region = Region::map(layout.len_bytes)
+        let region = Region::map(layout.len_bytes, config.huge_pages)
             .map_err(|errno| ArenaError::Map { len_bytes: layout.len_bytes, errno })?;
         let withheld = config.poison_released.then(|| Mutex::new(Vec::new()));
         let pool = Pool { region, classes: layout.classes, withheld };
@@ -207,6 +210,12 @@ impl Arena {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.region().len_bytes()
+    }
+
+    /// Which pages back it.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.region().pages()
     }
 
     /// How many buffers are out. Ranges withheld by poisoning are not.

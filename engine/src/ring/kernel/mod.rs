@@ -449,3 +449,6 @@ impl fmt::Debug for KernelRing {
 #[cfg(test)]
 #[path = "kernel_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod fork_tests;

@@ -31,6 +31,7 @@ pub(super) fn buffers(submitter: &Submitter<'_>, region: &Region, features: &mut
         features.degraded.push(format!("{BUFFERS}: a ring takes one region, and has one"));
         return;
     }
+    features.in_use.push(region.pages().name());
     let need_bytes = region.len_bytes();
     let (got_bytes, refusal) = register_prefix(submitter, region);
     region.set_registered_bytes(got_bytes);
