@@ -15,16 +15,20 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mfio_core::{RegionId, StableBytes, StableBytesMut};
 use nix::errno::Errno;
 
+use super::memory::{FixedSpan, Shared};
 use super::pool::Pool;
 
+mod frames;
 mod mapping;
 
+pub(crate) use self::frames::Cut;
+pub use self::frames::{FrameBuf, Frames};
 use self::mapping::Mapping;
 pub use self::mapping::{HugePages, Pages};
 
@@ -48,6 +52,8 @@ pub struct Region {
     len_bytes: usize,
     registered_bytes: AtomicUsize,
     backing: Backing,
+    /// Set once, when it is registered for other rings to clone.
+    shared: OnceLock<Shared>,
 }
 
 /// What keeps the bytes of a region where they are.
@@ -58,8 +64,9 @@ enum Backing {
 
 // SAFETY: lifetime: the memory belongs to the process or to an owner that is `Send`, not to a
 // thread; every buffer holds its region and a slot holds its buffer until the target CQE, so
-// nothing refers to the bytes when it goes. Aliasing: `Region` hands out addresses, and dereferencing one needs the exclusive `ArenaBuf` or `MemRange` cut
-// from it. Bounds: nothing about them depends on the thread.
+// nothing refers to the bytes when it goes. Aliasing: `Region` hands out addresses, and
+// dereferencing one needs the exclusive buffer or `MemRange` cut from it. Bounds: nothing about
+// them depends on the thread.
 unsafe impl Send for Region {}
 // SAFETY: as for `Send`; the only field that changes behind a shared reference is atomic, and
 // the owner is never looked at again.
@@ -85,7 +92,14 @@ impl Region {
 
     fn on(base: NonNull<u8>, len_bytes: usize, backing: Backing) -> Self {
         let registered_bytes = AtomicUsize::new(0);
-        Self { id: RegionId::unique(), base, len_bytes, registered_bytes, backing }
+        Self {
+            id: RegionId::unique(),
+            base,
+            len_bytes,
+            registered_bytes,
+            backing,
+            shared: OnceLock::new(),
+        }
     }
 
     /// Which pages back it.
@@ -130,28 +144,49 @@ impl Region {
         self.base.as_ptr()
     }
 
+    /// The registration that other rings can clone, if there is one.
+    pub(crate) fn shared(&self) -> Option<&Shared> {
+        self.shared.get()
+    }
+
+    /// Makes a registration available to other rings; the first one stays.
+    pub(crate) fn set_shared(&self, shared: Shared) {
+        let _first_stays = self.shared.set(shared);
+    }
+
     /// The fixed buffer that holds all of `[addr, addr + len_bytes)`, if one does.
     #[inline]
     fn buf_index(&self, addr: usize, len_bytes: u32) -> Option<u16> {
+        self.piece(addr, len_bytes, self.registered_bytes())
+    }
+
+    /// The piece that holds all of `[addr, addr + len_bytes)`, if it is registered.
+    #[inline]
+    fn piece(&self, addr: usize, len_bytes: u32, registered_bytes: usize) -> Option<u16> {
         let start = addr.wrapping_sub(self.base.as_ptr().addr());
         let last = start.checked_add(len_bytes as usize - 1)?;
         let same_piece = (start as u64 / PIECE_BYTES) == (last as u64 / PIECE_BYTES);
-        if last >= self.registered_bytes() || !same_piece {
+        if last >= registered_bytes || !same_piece {
             return None;
         }
         u16::try_from(start as u64 / PIECE_BYTES).ok().filter(|&index| index != UNREGISTERED)
     }
 
-    /// The pointer to `offset_bytes`.
+    /// The pointer to `offset_bytes`, from which on there are `len_bytes`.
     ///
     /// # Panics
-    /// When `offset_bytes + len_bytes` lies outside the region.
-    pub(super) fn at(&self, offset_bytes: usize, len_bytes: u32) -> NonNull<u8> {
-        let end = offset_bytes.checked_add(len_bytes as usize);
+    /// When they lie outside the region.
+    pub(super) fn within(&self, offset_bytes: usize, len_bytes: usize) -> NonNull<u8> {
+        let end = offset_bytes.checked_add(len_bytes);
         assert!(end.is_some_and(|end| end <= self.len_bytes), "a range lies in its region");
         // SAFETY: lifetime and aliasing: only an address is computed, nothing is accessed.
-        // Bounds: `offset_bytes` is at most the length of the mapping, checked above.
+        // Bounds: `offset_bytes` is at most the length of the region, checked above.
         unsafe { self.base.add(offset_bytes) }
+    }
+
+    /// As [`Region::within`], for a range of the pool.
+    pub(super) fn at(&self, offset_bytes: usize, len_bytes: u32) -> NonNull<u8> {
+        self.within(offset_bytes, len_bytes as usize)
     }
 }
 
@@ -201,6 +236,25 @@ impl MemRange {
         let buf_index = region.and_then(|region| region.buf_index(ptr.addr().get(), len.get()));
         let buf_index = buf_index.unwrap_or(UNREGISTERED);
         Some(Self { ptr, len, buf_index })
+    }
+
+    /// As [`MemRange::of_raw`], for memory of a region that the ring knows at `span`.
+    pub(crate) fn of_span(
+        ptr: *mut u8,
+        len: u32,
+        region: &Region,
+        span: FixedSpan,
+    ) -> Option<Self> {
+        let plain = Self::of_raw(ptr, len, None)?;
+        let piece = region.piece(plain.ptr.addr().get(), len, span.registered_bytes);
+        let index = piece.and_then(|piece| span.first_index.checked_add(piece));
+        Some(Self { buf_index: index.unwrap_or(UNREGISTERED), ..plain })
+    }
+
+    /// Whether any of it lies in `region`.
+    pub(crate) fn touches(&self, region: &Region) -> bool {
+        let (start, base) = (self.ptr.addr().get(), region.base.addr().get());
+        start < base + region.len_bytes && base < start + self.len.get() as usize
     }
 
     /// Length in bytes; 1 to [`TRANSFER_BYTES_MAX`].

@@ -17,6 +17,7 @@ use mfio_core::RegionId;
 use nix::errno::Errno;
 
 use super::arena::{ArenaBuf, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX};
+use super::memory::{HasRegion, Memory, Sealed};
 
 /// Every range starts and ends at a multiple of this many bytes.
 const SECTOR_BYTES: u32 = 512;
@@ -97,6 +98,13 @@ pub enum ArenaError {
         /// The errno of `mmap(2)`.
         errno: Errno,
     },
+    /// Not even one frame fits into the memory, or frames have no bytes.
+    FrameBytes {
+        /// The size of a frame that was asked for.
+        frame_bytes: usize,
+        /// The bytes there are.
+        len_bytes: usize,
+    },
 }
 
 impl fmt::Display for ArenaError {
@@ -116,6 +124,11 @@ impl fmt::Display for ArenaError {
             Self::ClassTwice { bytes } => {
                 write!(f, "two size classes of {bytes} bytes: join them into one")
             }
+            Self::FrameBytes { frame_bytes, len_bytes } => write!(
+                f,
+                "frames of {frame_bytes} bytes in memory of {len_bytes} bytes: at least one \
+                 frame of at least one byte must fit"
+            ),
             Self::TooLarge => f.write_str("the size classes together exceed 2 TiB: use fewer"),
             Self::Map { len_bytes, errno } => write!(
                 f,
@@ -153,6 +166,20 @@ pub struct Arena(Arc<Handle>);
 struct Handle {
     pool: Arc<Pool>,
 }
+
+impl HasRegion for Handle {
+    fn region(&self) -> &Region {
+        self.pool.region()
+    }
+}
+
+impl Sealed for Arena {
+    fn keep(&self) -> Arc<dyn HasRegion> {
+        Arc::clone(&self.0) as Arc<dyn HasRegion>
+    }
+}
+
+impl Memory for Arena {}
 
 impl Arena {
     /// Maps the memory and lays out the classes.

@@ -9,6 +9,7 @@
 //! (`sqe`), who owns memory in flight and the drain before a drop (`shard`).
 #![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
 
+mod files;
 mod register;
 mod setup;
 mod sqe;
@@ -23,13 +24,15 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
 
+use self::register::BufferTable;
+pub use self::register::share;
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
 use self::wake::{WAKE, Wake};
 use super::{Completion, Features, FileRef, Limits, Op, Ring, Tag, Wait};
-use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 
 /// Completion queue entries kept for the ring's own CQEs.
 const INTERNAL_CQES: u32 = 2;
@@ -72,6 +75,7 @@ pub struct KernelRing {
     wake: Wake,
     no_iowait: EnterFlags,
     free_files: Vec<u32>,
+    buffers: BufferTable,
     features: Features,
     limits: Limits,
     stats: KernelStats,
@@ -115,7 +119,7 @@ impl KernelRing {
     /// - [`RingError::Os`]: anything else.
     pub fn new(config: &KernelConfig) -> Result<Self, RingError> {
         let (ring, mut features) = setup::build(config)?;
-        let free_files = register::file_table(&ring, config.files_max, &mut features);
+        let free_files = files::file_table(&ring, config.files_max, &mut features);
         let wake = Wake::new().map_err(|errno| match errno {
             Errno::EMFILE | Errno::ENFILE => RingError::Files { errno },
             errno => RingError::Os { call: "eventfd", errno },
@@ -147,6 +151,7 @@ impl KernelRing {
             wake,
             no_iowait,
             free_files,
+            buffers: BufferTable::default(),
             features,
             limits,
             stats: KernelStats::default(),
@@ -379,7 +384,15 @@ impl Ring for KernelRing {
     }
 
     fn register_buffers(&mut self, region: &Region) {
-        register::buffers(&self.submitter, region, &mut self.features);
+        self.buffers.arena(&self.submitter, region, &mut self.features);
+    }
+
+    fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
+        self.buffers.add(&self.submitter, region, &mut self.features)
+    }
+
+    fn remove_region(&mut self, span: FixedSpan) {
+        self.buffers.remove(&self.submitter, span);
     }
 
     fn register_file(&mut self, fd: i32) -> FileRef {

@@ -222,7 +222,7 @@ fn climb_down(config: &KernelConfig) -> Result<(IoUring, &'static [SetupFlag]), 
 }
 
 /// What an errno of `io_uring_setup(2)` means to an operator.
-fn explain(errno: Errno) -> RingError {
+pub(super) fn explain(errno: Errno) -> RingError {
     match errno {
         Errno::EPERM | Errno::EACCES => RingError::Forbidden { errno, sysctl: read_sysctl() },
         Errno::ENOSYS => RingError::Missing,
