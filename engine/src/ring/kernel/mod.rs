@@ -24,6 +24,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
 
+use self::files::FileTable;
 use self::register::BufferTable;
 pub use self::register::share;
 use self::setup::errno_of;
@@ -74,7 +75,7 @@ pub struct KernelRing {
     internal_at: VecDeque<u32>,
     wake: Wake,
     no_iowait: EnterFlags,
-    free_files: Vec<u32>,
+    files: FileTable,
     buffers: BufferTable,
     features: Features,
     limits: Limits,
@@ -119,7 +120,7 @@ impl KernelRing {
     /// - [`RingError::Os`]: anything else.
     pub fn new(config: &KernelConfig) -> Result<Self, RingError> {
         let (ring, mut features) = setup::build(config)?;
-        let free_files = files::file_table(&ring, config.files_max, &mut features);
+        let files = FileTable::new(&ring, config.files_max, &mut features);
         let wake = Wake::new().map_err(|errno| match errno {
             Errno::EMFILE | Errno::ENFILE => RingError::Files { errno },
             errno => RingError::Os { call: "eventfd", errno },
@@ -150,7 +151,7 @@ impl KernelRing {
             internal_at: VecDeque::new(),
             wake,
             no_iowait,
-            free_files,
+            files,
             buffers: BufferTable::default(),
             features,
             limits,
@@ -396,22 +397,11 @@ impl Ring for KernelRing {
     }
 
     fn register_file(&mut self, fd: i32) -> FileRef {
-        let Some(index) = self.free_files.pop() else { return FileRef::Plain(fd) };
-        match self.submitter.register_files_update(index, &[fd]) {
-            Ok(1) => FileRef::Fixed(index),
-            Ok(_) | Err(_) => {
-                self.free_files.push(index);
-                FileRef::Plain(fd)
-            }
-        }
+        self.files.add(&self.submitter, fd, &mut self.features)
     }
 
     fn unregister_file(&mut self, file: FileRef) {
-        let FileRef::Fixed(index) = file else { return };
-        // An entry that could not be cleared keeps its file open and is not used again.
-        if self.submitter.register_files_update(index, &[-1]).is_ok() {
-            self.free_files.push(index);
-        }
+        self.files.remove(&self.submitter, file);
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {

@@ -28,7 +28,9 @@ pub struct KernelConfig {
     /// The most kernel worker threads per NUMA node for ops that must block (F30); 0 leaves
     /// the kernel's own limit.
     pub iowq_workers_max: u32,
-    /// Entries of the registered file table; files beyond it go as plain descriptors.
+    /// The most entries of the registered file table, which never has more than the process
+    /// may open (`RLIMIT_NOFILE`); files beyond it go as plain descriptors. An entry is 8 bytes
+    /// of the kernel's memory.
     pub files_max: u32,
 }
 
@@ -36,7 +38,7 @@ impl KernelConfig {
     /// The default sizes for a submission queue of `queue_depth`.
     #[must_use]
     pub const fn new(queue_depth: u32) -> Self {
-        Self { queue_depth, cq_entries: None, iowq_workers_max: 8, files_max: 64 }
+        Self { queue_depth, cq_entries: None, iowq_workers_max: 8, files_max: 1 << 16 }
     }
 
     /// The size of the completion queue that is asked for.
