@@ -11,6 +11,7 @@
 
 mod files;
 mod register;
+mod restrict;
 mod setup;
 mod sqe;
 mod wake;
