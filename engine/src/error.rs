@@ -34,6 +34,11 @@ pub enum EngineError {
     Busy,
     /// One operation on one target failed.
     Io(IoError),
+    /// Registered memory cannot be forgotten: ops on it are in flight. Nothing has changed.
+    RegionInUse {
+        /// How many.
+        ops: usize,
+    },
 }
 
 /// One failed operation, as an operator needs it: where, what, how far, why.
@@ -79,6 +84,9 @@ impl fmt::Display for EngineError {
             Self::Ring { errno } => write!(f, "the ring broke ({errno}): open a new shard"),
             Self::Busy => f.write_str("the kernel is out of resources for I/O: try again later"),
             Self::Io(error) => write!(f, "{error}"),
+            Self::RegionInUse { ops } => {
+                write!(f, "{ops} ops on the registered memory are in flight: wait for them first")
+            }
         }
     }
 }

@@ -126,6 +126,14 @@ pub(crate) fn memlock_bytes_max() -> u64 {
     if result == 0 { limit.rlim_cur } else { 0 }
 }
 
+/// How many descriptors this process may have open (`RLIMIT_NOFILE`).
+pub(crate) fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: as in `memlock_bytes_max`.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result == 0 { limit.rlim_cur } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

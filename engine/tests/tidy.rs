@@ -11,6 +11,7 @@ const UNSAFE_ALLOWED: [&str; 8] = [
     "mfio-core/src/backend/waker.rs",
     "engine/src/ring/kernel/",
     "engine/src/buffer/arena.rs",
+    "engine/src/buffer/arena/",
     "engine/src/sys.rs",
     "engine/src/sys/",
     "bench/src/ioengine/raw_uring.rs",

@@ -15,13 +15,22 @@ use core::fmt;
 use core::num::NonZeroU32;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use mfio_core::{RegionId, StableBytes, StableBytesMut};
 use nix::errno::Errno;
 
+use super::memory::{FixedSpan, Shared};
 use super::pool::Pool;
+
+mod frames;
+mod mapping;
+
+pub(crate) use self::frames::Cut;
+pub use self::frames::{FrameBuf, Frames};
+use self::mapping::Mapping;
+pub use self::mapping::{HugePages, Pages};
 
 /// A region is registered in pieces of this many bytes, the most that the kernel takes as one
 /// fixed buffer (`io_uring_register(2)`, `IORING_REGISTER_BUFFERS`). Piece `n` is fixed buffer
@@ -32,10 +41,8 @@ pub const PIECE_BYTES: u64 = 1 << 30;
 /// shortened by the kernel, silently.
 pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 
-/// From this size on a transparent huge page can back the mapping.
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-/// A mapping of anonymous, zeroed, page-aligned memory; unmapped when dropped.
+/// Memory whose address does not change: a mapping of our own, or memory that its owner has
+/// handed over. It goes when this is dropped.
 ///
 /// An arena owns exactly one. It is immutable for its whole life (F08): only the number of
 /// registered bytes changes, once, when the shard's ring registers it.
@@ -44,56 +51,64 @@ pub struct Region {
     base: NonNull<u8>,
     len_bytes: usize,
     registered_bytes: AtomicUsize,
+    backing: Backing,
+    /// Set once, when it is registered for other rings to clone.
+    shared: OnceLock<Shared>,
 }
 
-// SAFETY: lifetime: the mapping belongs to the process, not to a thread. Aliasing: `Region`
-// hands out addresses, and dereferencing one needs the exclusive `ArenaBuf` or `MemRange` cut
-// from it. Bounds: nothing about them depends on the thread.
+/// What keeps the bytes of a region where they are.
+enum Backing {
+    Mapped(Mapping),
+    Owned { _owner: Box<dyn StableBytesMut> },
+}
+
+// SAFETY: lifetime: the memory belongs to the process or to an owner that is `Send`, not to a
+// thread; every buffer holds its region and a slot holds its buffer until the target CQE, so
+// nothing refers to the bytes when it goes. Aliasing: `Region` hands out addresses, and
+// dereferencing one needs the exclusive buffer or `MemRange` cut from it. Bounds: nothing about
+// them depends on the thread.
 unsafe impl Send for Region {}
-// SAFETY: as for `Send`; the only field that changes behind a shared reference is atomic.
+// SAFETY: as for `Send`; the only field that changes behind a shared reference is atomic, and
+// the owner is never looked at again.
 unsafe impl Sync for Region {}
 
 impl Region {
     /// Maps `len_bytes` of zeroed memory, which child processes do not inherit (F26).
     ///
     /// # Errors
-    /// The errno of `mmap(2)`: `ENOMEM` when the address space or the overcommit limit is used
-    /// up; `EINVAL` for a length of 0.
-    pub(crate) fn map(len_bytes: usize) -> Result<Self, Errno> {
-        if len_bytes == 0 {
-            return Err(Errno::EINVAL);
-        }
-        // SAFETY: lifetime: no address is passed in, so no existing mapping is touched.
-        // Aliasing: the kernel picks fresh addresses. Bounds: `len_bytes` is not 0.
-        let address = unsafe {
-            libc::mmap(
-                core::ptr::null_mut(),
-                len_bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        let base = NonNull::new(address.cast::<u8>()).ok_or(Errno::ENOMEM)?;
-        let registered_bytes = AtomicUsize::new(0);
-        let region = Self { id: RegionId::unique(), base, len_bytes, registered_bytes };
-        if len_bytes >= HUGE_PAGE_BYTES {
-            region.advise(libc::MADV_HUGEPAGE);
-        }
-        region.advise(libc::MADV_DONTFORK);
-        Ok(region)
+    /// The errno of `mmap(2)`: `ENOMEM` when the address space, the overcommit limit or the
+    /// huge pages are used up; `EINVAL` for a length of 0.
+    pub(crate) fn map(len_bytes: usize, huge: HugePages) -> Result<Self, Errno> {
+        let mapping = Mapping::new(len_bytes, huge)?;
+        Ok(Self::on(mapping.base(), len_bytes, Backing::Mapped(mapping)))
     }
 
-    /// Passes one `madvise(2)` for the whole mapping. Every advice given here is an
-    /// optimisation or a second line of defence, so a refusal changes nothing.
-    fn advise(&self, advice: libc::c_int) {
-        // SAFETY: lifetime: the mapping lives as long as `self`. Aliasing: neither advice used
-        // here changes or drops the contents. Bounds: base and length are those of the mapping.
-        let _refused = unsafe { libc::madvise(self.base.as_ptr().cast(), self.len_bytes, advice) };
+    /// Takes over bytes that somebody owns; `None` when there are none.
+    pub(super) fn own(mut owner: Box<dyn StableBytesMut>) -> Option<Self> {
+        let len_bytes = owner.len();
+        let base = NonNull::new(owner.as_mut_ptr()).filter(|_| len_bytes > 0)?;
+        Some(Self::on(base, len_bytes, Backing::Owned { _owner: owner }))
+    }
+
+    fn on(base: NonNull<u8>, len_bytes: usize, backing: Backing) -> Self {
+        let registered_bytes = AtomicUsize::new(0);
+        Self {
+            id: RegionId::unique(),
+            base,
+            len_bytes,
+            registered_bytes,
+            backing,
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// Which pages back it.
+    #[must_use]
+    pub const fn pages(&self) -> Pages {
+        match &self.backing {
+            Backing::Mapped(mapping) => mapping.pages(),
+            Backing::Owned { .. } => Pages::Foreign,
+        }
     }
 
     /// What names this region among all regions of the process.
@@ -129,38 +144,49 @@ impl Region {
         self.base.as_ptr()
     }
 
+    /// The registration that other rings can clone, if there is one.
+    pub(crate) fn shared(&self) -> Option<&Shared> {
+        self.shared.get()
+    }
+
+    /// Makes a registration available to other rings; the first one stays.
+    pub(crate) fn set_shared(&self, shared: Shared) {
+        let _first_stays = self.shared.set(shared);
+    }
+
     /// The fixed buffer that holds all of `[addr, addr + len_bytes)`, if one does.
     #[inline]
     fn buf_index(&self, addr: usize, len_bytes: u32) -> Option<u16> {
+        self.piece(addr, len_bytes, self.registered_bytes())
+    }
+
+    /// The piece that holds all of `[addr, addr + len_bytes)`, if it is registered.
+    #[inline]
+    fn piece(&self, addr: usize, len_bytes: u32, registered_bytes: usize) -> Option<u16> {
         let start = addr.wrapping_sub(self.base.as_ptr().addr());
         let last = start.checked_add(len_bytes as usize - 1)?;
         let same_piece = (start as u64 / PIECE_BYTES) == (last as u64 / PIECE_BYTES);
-        if last >= self.registered_bytes() || !same_piece {
+        if last >= registered_bytes || !same_piece {
             return None;
         }
         u16::try_from(start as u64 / PIECE_BYTES).ok().filter(|&index| index != UNREGISTERED)
     }
 
-    /// The pointer to `offset_bytes`.
+    /// The pointer to `offset_bytes`, from which on there are `len_bytes`.
     ///
     /// # Panics
-    /// When `offset_bytes + len_bytes` lies outside the region.
-    pub(super) fn at(&self, offset_bytes: usize, len_bytes: u32) -> NonNull<u8> {
-        let end = offset_bytes.checked_add(len_bytes as usize);
+    /// When they lie outside the region.
+    pub(super) fn within(&self, offset_bytes: usize, len_bytes: usize) -> NonNull<u8> {
+        let end = offset_bytes.checked_add(len_bytes);
         assert!(end.is_some_and(|end| end <= self.len_bytes), "a range lies in its region");
         // SAFETY: lifetime and aliasing: only an address is computed, nothing is accessed.
-        // Bounds: `offset_bytes` is at most the length of the mapping, checked above.
+        // Bounds: `offset_bytes` is at most the length of the region, checked above.
         unsafe { self.base.add(offset_bytes) }
     }
-}
 
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: lifetime: every `ArenaBuf` holds the pool that owns this region, and a slot
-        // holds its buffer until the target CQE, so nothing refers to the mapping any more;
-        // pages that a ring still has pinned stay pinned. Aliasing: `&mut self`. Bounds: base
-        // and length are those of the mapping.
-        let _refused = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len_bytes) };
+    /// As [`Region::within`], for a range of the pool.
+    pub(super) fn at(&self, offset_bytes: usize, len_bytes: u32) -> NonNull<u8> {
+        self.within(offset_bytes, len_bytes as usize)
     }
 }
 
@@ -170,6 +196,7 @@ impl fmt::Debug for Region {
             .field("id", &self.id)
             .field("len_bytes", &self.len_bytes)
             .field("registered_bytes", &self.registered_bytes())
+            .field("pages", &self.pages())
             .finish_non_exhaustive()
     }
 }
@@ -209,6 +236,25 @@ impl MemRange {
         let buf_index = region.and_then(|region| region.buf_index(ptr.addr().get(), len.get()));
         let buf_index = buf_index.unwrap_or(UNREGISTERED);
         Some(Self { ptr, len, buf_index })
+    }
+
+    /// As [`MemRange::of_raw`], for memory of a region that the ring knows at `span`.
+    pub(crate) fn of_span(
+        ptr: *mut u8,
+        len: u32,
+        region: &Region,
+        span: FixedSpan,
+    ) -> Option<Self> {
+        let plain = Self::of_raw(ptr, len, None)?;
+        let piece = region.piece(plain.ptr.addr().get(), len, span.registered_bytes);
+        let index = piece.and_then(|piece| span.first_index.checked_add(piece));
+        Some(Self { buf_index: index.unwrap_or(UNREGISTERED), ..plain })
+    }
+
+    /// Whether any of it lies in `region`.
+    pub(crate) fn touches(&self, region: &Region) -> bool {
+        let (start, base) = (self.ptr.addr().get(), region.base.addr().get());
+        start < base + region.len_bytes && base < start + self.len.get() as usize
     }
 
     /// Length in bytes; 1 to [`TRANSFER_BYTES_MAX`].

@@ -7,10 +7,15 @@
 //! bounced (`plan`).
 
 mod arena;
+mod memory;
 mod pool;
 mod quarantine;
 
-pub use arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
+pub use arena::{
+    ArenaBuf, FrameBuf, Frames, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX,
+};
+pub use memory::{FixedSpan, Memory};
+pub(crate) use memory::{HasRegion, Shared};
 pub use mfio_core::RegionId;
 pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
 pub(crate) use quarantine::quarantine;

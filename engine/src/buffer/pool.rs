@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use mfio_core::RegionId;
 use nix::errno::Errno;
 
-use super::arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
+use super::arena::{ArenaBuf, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX};
+use super::memory::{HasRegion, Memory, Sealed};
 
 /// Every range starts and ends at a multiple of this many bytes.
 const SECTOR_BYTES: u32 = 512;
@@ -45,13 +46,15 @@ pub struct ArenaConfig {
     /// [`Arena::verify_released`] has compared it, so that a write after the release is found
     /// (F01). For tests: the arena runs dry unless that is called.
     pub poison_released: bool,
+    /// Which pages it lies on; [`Arena::pages`] says what became of that.
+    pub huge_pages: HugePages,
 }
 
 impl ArenaConfig {
     /// An arena of `classes`, without poison.
     #[must_use]
     pub const fn new(classes: Vec<SizeClass>) -> Self {
-        Self { classes, poison_released: false }
+        Self { classes, poison_released: false, huge_pages: HugePages::Auto }
     }
 
     /// Checks everything that [`Arena::new`] would refuse, without mapping anything.
@@ -95,6 +98,13 @@ pub enum ArenaError {
         /// The errno of `mmap(2)`.
         errno: Errno,
     },
+    /// Not even one frame fits into the memory, or frames have no bytes.
+    FrameBytes {
+        /// The size of a frame that was asked for.
+        frame_bytes: usize,
+        /// The bytes there are.
+        len_bytes: usize,
+    },
 }
 
 impl fmt::Display for ArenaError {
@@ -114,11 +124,17 @@ impl fmt::Display for ArenaError {
             Self::ClassTwice { bytes } => {
                 write!(f, "two size classes of {bytes} bytes: join them into one")
             }
+            Self::FrameBytes { frame_bytes, len_bytes } => write!(
+                f,
+                "frames of {frame_bytes} bytes in memory of {len_bytes} bytes: at least one \
+                 frame of at least one byte must fit"
+            ),
             Self::TooLarge => f.write_str("the size classes together exceed 2 TiB: use fewer"),
             Self::Map { len_bytes, errno } => write!(
                 f,
                 "cannot map {len_bytes} bytes for the arena ({errno}): use smaller or fewer \
-                 ranges, or raise the memory limit of the process (ulimit -v, cgroup)"
+                 ranges, raise the memory limit of the process (ulimit -v, cgroup), or, where \
+                 huge pages are required, reserve more (vm.nr_hugepages)"
             ),
         }
     }
@@ -151,6 +167,20 @@ struct Handle {
     pool: Arc<Pool>,
 }
 
+impl HasRegion for Handle {
+    fn region(&self) -> &Region {
+        self.pool.region()
+    }
+}
+
+impl Sealed for Arena {
+    fn keep(&self) -> Arc<dyn HasRegion> {
+        Arc::clone(&self.0) as Arc<dyn HasRegion>
+    }
+}
+
+impl Memory for Arena {}
+
 impl Arena {
     /// Maps the memory and lays out the classes.
     ///
@@ -159,7 +189,7 @@ impl Arena {
     /// [`ArenaError::Map`] when the kernel has no memory.
     pub fn new(config: &ArenaConfig) -> Result<Self, ArenaError> {
         let layout = Layout::of(&config.classes)?;
-        let region = Region::map(layout.len_bytes)
+        let region = Region::map(layout.len_bytes, config.huge_pages)
             .map_err(|errno| ArenaError::Map { len_bytes: layout.len_bytes, errno })?;
         let withheld = config.poison_released.then(|| Mutex::new(Vec::new()));
         let pool = Pool { region, classes: layout.classes, withheld };
@@ -207,6 +237,12 @@ impl Arena {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.region().len_bytes()
+    }
+
+    /// Which pages back it.
+    #[must_use]
+    pub fn pages(&self) -> Pages {
+        self.region().pages()
     }
 
     /// How many buffers are out. Ranges withheld by poisoning are not.

@@ -11,7 +11,7 @@ use core::fmt;
 
 use nix::errno::Errno;
 
-use crate::buffer::{MemRange, Region};
+use crate::buffer::{FixedSpan, MemRange, Region};
 
 pub mod kernel;
 #[cfg(any(test, feature = "sim"))]
@@ -284,6 +284,19 @@ pub trait Ring: sealed::Sealed {
     /// region how much is covered, so that its ranges know whether they are fixed. Failing is
     /// not an error: it is noted in [`Features::degraded`] and ops go unregistered (F32).
     fn register_buffers(&mut self, region: &Region);
+
+    /// Registers another region beside that of the arena, all of it or a prefix; cloned, where
+    /// it has been shared by [`kernel::share`] and the kernel can. `None`: not at all, which is
+    /// noted in [`Features::degraded`], and its ops go unregistered.
+    fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
+        let _ = region;
+        None
+    }
+
+    /// Forgets a region. The caller makes sure that no op on it is in flight (F08).
+    fn remove_region(&mut self, span: FixedSpan) {
+        let _ = span;
+    }
 
     /// Makes `fd` known to the ring; falls back to the plain descriptor where the table is
     /// full or unsupported (F36). The caller keeps `fd` open until `unregister_file`.

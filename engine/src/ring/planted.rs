@@ -8,7 +8,7 @@
 use nix::errno::Errno;
 
 use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
-use crate::buffer::Region;
+use crate::buffer::{FixedSpan, Region};
 
 /// See the module's page.
 #[derive(Debug)]
@@ -39,6 +39,14 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn register_buffers(&mut self, region: &Region) {
         self.0.register_buffers(region);
+    }
+
+    fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
+        self.0.add_region(region)
+    }
+
+    fn remove_region(&mut self, span: FixedSpan) {
+        self.0.remove_region(span);
     }
 
     fn register_file(&mut self, fd: i32) -> FileRef {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use super::barrier::Epoch;
 use super::flush::Tickets;
+use super::regions::Regions;
 use super::slot::{Body, Occupant, Slots};
 use crate::buffer::Arena;
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
@@ -98,6 +99,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) drain_ns: u64,
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
+    /// What is registered besides the arena.
+    pub(super) regions: Regions,
 }
 
 impl<R: Ring> Core<R> {
@@ -128,6 +131,7 @@ impl<R: Ring> Core<R> {
             cancels_owed: false,
             drain_ns: config.drain_ns,
             broken: None,
+            regions: Regions::default(),
             ring,
         }
     }

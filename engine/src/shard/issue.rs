@@ -222,7 +222,11 @@ impl<R: Ring> Core<R> {
 
     #[inline(always)]
     fn memory_of(&self, ptr: *mut u8, op_bytes: u32, region: Option<RegionId>) -> MemRange {
-        let own = (region == Some(self.arena_id)).then(|| self.arena.region());
+        let own = match region {
+            Some(id) if id == self.arena_id => Some(self.arena.region()),
+            Some(id) => return self.regions.memory_of(ptr, op_bytes, id),
+            None => None,
+        };
         MemRange::of_raw(ptr, op_bytes, own).expect("a cut is neither empty nor too long")
     }
 

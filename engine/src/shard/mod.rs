@@ -30,6 +30,7 @@ mod file;
 mod flush;
 mod issue;
 mod reap;
+mod regions;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;

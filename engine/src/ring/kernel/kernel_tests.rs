@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use super::register::CLONED as CLONED_BUFFERS;
 use super::*;
 use crate::buffer::{Arena, ArenaBuf, ArenaConfig, MemRange, SizeClass};
 use crate::ring::threads::ThreadRing;
@@ -298,4 +299,71 @@ fn deadline_ends_a_wait_with_ops_in_flight() {
     assert!(ring.now_ns() - before >= 5_000_000);
     drop(writer);
     assert_eq!(finish(&mut ring, 1), [(1, 0)]);
+}
+
+#[test]
+fn f08_region_is_fixed_while_it_is_registered_and_its_entries_are_reused() {
+    let Some(mut ring) = kernel_ring(&KernelConfig::new(4)) else { return };
+    let arena = arena();
+    ring.register_buffers(arena.region());
+    let other = self::arena();
+    let Some(span) = ring.add_region(other.region()) else { return };
+    assert_eq!((span.first_index, span.registered_bytes), (1, other.bytes()));
+    let file = temporary_file();
+    let target = ring.register_file(file.as_raw_fd());
+    let mut buf = other.alloc(4096).unwrap();
+    buf.fill(3);
+    let memory = MemRange::of_span(buf.as_mut_ptr(), 4096, other.region(), span);
+    assert_eq!(memory.unwrap().buf_index(), Some(1));
+    ring.push(op(OpKind::Write, target, 0, memory), tag(1));
+    assert_eq!(finish(&mut ring, 1), [(1, 4096)]);
+    // The entry is empty now, which shows that the index is what the kernel went by.
+    ring.remove_region(span);
+    ring.push(op(OpKind::Read, target, 0, memory), tag(2));
+    assert_eq!(finish(&mut ring, 1), [(2, -(Errno::EFAULT as i32))]);
+    // The next region takes its place, and does not answer for its addresses.
+    let next = self::arena();
+    assert_eq!(ring.add_region(next.region()), Some(span));
+    ring.push(op(OpKind::Read, target, 0, memory), tag(3));
+    assert_eq!(finish(&mut ring, 1), [(3, -(Errno::EFAULT as i32))]);
+    assert!(
+        MemRange::of_span(buf.as_mut_ptr(), 1, next.region(), span).unwrap().buf_index().is_none()
+    );
+}
+
+#[test]
+fn shared_region_is_cloned_by_rings_of_other_threads() {
+    let shared = arena();
+    let Ok(bytes) = share(&shared) else { return };
+    assert_eq!(share(&shared), Ok(bytes));
+    let read = |at: u32| {
+        let (shared, file) = (shared.clone(), temporary_file());
+        std::thread::spawn(move || {
+            let mut ring = kernel_ring(&KernelConfig::new(4)).unwrap();
+            let own = arena();
+            ring.register_buffers(own.region());
+            let before = ring.add_region(arena().region());
+            let span = ring.add_region(shared.region()).unwrap();
+            assert_eq!(span.registered_bytes, bytes);
+            let cloned = ring.features().in_use.contains(&CLONED_BUFFERS);
+            let explained = ring.features().degraded.iter().any(|text| text.contains("6.13"));
+            assert!(cloned != explained, "{:?}", ring.features());
+            let target = ring.register_file(file.as_raw_fd());
+            let mut buf = shared.alloc(4096).unwrap();
+            buf.fill(u8::try_from(at).unwrap());
+            let memory = MemRange::of_span(buf.as_mut_ptr(), 4096, shared.region(), span);
+            assert!(memory.unwrap().buf_index().is_some());
+            ring.push(op(OpKind::Write, target, 0, memory), tag(at));
+            let mut own = own.alloc(4096).unwrap();
+            ring.push(op(OpKind::Read, target, 0, Some(own.mem_range())), tag(at + 10));
+            let results = finish(&mut ring, 2);
+            assert_eq!(results[0], (at, 4096));
+            assert!(results[1].1 >= 0, "the ring's own arena is still fixed");
+            ring.remove_region(span);
+            before.into_iter().for_each(|span| ring.remove_region(span));
+        })
+    };
+    for thread in [read(1), read(2)] {
+        thread.join().unwrap();
+    }
 }

@@ -9,7 +9,9 @@
 //! (`sqe`), who owns memory in flight and the drain before a drop (`shard`).
 #![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
 
+mod files;
 mod register;
+mod restrict;
 mod setup;
 mod sqe;
 mod wake;
@@ -23,13 +25,16 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
 
+use self::files::FileTable;
+use self::register::BufferTable;
+pub use self::register::share;
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
 use self::wake::{WAKE, Wake};
 use super::{Completion, Features, FileRef, Limits, Op, Ring, Tag, Wait};
-use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 
 /// Completion queue entries kept for the ring's own CQEs.
 const INTERNAL_CQES: u32 = 2;
@@ -71,7 +76,8 @@ pub struct KernelRing {
     internal_at: VecDeque<u32>,
     wake: Wake,
     no_iowait: EnterFlags,
-    free_files: Vec<u32>,
+    files: FileTable,
+    buffers: BufferTable,
     features: Features,
     limits: Limits,
     stats: KernelStats,
@@ -115,7 +121,7 @@ impl KernelRing {
     /// - [`RingError::Os`]: anything else.
     pub fn new(config: &KernelConfig) -> Result<Self, RingError> {
         let (ring, mut features) = setup::build(config)?;
-        let free_files = register::file_table(&ring, config.files_max, &mut features);
+        let files = FileTable::new(&ring, config.files_max, &mut features);
         let wake = Wake::new().map_err(|errno| match errno {
             Errno::EMFILE | Errno::ENFILE => RingError::Files { errno },
             errno => RingError::Os { call: "eventfd", errno },
@@ -146,7 +152,8 @@ impl KernelRing {
             internal_at: VecDeque::new(),
             wake,
             no_iowait,
-            free_files,
+            files,
+            buffers: BufferTable::default(),
             features,
             limits,
             stats: KernelStats::default(),
@@ -379,26 +386,23 @@ impl Ring for KernelRing {
     }
 
     fn register_buffers(&mut self, region: &Region) {
-        register::buffers(&self.submitter, region, &mut self.features);
+        self.buffers.arena(&self.submitter, region, &mut self.features);
+    }
+
+    fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
+        self.buffers.add(&self.submitter, region, &mut self.features)
+    }
+
+    fn remove_region(&mut self, span: FixedSpan) {
+        self.buffers.remove(&self.submitter, span);
     }
 
     fn register_file(&mut self, fd: i32) -> FileRef {
-        let Some(index) = self.free_files.pop() else { return FileRef::Plain(fd) };
-        match self.submitter.register_files_update(index, &[fd]) {
-            Ok(1) => FileRef::Fixed(index),
-            Ok(_) | Err(_) => {
-                self.free_files.push(index);
-                FileRef::Plain(fd)
-            }
-        }
+        self.files.add(&self.submitter, fd, &mut self.features)
     }
 
     fn unregister_file(&mut self, file: FileRef) {
-        let FileRef::Fixed(index) = file else { return };
-        // An entry that could not be cleared keeps its file open and is not used again.
-        if self.submitter.register_files_update(index, &[-1]).is_ok() {
-            self.free_files.push(index);
-        }
+        self.files.remove(&self.submitter, file);
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {
@@ -449,3 +453,6 @@ impl fmt::Debug for KernelRing {
 #[cfg(test)]
 #[path = "kernel_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod fork_tests;

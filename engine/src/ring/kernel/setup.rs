@@ -12,6 +12,7 @@ use std::io;
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::errno::Errno;
 
+use super::restrict;
 use crate::ring::{Features, RingKind};
 
 /// The most submission queue entries that the kernel makes (`IORING_MAX_ENTRIES`).
@@ -28,15 +29,26 @@ pub struct KernelConfig {
     /// The most kernel worker threads per NUMA node for ops that must block (F30); 0 leaves
     /// the kernel's own limit.
     pub iowq_workers_max: u32,
-    /// Entries of the registered file table; files beyond it go as plain descriptors.
+    /// The most entries of the registered file table, which never has more than the process
+    /// may open (`RLIMIT_NOFILE`); files beyond it go as plain descriptors. An entry is 8 bytes
+    /// of the kernel's memory.
     pub files_max: u32,
+    /// Allows the ring only what storage needs (see the module `restrict`): a forbidden opcode
+    /// completes with `EACCES`.
+    pub restricted: bool,
 }
 
 impl KernelConfig {
     /// The default sizes for a submission queue of `queue_depth`.
     #[must_use]
     pub const fn new(queue_depth: u32) -> Self {
-        Self { queue_depth, cq_entries: None, iowq_workers_max: 8, files_max: 64 }
+        Self {
+            queue_depth,
+            cq_entries: None,
+            iowq_workers_max: 8,
+            files_max: 1 << 16,
+            restricted: true,
+        }
     }
 
     /// The size of the completion queue that is asked for.
@@ -197,6 +209,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
         }
     }
     limit_workers(&ring, config.iowq_workers_max, &mut features);
+    if !rung.is_empty() {
+        restrict::enable(&ring, config.restricted, &mut features)?;
+    }
     Ok((ring, features))
 }
 
@@ -207,6 +222,11 @@ fn climb_down(config: &KernelConfig) -> Result<(IoUring, &'static [SetupFlag]), 
         // DONTFORK: a child that used the inherited ring would take the parent's completions
         // (F26). It faults instead.
         builder.dontfork().setup_clamp().setup_cqsize(config.cq_entries());
+        // Restrictions are taken only by a ring that does not run yet. The plain rung is for
+        // kernels that do not know even that; they are told what they lack.
+        if !rung.is_empty() {
+            builder.setup_r_disabled();
+        }
         for flag in rung {
             (flag.set)(&mut builder);
         }
@@ -222,7 +242,7 @@ fn climb_down(config: &KernelConfig) -> Result<(IoUring, &'static [SetupFlag]), 
 }
 
 /// What an errno of `io_uring_setup(2)` means to an operator.
-fn explain(errno: Errno) -> RingError {
+pub(super) fn explain(errno: Errno) -> RingError {
     match errno {
         Errno::EPERM | Errno::EACCES => RingError::Forbidden { errno, sysctl: read_sysctl() },
         Errno::ENOSYS => RingError::Missing,

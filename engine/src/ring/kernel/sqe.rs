@@ -53,6 +53,12 @@ impl Sqe {
         buf_index: 0,
     };
 
+    /// An SQE of which only opcode and tag are set.
+    #[cfg(test)]
+    pub(super) const fn bare(opcode: u8, tag: Tag) -> Self {
+        Self { opcode, user_data: tag.to_user_data(), ..Self::ZERO }
+    }
+
     /// `op` in the kernel's words. `ReadFixed` and `WriteFixed` exactly where the memory lies
     /// in a registered buffer.
     ///
