@@ -30,4 +30,9 @@ pub struct Metrics {
     pub stale_completions: u64,
     /// Ops that went through a bounce buffer.
     pub bounced: u64,
+    /// Chains accepted.
+    pub chains: u64,
+    /// Chains of which something had to be launched again: a step was short, interrupted, or
+    /// cut off from the one before it.
+    pub chains_relaunched: u64,
 }
