@@ -88,6 +88,17 @@ pub fn flush(result: i32, is_follower: bool) -> Verdict {
     }
 }
 
+/// Judges an op on a range, which moves no memory. Doing it twice does no harm, so what was
+/// interrupted is tried again, as often as a transfer is.
+#[must_use]
+pub fn range(result: i32, attempt: Attempt) -> Verdict {
+    match result {
+        0 => Verdict::Done,
+        1.. => Verdict::Fail(Errno::EIO),
+        _ => failed_op(result, attempt),
+    }
+}
+
 #[cold]
 fn short_transfer(moved: u32, attempt: Attempt, accept_short: bool) -> Verdict {
     if accept_short && moved > 0 {

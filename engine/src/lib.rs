@@ -32,6 +32,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod buffer;
+mod chain;
 pub mod complete;
 mod config;
 mod error;
@@ -42,8 +43,10 @@ pub mod shard;
 mod sys;
 pub mod target;
 
+pub use chain::STEPS_MAX;
 pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
+pub use shard::{Chain, ChainBuffers, ChainError, Commit};
 pub use shard::{Durability, Durable, File, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -93,6 +93,11 @@ pub struct Metrics {
     pub backlog_max: u64,
     /// Turns that did or waited for anything, or found nothing to do.
     pub turns: u64,
+    /// Chains accepted.
+    pub chains: u64,
+    /// Chains of which something had to be launched again: a step was short, interrupted, or
+    /// cut off from the one before it.
+    pub chains_relaunched: u64,
 }
 }
 

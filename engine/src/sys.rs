@@ -72,6 +72,43 @@ pub(crate) fn pwrite(fd: i32, from: MemRange, offset_bytes: u64) -> Result<u32, 
     bytes_moved(moved)
 }
 
+/// `pwritev2(2)` of one range with `flags` (`RWF_DSYNC`, `RWF_ATOMIC`), once. Returns the bytes
+/// moved; `EOPNOTSUPP` where kernel or file system lacks a flag.
+pub(crate) fn pwritev2(
+    fd: i32,
+    from: MemRange,
+    offset_bytes: u64,
+    flags: i32,
+) -> Result<u32, Errno> {
+    let offset = file_offset(offset_bytes)?;
+    let piece = libc::iovec { iov_base: from.addr().cast(), iov_len: from.len_bytes() as usize };
+    // SAFETY: lifetime and aliasing: as in `pwrite`; `piece` outlives the call. Bounds: one
+    // iovec, which names address and length of one range.
+    let moved = unsafe { libc::pwritev2(fd, &raw const piece, 1, offset, flags) };
+    bytes_moved(moved)
+}
+
+/// `fallocate(2)`.
+pub(crate) fn fallocate(
+    fd: i32,
+    mode: i32,
+    offset_bytes: u64,
+    len_bytes: u64,
+) -> Result<(), Errno> {
+    let (offset, len) = (file_offset(offset_bytes)?, file_offset(len_bytes)?);
+    // SAFETY: no memory is passed; a wrong descriptor is an EBADF.
+    let result = unsafe { libc::fallocate(fd, mode, offset, len) };
+    Errno::result(result).map(drop)
+}
+
+/// `ftruncate(2)`.
+pub(crate) fn ftruncate(fd: i32, len_bytes: u64) -> Result<(), Errno> {
+    let len = file_offset(len_bytes)?;
+    // SAFETY: no memory is passed; a wrong descriptor is an EBADF.
+    let result = unsafe { libc::ftruncate(fd, len) };
+    Errno::result(result).map(drop)
+}
+
 fn file_offset(offset_bytes: u64) -> Result<libc::off_t, Errno> {
     libc::off_t::try_from(offset_bytes).map_err(|_| Errno::EINVAL)
 }

@@ -82,6 +82,38 @@ pub enum OpKind {
     Fsync,
     /// Does nothing and succeeds; measures the ring alone.
     Nop,
+    /// Gives the range back to the device (`fallocate(2)`, `PUNCH_HOLE | KEEP_SIZE`).
+    Discard,
+    /// Makes the range read as zeros (`fallocate(2)`, `ZERO_RANGE`).
+    WriteZeroes,
+    /// Makes sure that the range has space (`fallocate(2)`, mode 0). A file may become longer.
+    Allocate,
+    /// Takes the range out of a file, which keeps its length (`PUNCH_HOLE | KEEP_SIZE`).
+    PunchHole,
+    /// Makes the file `len_bytes` long (`ftruncate(2)`).
+    Truncate,
+}
+
+impl OpKind {
+    /// Whether it changes a range of the file without moving memory; it completes with 0.
+    #[must_use]
+    #[inline]
+    pub const fn is_range(self) -> bool {
+        self.fallocate_mode().is_some() || matches!(self, Self::Truncate)
+    }
+
+    /// The mode of `fallocate(2)` that does it, if that call does.
+    #[must_use]
+    pub const fn fallocate_mode(self) -> Option<i32> {
+        match self {
+            Self::Discard | Self::PunchHole => {
+                Some(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+            }
+            Self::WriteZeroes => Some(libc::FALLOC_FL_ZERO_RANGE),
+            Self::Allocate => Some(0),
+            _ => None,
+        }
+    }
 }
 
 /// How a ring addresses an open file. Handed out by [`Ring::register_file`].
@@ -109,6 +141,14 @@ pub struct Op {
     pub link: bool,
     /// Go straight to a kernel worker (`IOSQE_ASYNC`): the last retry after EAGAIN.
     pub force_async: bool,
+    /// Of an op on a range, how long that is; of [`OpKind::Truncate`], how long the file is to
+    /// become. 0 for all others.
+    pub len_bytes: u64,
+    /// A write completes only when its bytes survive power loss (`RWF_DSYNC`).
+    pub dsync: bool,
+    /// A write survives power loss as a whole or not at all (`RWF_ATOMIC`); it does not make it
+    /// survive.
+    pub atomic: bool,
 }
 
 impl Op {
@@ -116,7 +156,24 @@ impl Op {
     #[must_use]
     #[inline]
     pub const fn on(kind: OpKind, file: FileRef) -> Self {
-        Self { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false }
+        Self {
+            kind,
+            file,
+            offset_bytes: 0,
+            memory: None,
+            link: false,
+            force_async: false,
+            len_bytes: 0,
+            dsync: false,
+            atomic: false,
+        }
+    }
+
+    /// Changes `len_bytes` bytes from `offset_bytes` on without moving memory, unlinked.
+    #[must_use]
+    #[inline]
+    pub const fn range(kind: OpKind, file: FileRef, offset_bytes: u64, len_bytes: u64) -> Self {
+        Self { offset_bytes, len_bytes, ..Self::on(kind, file) }
     }
 
     /// Moves all of `memory` from or to byte `offset_bytes` of `file`, unlinked.
@@ -321,6 +378,12 @@ pub trait Ring: sealed::Sealed {
     /// Completions the kernel dropped because there was no room. Not 0 is fatal (F20).
     fn dropped_completions(&self) -> u32 {
         0
+    }
+
+    /// Whether ops of `kind` can be pushed. Probed; reads, writes, flushes and nops always can.
+    fn supports(&self, kind: OpKind) -> bool {
+        let _ = kind;
+        true
     }
 
     /// Whether the deliberate bug `plant` is switched on. False in every production ring,

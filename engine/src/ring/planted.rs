@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
+use super::{Completion, Features, FileRef, Limits, Op, OpKind, Plant, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region};
 
 /// See the module's page.
@@ -75,6 +75,10 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn dropped_completions(&self) -> u32 {
         self.0.dropped_completions()
+    }
+
+    fn supports(&self, kind: OpKind) -> bool {
+        self.0.supports(kind)
     }
 
     fn plant(&self, plant: Plant) -> bool {

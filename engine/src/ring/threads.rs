@@ -273,11 +273,21 @@ fn run(op: &Op) -> Result<u32, Errno> {
     };
     match (op.kind, op.memory) {
         (OpKind::Read, Some(memory)) => sys::pread(fd, memory, op.offset_bytes),
+        (OpKind::Write, Some(memory)) if op.dsync || op.atomic => {
+            let dsync = if op.dsync { libc::RWF_DSYNC } else { 0 };
+            let atomic = if op.atomic { libc::RWF_ATOMIC } else { 0 };
+            sys::pwritev2(fd, memory, op.offset_bytes, dsync | atomic)
+        }
         (OpKind::Write, Some(memory)) => sys::pwrite(fd, memory, op.offset_bytes),
         (OpKind::Read | OpKind::Write, None) => Err(Errno::EFAULT),
         (OpKind::Fdatasync, _) => sys::fdatasync(fd).map(|()| 0),
         (OpKind::Fsync, _) => sys::fsync(fd).map(|()| 0),
         (OpKind::Nop, _) => Ok(0),
+        (OpKind::Truncate, _) => sys::ftruncate(fd, op.len_bytes).map(|()| 0),
+        (kind, _) => match kind.fallocate_mode() {
+            Some(mode) => sys::fallocate(fd, mode, op.offset_bytes, op.len_bytes).map(|()| 0),
+            None => Err(Errno::EINVAL),
+        },
     }
 }
 

@@ -14,6 +14,7 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::chain::{ChainId, Chains};
 use super::flush::Tickets;
 use super::regions::Regions;
 use super::slot::{Body, Occupant, Slots};
@@ -37,7 +38,13 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Bytes {
     Read(View<Read>),
-    Write { view: View<Write>, epoch: Epoch, durable: bool },
+    Write {
+        view: View<Write>,
+        epoch: Epoch,
+        durable: bool,
+    },
+    /// A chain that waits for room. It keeps its targets by itself.
+    Chain(ChainId),
 }
 
 /// A result on its way out of the shard that is not plain success.
@@ -101,6 +108,7 @@ pub(super) struct Core<R: Ring> {
     broken: Option<Errno>,
     /// What is registered besides the arena.
     pub(super) regions: Regions,
+    pub(super) chains: Chains,
 }
 
 impl<R: Ring> Core<R> {
@@ -115,7 +123,8 @@ impl<R: Ring> Core<R> {
             targets: Targets::default(),
             arena_id: arena.id(),
             arena,
-            backlog: VecDeque::with_capacity(config.backlog_max as usize),
+            // A chain that is launched again goes to the front, room or not.
+            backlog: VecDeque::with_capacity(config.backlog_max as usize + slots as usize),
             backlog_max: config.backlog_max as usize,
             reserved: 0,
             retries: VecDeque::with_capacity(slots as usize),
@@ -132,6 +141,7 @@ impl<R: Ring> Core<R> {
             drain_ns: config.drain_ns,
             broken: None,
             regions: Regions::default(),
+            chains: Chains::default(),
             ring,
         }
     }
@@ -149,7 +159,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline]
-    fn unreserved_room(&self) -> usize {
+    pub(super) fn unreserved_room(&self) -> usize {
         let taken = self.backlog.len() + self.targets.waiting_for_flush() + self.reserved;
         self.backlog_max.saturating_sub(taken)
     }
@@ -287,7 +297,7 @@ impl<R: Ring> Core<R> {
     /// Tells those who wait for room in the backlog that there is some. Room comes from
     /// completions, but also from jobs that were refused or abandoned without one.
     #[inline]
-    fn wake_waiting(&mut self) {
+    pub(super) fn wake_waiting(&mut self) {
         if !self.waiting.is_empty() && self.has_room() {
             self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
         }
@@ -342,6 +352,9 @@ impl<R: Ring> Core<R> {
                     &mut transfer.cancel_sent
                 }
                 Occupant::Flush(flush) if self.closing => &mut flush.cancel_sent,
+                Occupant::Step(step) if self.closing || step.cancel_requested => {
+                    &mut step.cancel_sent
+                }
                 _ => continue,
             };
             if *sent {
@@ -359,6 +372,10 @@ impl<R: Ring> Core<R> {
             let job_packet = match &self.backlog[at].bytes {
                 Bytes::Read(view) => view.packet_id(),
                 Bytes::Write { view, .. } => view.packet_id(),
+                Bytes::Chain(_) => {
+                    at += 1;
+                    continue;
+                }
             };
             if job_packet == packet {
                 let job = self.backlog.remove(at).expect("inside the backlog");
@@ -378,6 +395,7 @@ impl<R: Ring> Core<R> {
                 self.targets.get_mut(job.target).barrier.write_ended(epoch);
                 self.endings.push(Ending::FailedWrite(view, error));
             }
+            Bytes::Chain(id) => return self.end_chain(id, Err(error)),
         }
         self.targets.release(job.target, &mut self.ring);
     }

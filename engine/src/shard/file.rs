@@ -23,7 +23,7 @@ use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
 use crate::error::IoError;
 use crate::ring::Ring;
-use crate::target::Geometry;
+use crate::target::{Geometry, Inode};
 
 /// A byte offset at which a write is acknowledged only when it survives power loss.
 ///
@@ -39,6 +39,10 @@ pub enum Durability {
     Data,
     /// All metadata as well (`fsync(2)`).
     Full,
+    /// Nothing.
+    None,
+    /// As `Data`, by writes that the device itself makes durable where it can (`RWF_DSYNC`).
+    Fua,
 }
 
 /// An open target of a shard. Cloning copies a pointer; the file is closed when the last
@@ -73,12 +77,13 @@ impl<R: Ring> File<R> {
         opened: Option<std::fs::File>,
         fd: i32,
         geometry: Geometry,
+        inode: Option<Inode>,
     ) -> Self {
         let bounce_max = shard.arena().len_bytes_max();
         let bounce_max = u32::try_from(bounce_max).unwrap_or(u32::MAX);
         let mut core = shard.inner.core.borrow_mut();
         let Core { targets, ring, .. } = &mut *core;
-        let target = targets.add(name, opened, fd, geometry, bounce_max, ring);
+        let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
         drop(core);
         Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
     }
@@ -98,7 +103,7 @@ impl<R: Ring> File<R> {
     /// Whether a flush has failed: nothing is accepted for writing any more (F37).
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poisoned.is_some()
+        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
     }
 
     /// Makes every write that has been accepted so far durable. Writes still in flight are
@@ -174,6 +179,10 @@ impl<R: Ring> File<R> {
         self.explain("durable write", offset, len, done)
     }
 
+    pub(super) fn target(&self) -> u32 {
+        self.inner.target
+    }
+
     fn explain<P: Perms, B: Buffer<P>>(
         &self,
         op: &'static str,
@@ -188,7 +197,7 @@ impl<R: Ring> File<R> {
         (result, done.into_buffer())
     }
 
-    fn io_error(
+    pub(super) fn io_error(
         &self,
         op: &'static str,
         offset_bytes: u64,

@@ -11,6 +11,7 @@ use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::chain::ChainId;
 use super::core::{Core, Ending};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
@@ -31,6 +32,8 @@ pub(crate) enum Waiter {
     Ticket(TicketId),
     /// A durable write, written and not yet acknowledged.
     Write(WrittenBody),
+    /// A step of a chain.
+    Chain(ChainId),
 }
 
 /// The user's bytes of a durable write that is whole.
@@ -163,6 +166,7 @@ impl<R: Ring> Core<R> {
             (Waiter::Ticket(id), result) => {
                 self.endings.extend(self.tickets.answer(id, result).map(Ending::Wake));
             }
+            (Waiter::Chain(id), result) => self.chain_flushed(id, result),
             (Waiter::Write(WrittenBody(body)), Ok(())) => {
                 self.done.extend(body);
             }
@@ -190,6 +194,10 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get(target);
         if entry.flush_in_flight {
             return;
+        }
+        if let Some(error) = entry.poison_error() {
+            // By a flush of another handle.
+            return self.refuse_flushes(target, error);
         }
         let due = |request: &&FlushRequest| early || entry.barrier.is_clear(request.epoch);
         let mut all_metadata = false;
@@ -257,10 +265,13 @@ impl<R: Ring> Core<R> {
                     let first = core.targets.get(target).requests.front();
                     first.is_some_and(|request| request.epoch <= epoch)
                 };
+                // Another handle of the file may have been told of a failure that this flush
+                // was not told of.
+                let poison = self.targets.get(target).poison_error();
                 while covered(self)
                     && let Some(request) = self.targets.pop_request(target, &mut self.ring)
                 {
-                    self.answer(request.waiter, Ok(()));
+                    self.answer(request.waiter, poison.map_or(Ok(()), Err));
                 }
             }
             Behind::Write(_) => {
@@ -277,17 +288,21 @@ impl<R: Ring> Core<R> {
     /// second flush would succeed without writing it (F37).
     fn flush_failed(&mut self, target: u32, behind: Behind, tag: Tag, errno: Errno) {
         self.metrics.flush_failures += 1;
-        let entry = self.targets.get_mut(target);
-        let first = *entry.poisoned.get_or_insert(errno);
-        let error = Error::with_errno(ErrorKind::Poisoned, first as i32);
-        while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
-            self.answer(request.waiter, Err(error));
-        }
+        let error = self.targets.get(target).poison.set(errno);
+        self.refuse_flushes(target, error);
         if let Some((write, transfer)) = self.linked_write(behind, tag) {
             transfer.linked = Linked::Unlinked;
             if transfer.whole {
                 self.fail_written(write, error);
             }
+        }
+    }
+
+    /// Answers everybody who waits for a flush of `target` with `error`.
+    #[cold]
+    pub(super) fn refuse_flushes(&mut self, target: u32, error: Error) {
+        while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
+            self.answer(request.waiter, Err(error));
         }
     }
 
@@ -304,6 +319,7 @@ impl<R: Ring> Core<R> {
                 self.metrics.chains_broken += 1;
             }
         }
+        self.chains.distrust();
     }
 
     /// The durable write that the flush of `tag` is linked to, if it still is: a write that

@@ -221,7 +221,12 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline(always)]
-    fn memory_of(&self, ptr: *mut u8, op_bytes: u32, region: Option<RegionId>) -> MemRange {
+    pub(super) fn memory_of(
+        &self,
+        ptr: *mut u8,
+        op_bytes: u32,
+        region: Option<RegionId>,
+    ) -> MemRange {
         let own = match region {
             Some(id) if id == self.arena_id => Some(self.arena.region()),
             Some(id) => return self.regions.memory_of(ptr, op_bytes, id),
@@ -284,7 +289,7 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let free = !entry.flush_in_flight && entry.poisoned.is_none();
+        let free = !entry.flush_in_flight && !entry.poison.is_set();
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }
 
@@ -307,7 +312,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline]
-    fn push(&mut self, op: Op, tag: Tag) {
+    pub(super) fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         if let Some(stamps) = &mut self.slots.stamps {
             stamps.pushed(tag.slot, self.ring.now_ns());
@@ -343,6 +348,10 @@ impl<R: Ring> Core<R> {
     fn issue_job(&mut self, job: Job) -> Option<Job> {
         let Job { target, offset_bytes, bytes } = job;
         let rest = match bytes {
+            Bytes::Chain(id) => {
+                let launched = self.launch(id);
+                return (!launched).then_some(Job { target, offset_bytes, bytes });
+            }
             Bytes::Read(view) => {
                 let rest = self.advance(target, offset_bytes, view, WriteTerms::default());
                 rest.map(|(offset, view)| (offset, Bytes::Read(view)))
@@ -369,7 +378,10 @@ impl<R: Ring> Core<R> {
                 self.retries.push_back(retry);
                 continue;
             }
-            let Some(transfer) = self.slots.transfer(retry.tag) else { continue };
+            let Some(transfer) = self.slots.transfer(retry.tag) else {
+                self.chain_backed_off(retry.tag);
+                continue;
+            };
             if transfer.cancel_requested || self.closing {
                 self.fail_transfer(retry.tag, ErrorKind::Cancelled.into());
                 continue;

@@ -25,10 +25,13 @@ use crate::ring::{Features, Ring, RingWaker, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
+mod chain;
+mod commit;
 mod core;
 mod file;
 mod flush;
 mod issue;
+mod ranges;
 mod reap;
 mod regions;
 #[cfg(test)]
@@ -36,6 +39,7 @@ mod scripted_tests;
 mod slot;
 
 pub use self::barrier::{Barrier, Epoch};
+pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 
@@ -101,21 +105,35 @@ impl<R: Ring> Shard<R> {
         let opened = open(path, options)?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
-        Ok(File::add(self, name, Some(opened.file), fd, opened.geometry))
+        Ok(File::add(self, name, Some(opened.file), fd, opened.geometry, None))
     }
 
     /// Takes an open file as a target, with the geometry its owner knows it to have.
     #[must_use]
     pub fn adopt(&self, name: &str, file: std::fs::File, geometry: Geometry) -> File<R> {
         let fd = file.as_raw_fd();
-        File::add(self, name.to_owned(), Some(file), fd, geometry)
+        File::add(self, name.to_owned(), Some(file), fd, geometry, None)
     }
 
     /// Takes a file of a simulated device as a target.
     #[cfg(any(test, feature = "sim"))]
     #[must_use]
     pub fn adopt_simulated(&self, name: &str, fd: i32, geometry: Geometry) -> File<R> {
-        File::add(self, name.to_owned(), None, fd, geometry)
+        File::add(self, name.to_owned(), None, fd, geometry, None)
+    }
+
+    /// As [`Shard::adopt_simulated`], for a file that other handles, also of other shards of
+    /// this process, are open on: they share what a failed flush means.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn adopt_simulated_inode(
+        &self,
+        name: &str,
+        fd: i32,
+        geometry: Geometry,
+        inode: crate::target::Inode,
+    ) -> File<R> {
+        File::add(self, name.to_owned(), None, fd, geometry, Some(inode))
     }
 
     /// The shard's registered memory: packets over its buffers are transferred without a copy.

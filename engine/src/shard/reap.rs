@@ -31,7 +31,7 @@ impl<R: Ring> Core<R> {
         }
         self.in_flight -= 1;
         let Occupant::Transfer(transfer) = occupant else {
-            return self.complete_flush(tag, result);
+            return self.complete_other(tag, result);
         };
         // The usual case first, with nothing of the others to be paid for.
         if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {

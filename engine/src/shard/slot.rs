@@ -11,6 +11,7 @@
 use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
+use super::chain::ChainId;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
@@ -161,6 +162,17 @@ pub(super) enum Behind {
 pub(super) enum Occupant {
     Transfer(Transfer),
     Flush(FlushOp),
+    Step(StepOp),
+}
+
+/// A step of a chain in flight, or the place it keeps while it waits to be tried again. What
+/// the step is made of, its memory first of all, is with the chain.
+#[derive(Debug)]
+pub(super) struct StepOp {
+    pub(super) chain: ChainId,
+    pub(super) step: u8,
+    pub(super) cancel_requested: bool,
+    pub(super) cancel_sent: bool,
 }
 
 /// The class that latencies are counted in.
@@ -198,6 +210,11 @@ impl Slots {
     #[inline]
     pub(super) fn free(&self) -> usize {
         self.free.len()
+    }
+
+    /// How many slots there are.
+    pub(super) fn count(&self) -> usize {
+        self.table.len()
     }
 
     /// Occupied slots: ops in flight, and ops that wait to be tried again.

@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::sync::Arc;
 
-use mfio_core::{Error, ErrorKind};
-use nix::errno::Errno;
+use mfio_core::Error;
 
 use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
@@ -17,12 +17,15 @@ use crate::shard::{Barrier, Epoch, FlushRequest};
 mod facts;
 mod geometry;
 mod open;
+mod poison;
 mod refusal;
 mod sysfs;
 
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
+pub use poison::Inode;
+pub(crate) use poison::Poison;
 pub use refusal::OpenError;
 pub use sysfs::{Device, Label};
 
@@ -34,8 +37,8 @@ pub(crate) struct Target {
     pub(crate) geometry: Geometry,
     pub(crate) demands: Demands,
     pub(crate) barrier: Barrier,
-    /// The first flush that failed, for good (F37).
-    pub(crate) poisoned: Option<Errno>,
+    /// The first flush that failed, for good, whichever handle it was of (F37).
+    pub(crate) poison: Arc<Poison>,
     pub(crate) requests: VecDeque<FlushRequest>,
     /// At most one at a time: a second could succeed because the first, which failed, has
     /// marked the lost pages clean (F37).
@@ -44,7 +47,7 @@ pub(crate) struct Target {
     pub(crate) users: u32,
     closing: bool,
     /// Kept open until the last op has completed. `None` on a simulated device.
-    opened: Option<File>,
+    pub(crate) opened: Option<File>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -55,13 +58,16 @@ pub(crate) struct Targets {
 }
 
 impl Targets {
-    /// Makes `file`, or the bare descriptor `fd` of a simulated device, known to `ring`.
+    /// Makes `file`, or the bare descriptor `fd` of a simulated device, known to `ring`. The
+    /// inode of the former is looked up where none is given.
+    #[allow(clippy::too_many_arguments, reason = "what a target is made of")]
     pub(crate) fn add<R: Ring>(
         &mut self,
         name: String,
         opened: Option<File>,
         fd: i32,
         geometry: Geometry,
+        inode: Option<Inode>,
         bounce_bytes_max: u32,
         ring: &mut R,
     ) -> u32 {
@@ -73,13 +79,14 @@ impl Targets {
             transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
             bounce_bytes_max: bounce_bytes_max & !(align - 1),
         };
+        let poison = Poison::of(inode.or_else(|| opened.as_ref().and_then(Inode::of)));
         let target = Target {
             name,
             file: ring.register_file(fd),
             geometry,
             demands,
             barrier: Barrier::default(),
-            poisoned: None,
+            poison,
             requests: VecDeque::new(),
             flush_in_flight: false,
             users: 0,
@@ -198,8 +205,9 @@ impl Target {
         metadata.map_or(self.geometry.len_bytes, |metadata| metadata.len())
     }
 
+    #[inline]
     /// The error of everything that a failed flush has made uncertain.
     pub(crate) fn poison_error(&self) -> Option<Error> {
-        self.poisoned.map(|errno| Error::with_errno(ErrorKind::Poisoned, errno as i32))
+        self.poison.error()
     }
 }

@@ -33,7 +33,7 @@ pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
 use self::wake::{WAKE, Wake};
-use super::{Completion, Features, FileRef, Limits, Op, Ring, Tag, Wait};
+use super::{Completion, Features, FileRef, Limits, Op, OpKind, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 
 /// Completion queue entries kept for the ring's own CQEs.
@@ -423,6 +423,15 @@ impl Ring for KernelRing {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn supports(&self, kind: OpKind) -> bool {
+        let needs = match kind {
+            OpKind::Truncate => setup::FTRUNCATE,
+            kind if kind.is_range() => setup::FALLOCATE,
+            _ => return true,
+        };
+        self.features.in_use.contains(&needs)
     }
 
     fn dropped_completions(&self) -> u32 {

@@ -190,6 +190,12 @@ const LADDER: [&[SetupFlag]; 6] = [
     &[],
 ];
 
+/// What [`Features::in_use`] calls an op that changes the length of a file.
+pub(super) const FTRUNCATE: &str = "FTRUNCATE";
+
+/// What [`Features::in_use`] calls ops on ranges of a file.
+pub(super) const FALLOCATE: &str = "FALLOCATE";
+
 /// Makes the ring. Its thread is the one that calls this (F24).
 pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingError> {
     let queue_depth = config.queue_depth;
@@ -198,8 +204,20 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     }
     let (ring, rung) = climb_down(config)?;
     require_features(&ring)?;
-    require_opcodes(&ring)?;
+    let probe = require_opcodes(&ring)?;
     let mut features = Features::new(RingKind::Kernel);
+    for (code, name, since) in
+        [(opcode::Ftruncate::CODE, FTRUNCATE, "6.9"), (opcode::Fallocate::CODE, FALLOCATE, "5.6")]
+    {
+        if probe.is_supported(code) {
+            features.in_use.push(name);
+        } else {
+            features.degraded.push(format!(
+                "{name}: the kernel has no such op, the call blocks the shard; Linux {since} \
+                 has it"
+            ));
+        }
+    }
     features.in_use.extend(rung.iter().map(|flag| flag.name));
     for wanted in LADDER[0] {
         if !features.in_use.contains(&wanted.name) {
@@ -266,7 +284,7 @@ fn require_features(ring: &IoUring) -> Result<(), RingError> {
     Ok(())
 }
 
-fn require_opcodes(ring: &IoUring) -> Result<(), RingError> {
+fn require_opcodes(ring: &IoUring) -> Result<Probe, RingError> {
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe);
     probed.map_err(|_| RingError::TooOld { lacks: "the opcode probe (Linux 5.6)" })?;
@@ -284,7 +302,7 @@ fn require_opcodes(ring: &IoUring) -> Result<(), RingError> {
             return Err(RingError::TooOld { lacks });
         }
     }
-    Ok(())
+    Ok(probe)
 }
 
 fn limit_workers(ring: &IoUring, workers_max: u32, features: &mut Features) {

@@ -85,6 +85,12 @@ impl Sqe {
             OpKind::Fdatasync => return Self { op_flags: FSYNC_DATASYNC, ..sqe.flush() },
             OpKind::Fsync => return sqe.flush(),
             OpKind::Nop => return sqe,
+            OpKind::Truncate => {
+                return Self { opcode: opcode::Ftruncate::CODE, offset_bytes: op.len_bytes, ..sqe };
+            }
+            OpKind::Discard | OpKind::WriteZeroes | OpKind::Allocate | OpKind::PunchHole => {
+                return sqe.fallocate(op);
+            }
         };
         let memory = op.memory.expect("a read or a write names its memory");
         let index = memory.buf_index();
@@ -92,7 +98,18 @@ impl Sqe {
         sqe.buf_index = index.unwrap_or(0);
         sqe.addr = memory.addr().addr() as u64;
         sqe.len_bytes = memory.len_bytes();
+        let dsync = if op.dsync { libc::RWF_DSYNC } else { 0 };
+        let atomic = if op.atomic { libc::RWF_ATOMIC } else { 0 };
+        sqe.op_flags = (dsync | atomic).cast_unsigned();
         sqe
+    }
+
+    /// The kernel reads the length of the range from the address, and the mode from the length.
+    #[cold]
+    fn fallocate(self, op: &Op) -> Self {
+        let mode = op.kind.fallocate_mode().unwrap_or(0);
+        let opcode = opcode::Fallocate::CODE;
+        Self { opcode, addr: op.len_bytes, len_bytes: mode.cast_unsigned(), ..self }
     }
 
     const fn flush(self) -> Self {
@@ -246,6 +263,14 @@ mod tests {
         let flush = op(OpKind::Fdatasync, FileRef::Fixed(8), None);
         let data_only = io_uring::types::FsyncFlags::DATASYNC;
         same(Sqe::of(&flush, Tag::INTERNAL), opcode::Fsync::new(fixed).flags(data_only).build());
+        let zeroes = Op::range(OpKind::WriteZeroes, FileRef::Fixed(8), offset_bytes, 1 << 40);
+        let built = opcode::Fallocate::new(fixed, 1 << 40).offset(offset_bytes).mode(0x10).build();
+        same(Sqe::of(&zeroes, Tag::INTERNAL), built);
+        let truncate = Op::range(OpKind::Truncate, FileRef::Fixed(8), 0, 77);
+        same(Sqe::of(&truncate, Tag::INTERNAL), opcode::Ftruncate::new(fixed, 77).build());
+        let durable = Op { kind: OpKind::Write, dsync: true, atomic: true, ..read };
+        let built = opcode::Write::new(fixed, at, 100).offset(offset_bytes).rw_flags(0x42).build();
+        same(Sqe::of(&durable, Tag::INTERNAL), built);
         let target = Tag { slot: 1, generation: 2 };
         let cancel = opcode::AsyncCancel::new(target.to_user_data()).build();
         same(Sqe::cancel(target, Tag::INTERNAL), cancel);

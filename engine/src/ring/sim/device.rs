@@ -179,6 +179,41 @@ impl SimFile {
         }
     }
 
+    /// Zeroes `len_bytes` bytes, as volatile as a write of zeros.
+    pub(super) fn zero(&mut self, offset_bytes: u64, len_bytes: u32) {
+        if len_bytes == 0 {
+            return;
+        }
+        let start = self.position(offset_bytes);
+        let end = start + len_bytes as usize;
+        self.cache[start..end].fill(0);
+        for sector in &mut self.sectors[sectors_of(start..end)] {
+            if !sector.dirty {
+                sector.settled_at = Sector::UNSETTLED;
+            }
+            sector.dirty = true;
+        }
+    }
+
+    /// Saves every sector of a range.
+    pub(super) fn save_range(&mut self, offset_bytes: u64, len_bytes: u32) {
+        let start = self.position(offset_bytes);
+        for at in sectors_of(start..start + len_bytes as usize) {
+            self.save(at);
+        }
+    }
+
+    /// Saves a random half of a range and forgets about the rest (F37).
+    pub(super) fn fail_range(&mut self, offset_bytes: u64, len_bytes: u32, random: &mut Random) {
+        let start = self.position(offset_bytes);
+        for at in sectors_of(start..start + len_bytes as usize) {
+            if self.sectors[at].dirty && random.one_in(2) {
+                self.save(at);
+            }
+            self.sectors[at].clean();
+        }
+    }
+
     /// Saves every sector that completed before the flush started at step `from`; of the other
     /// dirty ones, some.
     pub(super) fn flush(&mut self, from: u64, random: &mut Random) {

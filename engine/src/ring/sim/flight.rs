@@ -38,6 +38,12 @@ pub(super) struct Flight {
     pub(super) file: usize,
     pub(super) offset_bytes: u64,
     pub(super) memory: Option<MemRange>,
+    /// Of an op on a range, how long that is; of a truncation, how long the file becomes.
+    pub(super) range_bytes: u64,
+    /// A write that saves its own bytes before it completes.
+    pub(super) dsync: bool,
+    /// A write that a crash keeps or loses as a whole.
+    pub(super) atomic: bool,
     /// The next op of the chain waits for this one.
     pub(super) link: bool,
     pub(super) force_async: bool,

@@ -58,6 +58,8 @@ pub(super) struct Kernel {
     /// The latest completion after which its tag can only be stale.
     pub(super) last_whole: Option<Completion>,
     complaints: Vec<Complaint>,
+    /// The last op before a partial submit, where that cut a chain.
+    cut_head: Option<u64>,
 }
 
 impl Kernel {
@@ -82,6 +84,7 @@ impl Kernel {
             files: Vec::new(),
             last_whole: None,
             complaints: Vec::new(),
+            cut_head: None,
         }
     }
 
@@ -224,19 +227,23 @@ impl Kernel {
             count = self.draw_partial(count);
         }
         let mut head = None;
+        // What was meant to be linked may share memory, whatever became of the link.
+        let mut meant = self.cut_head.take();
         for at in 0..count {
             match self.sq[at] {
                 Sqe::Op(op, tag) => {
                     self.sequence += 1;
-                    self.admit(&op, tag, self.sequence, head);
+                    self.admit(&op, tag, self.sequence, head, meant);
                     head = op.link.then_some(self.sequence);
+                    meant = head;
                 }
                 Sqe::Cancel(tag) => {
-                    head = None;
+                    (head, meant) = (None, None);
                     self.cancel(tag);
                 }
             }
         }
+        self.cut_head = if count < self.sq.len() { meant } else { None };
         self.sq.drain(..count);
         u32::try_from(count).expect("a submission queue is short")
     }

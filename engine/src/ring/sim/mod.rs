@@ -30,6 +30,7 @@ mod device;
 mod flight;
 mod kernel;
 mod random;
+mod ranges;
 mod stats;
 mod steps;
 

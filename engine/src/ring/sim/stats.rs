@@ -52,6 +52,10 @@ pub struct SimStats {
     pub duplicates: u64,
     /// Power losses.
     pub crashes: u64,
+    /// Ops on ranges that succeeded.
+    pub ranges: u64,
+    /// Writes with `RWF_DSYNC` that have saved their bytes.
+    pub dsync_writes: u64,
 }
 
 impl SimStats {
@@ -64,12 +68,12 @@ impl SimStats {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 21] {
+    pub fn fields(&self) -> [(&'static str, u64); 23] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
         [
             ("kernel steps", &mut self.kernel_steps),
             ("ops", &mut self.ops),
@@ -92,6 +96,8 @@ impl SimStats {
             ("flush failures", &mut self.flush_failures),
             ("duplicates", &mut self.duplicates),
             ("crashes", &mut self.crashes),
+            ("ops on ranges", &mut self.ranges),
+            ("dsync writes", &mut self.dsync_writes),
         ]
     }
 }

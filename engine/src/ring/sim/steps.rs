@@ -14,12 +14,20 @@ use super::kernel::Kernel;
 use crate::ring::{Completion, Op, OpKind, Tag};
 
 impl Kernel {
-    /// Takes over one op; `head` is the op before it in its chain.
-    pub(super) fn admit(&mut self, op: &Op, tag: Tag, sequence: u64, head: Option<u64>) {
+    /// Takes over one op; `head` is the op before it in its chain, `meant` the one that was to
+    /// be, also where a partial submit came between them.
+    pub(super) fn admit(
+        &mut self,
+        op: &Op,
+        tag: Tag,
+        sequence: u64,
+        head: Option<u64>,
+        meant: Option<u64>,
+    ) {
         self.stats.ops += 1;
         self.note(5, tag.to_user_data());
         self.trace.fold(op.offset_bytes);
-        self.check(op, tag);
+        self.check(op, tag, meant);
         let file = self.resolve(op.file);
         let mut flight = Flight {
             tag,
@@ -27,6 +35,9 @@ impl Kernel {
             file: file.unwrap_or(0),
             offset_bytes: op.offset_bytes,
             memory: op.memory,
+            range_bytes: op.len_bytes,
+            dsync: op.dsync,
+            atomic: op.atomic,
             link: op.link,
             force_async: op.force_async,
             sequence,
@@ -50,7 +61,7 @@ impl Kernel {
     }
 
     /// What a kernel takes for granted of its caller.
-    fn check(&mut self, op: &Op, tag: Tag) {
+    fn check(&mut self, op: &Op, tag: Tag, meant: Option<u64>) {
         if self.flights.len() >= self.config.cq_entries as usize {
             self.complain(Complaint::InFlightAboveCq { in_flight: self.flights.len() + 1 });
         }
@@ -62,7 +73,10 @@ impl Kernel {
             self.complain(Complaint::WrongMemory { tag });
         }
         let Some(memory) = &op.memory else { return };
-        let racing = self.flights.iter().find(|flight| flight.races_with(op.kind, memory));
+        let racing = self
+            .flights
+            .iter()
+            .find(|flight| Some(flight.sequence) != meant && flight.races_with(op.kind, memory));
         if let Some(other) = racing.map(|flight| flight.tag) {
             self.complain(Complaint::MemoryShared { tag, other });
         }
@@ -114,6 +128,7 @@ impl Kernel {
             OpKind::Read | OpKind::Write => self.start_transfer(at),
             OpKind::Fdatasync | OpKind::Fsync => self.start_flush(at),
             OpKind::Nop => {}
+            _ => self.start_range(at),
         }
     }
 
@@ -132,7 +147,10 @@ impl Kernel {
         let flight = &mut flights[at];
         let Some(memory) = flight.memory else { return };
         let is_read = flight.kind == OpKind::Read;
-        let fault = draw_fault(&config.faults, random);
+        let mut fault = draw_fault(&config.faults, random);
+        if flight.atomic && matches!(fault, Fault::Short | Fault::Zero | Fault::NoSpace) {
+            fault = Fault::None;
+        }
         device.with(flight.file, |file| {
             if file.is_misaligned(flight.offset_bytes, &memory) {
                 stats.misaligned += 1;
@@ -204,6 +222,14 @@ impl Kernel {
             stats.short_transfers += 1;
         }
         flight.pause_bytes = flight.moved_bytes;
+        if flight.atomic {
+            if flight.moved_bytes < flight.len_bytes() {
+                flight.moved_bytes = 0;
+            }
+            // All bytes move in one step, when it finishes.
+            flight.pause_bytes = 0;
+            return;
+        }
         if random.chance(config.faults.torn_copy) {
             flight.pause_bytes = random.below(flight.moved_bytes.saturating_add(1));
         }
@@ -238,7 +264,7 @@ impl Kernel {
                     file.write_from(offset_bytes, &memory, from..to);
                 });
             }
-            OpKind::Fdatasync | OpKind::Fsync | OpKind::Nop => {}
+            _ => {}
         }
     }
 
@@ -254,6 +280,11 @@ impl Kernel {
             self.device.with(flight.file, |file| {
                 file.settle(flight.offset_bytes, flight.moved_bytes, step);
             });
+            self.finish_dsync(&flight);
+        } else if kind.is_range() {
+            self.finish_range(&flight);
+        } else if kind == OpKind::Write && flight.dsync {
+            self.lose_dsync(&flight);
         }
         let mut post_ns = self.now_ns;
         if self.random.chance(self.config.faults.cq_delay) {
@@ -404,6 +435,14 @@ impl Kernel {
         let Some(memory) = flight.memory else { return };
         let Self { device, random, .. } = self;
         device.with(flight.file, |file| {
+            if flight.atomic {
+                // All of it or nothing, and all is saved: half a loss later would tear it.
+                if random.one_in(2) && flight.moved_bytes == memory.len_bytes() {
+                    file.write_from(flight.offset_bytes, &memory, 0..flight.moved_bytes);
+                    file.save_range(flight.offset_bytes, flight.moved_bytes);
+                }
+                return;
+            }
             let mut start = 0;
             while start < flight.moved_bytes {
                 let offset = flight.offset_bytes + u64::from(start);
