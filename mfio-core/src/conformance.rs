@@ -27,7 +27,7 @@ mod compare;
 
 use compare::{
     Flight, Nobody, Shredder, below, byte, check_contents, check_error, check_read, check_write,
-    driven, index, leave, read, write,
+    driven, index, leave, read, tries, write,
 };
 
 /// How far behind the end a growing target is written.
@@ -62,9 +62,11 @@ impl Shape {
 
     /// Offsets or lengths where mistakes are likely.
     fn borders(self, align: u64) -> Vec<u64> {
-        let mut all = vec![0, 1, 2, 511, 512, 513, 4095, 4096, 4097];
-        all.extend([self.len / 2, self.len / 2 + 1, self.len.saturating_sub(1)]);
-        all.extend([self.len, self.len + 1, self.len + 4096]);
+        let mut all = vec![0, self.len.saturating_sub(1), self.len + 1];
+        if cfg!(not(miri)) {
+            all.extend([1, 2, 511, 512, 513, 4095, 4096, 4097]);
+            all.extend([self.len / 2, self.len / 2 + 1, self.len, self.len + 4096]);
+        }
         for border in &mut all {
             *border -= *border % align;
         }
@@ -99,7 +101,7 @@ pub fn check_shaped<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shape) {
     refused_packets_are_unchanged(&make, shape);
     reserved_room_is_kept(&make, shape);
     values_are_whole(&make, shape);
-    for seed in 1..4 {
+    for seed in 1..=tries(3) {
         seeded_workload(&make, shape, seed);
     }
 }
@@ -144,8 +146,8 @@ pub fn writes_around_borders<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shap
     check_contents(RULE, &target, &model, shape);
 }
 
-/// A packet without bytes succeeds wherever it is sent. Only an offset that no file can have,
-/// beyond 2^63 - 1, may be refused as `OutOfRange`.
+/// A packet without bytes succeeds wherever it is sent: behind the end, and at offsets that no
+/// target has.
 ///
 /// # Panics
 /// Where it fails.
@@ -156,11 +158,10 @@ pub fn empty_packets_succeed<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shap
     for at in borders {
         let align = shape.read_align.max(shape.write_align);
         let at = at - at % align;
-        let refused = (at > i64::MAX.unsigned_abs()).then_some(ErrorKind::OutOfRange);
-        let read = read(&target, at, 0).error().map(|error| error.kind());
-        assert!(read.is_none() || read == refused, "{RULE}: reading at {at}: {read:?}");
-        let written = write(&target, at, Vec::new()).error().map(|error| error.kind());
-        assert!(written.is_none() || written == refused, "{RULE}: writing at {at}: {written:?}");
+        let read = read(&target, at, 0);
+        assert_eq!((read.error(), read.is_ok()), (None, true), "{RULE}: reading at {at}");
+        let written = write(&target, at, Vec::new());
+        assert_eq!((written.error(), written.is_ok()), (None, true), "{RULE}: writing at {at}");
     }
     check_contents(RULE, &target, &shape.contents(), shape);
 }
@@ -201,7 +202,7 @@ pub fn queued_packets_come_back_once<T: Target>(make: impl Fn(Vec<u8>) -> T, sha
     let mut model = shape.contents();
     let target = make(model.clone());
     let block = 64_u64.next_multiple_of(shape.write_align).next_multiple_of(shape.read_align);
-    let blocks = (shape.len / block).clamp(1, 64);
+    let blocks = (shape.len / block).clamp(1, tries(64));
     let mut writes = Flight::new();
     for at in (0..blocks).map(|number| number * block) {
         writes.send(&target, at, vec![byte(at / block) | 0x80; index(block)]);
@@ -230,7 +231,7 @@ pub fn split_views_tile<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shape) {
     let target = make(model.clone());
     let seed = Cell::new(0x5eed);
     let shredder = Shredder { target: &target, align: shape.read_align, seed: &seed };
-    for round in 0..100 {
+    for round in 0..tries(100) {
         let at = below(&seed, shape.len + 1) / shape.read_align * shape.read_align;
         let len = below(&seed, shape.len + 500) / shape.read_align * shape.read_align;
         let packet = Packet::<Read, _>::new(vec![0xee; index(len)]);
@@ -277,7 +278,7 @@ pub fn dropped_futures_lose_nothing<T: Target>(make: impl Fn(Vec<u8>) -> T, shap
     // Writes bring what is there already: whether they happen cannot be told.
     let some = (shape.len / shape.write_align * shape.write_align).min(4096);
     let same = model[..index(some - some % shape.write_align)].to_vec();
-    for round in 0..200 {
+    for round in 0..tries(200) {
         let polled = round % 2 == 1;
         let buffer = vec![0; index(shape.len / shape.read_align * shape.read_align)];
         leave(target.io(0, Packet::<Read, _>::new(buffer)), polled);
@@ -307,7 +308,7 @@ pub fn dropped_target_completes_everything<T: Target>(make: impl Fn(Vec<u8>) -> 
     let target = make(model.clone());
     let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
     let len = 700_u64.next_multiple_of(shape.read_align);
-    for tag in 0..32 {
+    for tag in 0..if cfg!(miri) { 4 } else { 32 } {
         let packet = Packet::new(vec![0xee; index(len)]);
         drop(queue.send(&target, tag * shape.read_align, packet, tag * shape.read_align));
     }
@@ -333,7 +334,7 @@ pub fn refused_packets_are_unchanged<T: Target>(make: impl Fn(Vec<u8>) -> T, sha
     let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
     let mut refused = None;
     let mut sent = 0;
-    while sent < 3000 && refused.is_none() {
+    while sent < tries(3000) && refused.is_none() {
         let buffer = vec![byte(sent); index(shape.read_align)];
         let address = buffer.as_ptr();
         if let Err(unsent) = queue.send(&target, 0, Packet::new(buffer), sent) {
@@ -368,7 +369,7 @@ pub fn reserved_room_is_kept<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shap
     const RULE: &str = "reserved_room_is_kept";
     let model = shape.contents();
     let target = make(model.clone());
-    for round in 0..300 {
+    for round in 0..index(tries(300)) {
         driven(&target, poll_fn(|cx| PacketIo::<Read, u64>::poll_ready(&target, cx)));
         let one = PacketIo::<Read, u64>::reserve(&target, 1);
         assert!(one, "{RULE}: ready, but has no room for one ({round})");
@@ -411,7 +412,7 @@ fn values<V: Pod, T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shape) {
     let mut model = shape.contents();
     let target = make(model.clone());
     let size = size_of::<V>() as u64;
-    for at in (0..(shape.len / size).min(20)).map(|number| number * size) {
+    for at in (0..(shape.len / size).min(tries(20))).map(|number| number * size) {
         let mut value = V::zeroed();
         bytemuck::bytes_of_mut(&mut value).fill(byte(at / size) + 1);
         let written = driven(&target, target.write_value(at, value));
@@ -441,7 +442,7 @@ pub fn seeded_workload<T: Target>(make: impl Fn(Vec<u8>) -> T, shape: Shape, see
     let target = make(model.clone());
     let seed = Cell::new(seed | 1 << 33);
     let any = |align: u64, bound: u64| below(&seed, bound) / align * align;
-    for step in 0..150 {
+    for step in 0..tries(150) {
         let bound = shape.len + 300;
         if below(&seed, 3) > 0 {
             let mut reads = Flight::<Read>::new();

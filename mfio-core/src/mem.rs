@@ -14,6 +14,7 @@ use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend};
 use crate::error::ErrorKind;
 use crate::io::{PacketIo, Refused};
 use crate::packet::{Perms, Read, ReadWrite, View, Write};
+use crate::stream::Length;
 
 enum Queued {
     Read(u64, View<Read>),
@@ -209,6 +210,12 @@ impl IoBackend for Mem {
             return Ok(None);
         }
         BackendHandle::acquire(self, &self.driven).map(Some)
+    }
+}
+
+impl Length for Mem {
+    fn len_bytes(&self) -> Option<u64> {
+        Some(self.bytes.borrow().len() as u64)
     }
 }
 

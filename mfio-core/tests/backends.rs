@@ -113,7 +113,7 @@ impl IoBackend for Shared<Turn> {
 }
 
 fn rounds(many: usize) -> usize {
-    if cfg!(miri) { 20 } else { many }
+    if cfg!(miri) { 6 } else { many }
 }
 
 #[test]

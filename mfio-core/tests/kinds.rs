@@ -111,6 +111,22 @@ fn exchange_swaps_packet_and_target() {
     assert_eq!((&after[..100], &after[100..1000]), (&before[..100], &[0xff; 900][..]));
 }
 
+/// Short values are in the header, where others write while the packet is under way.
+#[test]
+fn short_inline_values_are_filled_written_and_exchanged_in_place() {
+    for target in [Mem::from(vec![9; 16]), Mem::polled(vec![9; 16], 2)] {
+        let packet = Packet::<Read, _>::new(Inline(0_u64));
+        let done = block_on(&target, target.io(0, packet)).unwrap();
+        assert_eq!(done.into_buffer(), Inline(0x0909_0909_0909_0909));
+        let packet = Packet::<Write, _>::new(Inline([1_u8, 2]));
+        assert!(block_on(&target, target.io(2, packet)).unwrap().is_ok());
+        let packet = Packet::<ReadWrite, _>::new(Inline([7_u8; 3]));
+        let done = block_on(&target, target.io(1, packet)).unwrap();
+        assert_eq!(done.into_buffer(), Inline([9, 1, 2]));
+        assert_eq!(target.snapshot()[..5], [9, 7, 7, 7, 9]);
+    }
+}
+
 #[test]
 fn large_inline_values_are_boxed_and_aligned_buffers_are_aligned() {
     let target = Mem::from(vec![9; 256]);

@@ -19,8 +19,8 @@ use mfio_core::layer::throttle::{Clock, Rate, Throttle};
 use mfio_core::layer::window::Window;
 use mfio_core::mem::Mem;
 use mfio_core::{
-    BackendBusy, Completed, CompletionQueue, Error, ErrorKind, IoRead, IoWrite, Packet, PacketIo,
-    PacketIoExt, Read, Refused, View, Write, block_on,
+    BackendBusy, Completed, CompletionQueue, Error, ErrorKind, FailedRange, IoRead, IoWrite,
+    Packet, PacketIo, PacketIoExt, Read, ReadWrite, Refused, View, Write, block_on,
 };
 use proptest::prelude::*;
 
@@ -66,36 +66,62 @@ impl Model {
         self.places.get(index(at)).copied().unwrap_or(Err(END))
     }
 
-    fn check(&mut self, layer: &impl Target, steps: &[(u64, u64, bool)]) {
-        for (number, &(at, len, is_read)) in steps.iter().enumerate() {
+    fn check<T>(&mut self, layer: &T, steps: &[(u64, u64, Way)])
+    where
+        T: Target + PacketIo<ReadWrite, u64>,
+    {
+        for (number, &(at, len, way)) in steps.iter().enumerate() {
             let places: Vec<_> = (at..at + len).map(|at| self.place(at)).collect();
-            if is_read {
-                let packet = Packet::<Read, _>::new(vec![0xee; index(len)]);
-                let done = block_on(layer, layer.io(at, packet)).unwrap();
-                let wanted: Vec<_> = places.iter().map(|place| place.err().map(|e| e.0)).collect();
-                assert_eq!(verdicts(&done, index(len)), wanted, "reading {len} at {at}");
-                for (found, place) in done.into_buffer().into_iter().zip(places) {
-                    assert_eq!(found, place.map_or(0xee, |place| self.below[place]));
+            let errors = |past: fn((ErrorKind, ErrorKind)) -> ErrorKind| {
+                places.iter().map(|place| place.err().map(past)).collect::<Vec<_>>()
+            };
+            let data: Vec<u8> = (0..len).map(|at| (at ^ number as u64).to_le_bytes()[0]).collect();
+            let name = format!("{way:?} of {len} at {at}");
+            let found = match way {
+                Way::Read => {
+                    let packet = Packet::<Read, _>::new(data.clone());
+                    let done = block_on(layer, layer.io(at, packet)).unwrap();
+                    assert_eq!(verdicts(&done, index(len)), errors(|error| error.0), "{name}");
+                    done.into_buffer()
                 }
-            } else {
-                let data: Vec<u8> =
-                    (0..len).map(|at| (at ^ number as u64).to_le_bytes()[0]).collect();
-                let packet = Packet::<Write, _>::new(data.clone());
-                let done = block_on(layer, layer.io(at, packet)).unwrap();
-                let wanted: Vec<_> = places.iter().map(|place| place.err().map(|e| e.1)).collect();
-                assert_eq!(verdicts(&done, index(len)), wanted, "writing {len} at {at}");
-                for (byte, place) in data.into_iter().zip(places) {
-                    if let Ok(place) = place {
-                        self.below[place] = byte;
-                    }
+                Way::Write => {
+                    let packet = Packet::<Write, _>::new(data.clone());
+                    let done = block_on(layer, layer.io(at, packet)).unwrap();
+                    assert_eq!(verdicts(&done, index(len)), errors(|error| error.1), "{name}");
+                    done.into_buffer()
+                }
+                Way::Exchange => {
+                    let packet = Packet::<ReadWrite, _>::new(data.clone());
+                    let done = block_on(layer, layer.io(at, packet)).unwrap();
+                    assert_eq!(verdicts(&done, index(len)), errors(|error| error.1), "{name}");
+                    done.into_buffer()
+                }
+            };
+            for ((before, after), place) in data.into_iter().zip(found).zip(places) {
+                let is_there = place.ok().filter(|_| way != Way::Write);
+                assert_eq!(after, is_there.map_or(before, |place| self.below[place]), "{name}");
+                if let Ok(place) = place
+                    && way != Way::Read
+                {
+                    self.below[place] = before;
                 }
             }
         }
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<(u64, u64, bool)>> {
-    prop::collection::vec((0..400_u64, 0..300_u64, any::<bool>()), 1..12)
+/// What a step does with the bytes of the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+    Exchange,
+}
+
+fn steps() -> impl Strategy<Value = Vec<(u64, u64, Way)>> {
+    let way = (0..3_usize).prop_map(|way| [Way::Read, Way::Write, Way::Exchange][way]);
+    let (longest, most) = if cfg!(miri) { (60_u64, 3) } else { (300, 12) };
+    prop::collection::vec((0..400_u64, 0..longest, way), 1..most)
 }
 
 fn bytes(len: u64, seed: u8) -> Vec<u8> {
@@ -123,7 +149,8 @@ proptest! {
         let below = bytes(501, 1);
         let map = Map::new(mem(below.clone(), depth), extents).unwrap();
         // Where extents lead to the same bytes, one view of several pieces writes them twice.
-        let reads: Vec<_> = steps.into_iter().map(|(at, len, _)| (at, len, true)).collect();
+        let reads: Vec<_> =
+            steps.into_iter().map(|(at, len, _)| (at, len, Way::Read)).collect();
         Model { places, below }.check(&map, &reads);
     }
 
@@ -211,7 +238,7 @@ proptest! {
         rule in prop::collection::vec((any::<bool>(), 0..50_u64), 0..30),
         depth in 0..3_usize,
         at in 0..100_u64,
-        len in 0..300_u64,
+        len in 0..if cfg!(miri) { 80 } else { 300_u64 },
     ) {
         let below = bytes(1000, 6);
         let told: Vec<_> = rule.iter().map(|&(passes, len)| {
@@ -265,12 +292,13 @@ fn window_at_the_end_of_the_address_space_is_cut() {
 /// A view of several pieces, and targets that never have room for two: taken and done.
 #[test]
 fn view_of_many_pieces_passes_targets_with_room_for_one() {
-    let stripe =
-        Stripe::new(vec![Mem::polled(vec![0; 500], 1), Mem::polled(vec![0; 500], 1)], 1, 500);
-    let data = bytes(1000, 9);
+    let each = if cfg!(miri) { 20 } else { 500 };
+    let below = || Mem::polled(vec![0; index(each)], 1);
+    let stripe = Stripe::new(vec![below(), below()], 1, each);
+    let data = bytes(2 * each, 9);
     let (result, data) = block_on(&stripe, stripe.write_exact(0, data)).unwrap();
     assert_eq!(result, Ok(()));
-    let (result, found) = block_on(&stripe, stripe.read_exact(0, vec![0; 1000])).unwrap();
+    let (result, found) = block_on(&stripe, stripe.read_exact(0, vec![0; data.len()])).unwrap();
     assert_eq!((result, found == data), (Ok(()), true));
 }
 
@@ -361,10 +389,11 @@ fn senseless_routes_lose_nothing() {
             }
         }
     }
+    let step = if cfg!(miri) { 19 } else { 1 };
     for depth in 0..3 {
         let layer = Spread::over(vec![mem(vec![1; 40], depth)], Senseless(Cell::new(0)));
-        for at in (0..60).chain([u64::MAX - 3, u64::MAX]) {
-            for len in 0..40 {
+        for at in (0..60).step_by(step).chain([u64::MAX - 3, u64::MAX]) {
+            for len in (0..40).step_by(step) {
                 let packet = Packet::<Read, _>::new(vec![0; len]);
                 let done = block_on(&layer, layer.io(at, packet)).unwrap();
                 assert_eq!(verdicts(&done, len).len(), len);
@@ -392,14 +421,15 @@ fn waker_may_send_to_the_layer_that_completes() {
             });
         }
     }
+    let (rounds, len) = if cfg!(miri) { (1, 18) } else { (10, 40) };
     for depth in 0..3 {
         let below = vec![mem(vec![1; 64], depth), mem(vec![1; 64], depth)];
         let layer = Rc::new(Stripe::new(below, 1, 64));
         NEXT.set(Some((Rc::clone(&layer), CompletionQueue::new(), 0)));
         let waker = Waker::from(Arc::new(SendNext));
-        for _ in 0..10 {
+        for _ in 0..rounds {
             let mut first = CompletionQueue::<Read, Vec<u8>>::new();
-            first.send(&*layer, 0, Packet::new(vec![0; 40]), 1).unwrap();
+            first.send(&*layer, 0, Packet::new(vec![0; len]), 1).unwrap();
             if first.poll_pop(&mut Context::from_waker(&waker)).is_pending() {
                 block_on(&*layer, layer.read_value::<u8>(0)).unwrap().unwrap();
                 while first.in_flight() > 0 {
@@ -520,8 +550,61 @@ fn fault_asks_its_rule_once_for_every_view_accepted() {
     let done = block_on(&fault, fault.io(60, Packet::<Write, _>::new(vec![1; 8]))).unwrap();
     let kinds: Vec<_> = done.failed_ranges().iter().map(|range| range.error.kind()).collect();
     assert_eq!(kinds, [ErrorKind::NoSpace, ErrorKind::OutOfRange]);
-    assert_eq!(*asked.borrow(), [Request { is_read: false, at: 60, len: 8 }]);
+    assert_eq!(*asked.borrow(), [Request { is_read: false, is_write: true, at: 60, len: 8 }]);
     assert_eq!(fault.target().snapshot()[58..], [0, 0, 1, 0, 1, 1]);
+}
+
+#[test]
+fn fault_asks_for_an_exchange_as_a_read_and_a_write() {
+    let rule = |request: Request| match request {
+        Request { is_read: true, is_write: true, at: 2, len: 6 } => {
+            vec![Verdict::Pass(2), Verdict::Fail(3, Error::os(5))]
+        }
+        _ => panic!("{request:?} was not sent"),
+    };
+    for depth in 0..3 {
+        let fault = Fault::new(mem(vec![1; 8], depth), rule);
+        let packet = Packet::<ReadWrite, _>::new(vec![9; 6]);
+        let done = block_on(&fault, fault.io(2, packet)).unwrap();
+        let error = Error::os(5);
+        assert_eq!(done.failed_ranges(), [FailedRange { start: 2, end: 5, error }]);
+        assert_eq!(done.into_buffer(), [1, 1, 9, 9, 9, 1]);
+        assert_eq!(fault.target().snapshot(), [1, 1, 9, 9, 1, 1, 1, 9]);
+    }
+}
+
+#[test]
+fn throttle_counts_the_bytes_of_an_exchange_both_ways() {
+    let hand = Hand::default();
+    let rate = Rate { bytes: 100, ops: u64::MAX, interval_ns: 10 };
+    let throttle = Throttle::new(Mem::from(vec![1; 100]), rate, hand.clone());
+    let mut queue = CompletionQueue::<ReadWrite, Vec<u8>>::new();
+    let mut send = |len| queue.send(&throttle, 0, Packet::new(vec![9; len]), 0).is_ok();
+    assert!(send(49) && send(1) && !send(1));
+    hand.0.set(10);
+    assert!(send(75) && !send(1));
+    // Half of the next interval is gone.
+    hand.0.set(20);
+    assert!(send(25) && !send(1));
+    assert_eq!(queue.pop().unwrap().1.into_buffer(), [1; 49]);
+}
+
+/// What waits of an exchange goes down when the layer is driven, and is aborted with it.
+#[test]
+fn exchanges_wait_in_a_layer_like_reads_and_writes() {
+    let below = || vec![Mem::polled(vec![1; 64], 1), Mem::polled(vec![2; 64], 1)];
+    let stripe = Stripe::new(below(), 1, 64);
+    let mut queue = CompletionQueue::<ReadWrite, Vec<u8>>::new();
+    queue.send(&stripe, 0, Packet::new(vec![9; 8]), 0).unwrap();
+    let unsent = queue.send(&stripe, 3, Packet::new(vec![8; 8]), 1).unwrap_err();
+    assert_eq!((unsent.param, unsent.packet.into_buffer()), (3, vec![8; 8]));
+    let next = std::future::poll_fn(|cx| queue.poll_pop(cx));
+    let (_, done) = block_on(&stripe, next).unwrap().unwrap();
+    assert_eq!((done.is_ok(), done.into_buffer()), (true, vec![1, 2, 1, 2, 1, 2, 1, 2]));
+    assert_eq!(stripe.targets()[1].snapshot()[..5], [9, 9, 9, 9, 2]);
+    queue.send(&stripe, 0, Packet::new(vec![7; 8]), 0).unwrap();
+    drop(stripe);
+    assert_eq!(queue.pop().unwrap().1.error(), Some(ErrorKind::Aborted.into()));
 }
 
 /// A target that promises room and refuses all the same costs the packet, and nothing else.

@@ -19,6 +19,11 @@ use crate::io::{PacketIo, PacketIoExt, Refused};
 use crate::layer::Target;
 use crate::packet::{Buffer, Completed, CompletionQueue, Packet, Perms, Read, View, Write};
 
+/// How often a rule tries: `many` times, or a few where every step is interpreted.
+pub(super) const fn tries(many: u64) -> u64 {
+    if cfg!(miri) { many.div_ceil(50) } else { many }
+}
+
 /// The lowest eight bits.
 pub(super) fn byte(from: u64) -> u8 {
     from.to_le_bytes()[0]

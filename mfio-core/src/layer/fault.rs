@@ -17,7 +17,7 @@ use super::spread::{PIECES_MAX, Piece, Route, Spread};
 use crate::backend::{BackendBusy, BackendHandle, IoBackend, PollingHandle};
 use crate::error::Error;
 use crate::io::{PacketIo, Refused};
-use crate::packet::{PacketId, Read, View, Write};
+use crate::packet::{PacketId, Read, ReadWrite, View, Write};
 
 /// The most verdicts that count; what is behind them passes.
 pub const VERDICTS_MAX: usize = PIECES_MAX - 1;
@@ -25,8 +25,10 @@ pub const VERDICTS_MAX: usize = PIECES_MAX - 1;
 /// A view that a [`Fault`] layer was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// A read, or else a write.
+    /// The packet is to be filled: a read, or an exchange.
     pub is_read: bool,
+    /// The target is to be changed: a write, or an exchange.
+    pub is_write: bool,
     /// First byte on the target.
     pub at: u64,
     /// Length in bytes; may reach beyond what a `u64` counts.
@@ -75,9 +77,10 @@ pub struct Fault<T, F> {
     rule: F,
     /// Queues the parts that the target has no room for.
     below: Spread<T, Straight>,
-    /// Views that were promised room, reads and writes.
+    /// Views that were promised room, by direction.
     reads_promised: Cell<usize>,
     writes_promised: Cell<usize>,
+    exchanges_promised: Cell<usize>,
 }
 
 impl<T: Target, F: Fn(Request) -> Vec<Verdict>> Fault<T, F> {
@@ -85,7 +88,8 @@ impl<T: Target, F: Fn(Request) -> Vec<Verdict>> Fault<T, F> {
     #[must_use]
     pub fn new(target: T, rule: F) -> Self {
         let below = Spread::over(vec![target], Straight);
-        Self { rule, below, reads_promised: Cell::new(0), writes_promised: Cell::new(0) }
+        let (reads_promised, writes_promised, exchanges_promised) = Default::default();
+        Self { rule, below, reads_promised, writes_promised, exchanges_promised }
     }
 
     /// The target below.
@@ -99,10 +103,10 @@ impl<T: Target, F: Fn(Request) -> Vec<Verdict>> Fault<T, F> {
 }
 
 macro_rules! packet_io {
-    ($direction:ident, $lane:ident, $promised:ident, $is_read:literal) => {
+    ($direction:ident, $lane:ident, $promised:ident, $ways:expr, [$($bound:tt)*]) => {
         impl<T, F> PacketIo<$direction, u64> for Fault<T, F>
         where
-            T: Target,
+            T: $($bound)*,
             F: Fn(Request) -> Vec<Verdict>,
         {
             fn send_io(
@@ -119,7 +123,8 @@ macro_rules! packet_io {
                     return Err(Refused { param, view });
                 }
                 let (mut at, mut rest, mut sent) = (param, Some(view), 0);
-                let request = |view: &View<_>| Request { is_read: $is_read, at, len: view.len() };
+                let (is_read, is_write) = $ways;
+                let request = |view: &View<_>| Request { is_read, is_write, at, len: view.len() };
                 let verdicts = rest.as_ref().map(|view| (self.rule)(request(view)));
                 for verdict in verdicts.into_iter().flatten().take(VERDICTS_MAX) {
                     let Some(view) = rest.take() else { break };
@@ -180,8 +185,15 @@ macro_rules! packet_io {
     };
 }
 
-packet_io!(Read, reads, reads_promised, true);
-packet_io!(Write, writes, writes_promised, false);
+packet_io!(Read, reads, reads_promised, (true, false), [Target]);
+packet_io!(Write, writes, writes_promised, (false, true), [Target]);
+packet_io!(
+    ReadWrite,
+    exchanges,
+    exchanges_promised,
+    (true, true),
+    [Target + PacketIo<ReadWrite, u64>]
+);
 
 impl<T: Target, F> IoBackend for Fault<T, F> {
     fn polling_handle(&self) -> Option<PollingHandle<'_>> {

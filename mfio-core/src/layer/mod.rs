@@ -4,6 +4,12 @@
 //! A layer takes packets in both directions at `u64` byte offsets and is a target itself, so
 //! layers stack; the packet never learns how many targets it met.
 //!
+//! Over targets that take exchanges ([`ReadWrite`](crate::ReadWrite)) it takes them too: each
+//! byte of the packet is exchanged with the byte that its offset leads to, and what has no
+//! place fails as [`ErrorKind::OutOfRange`](crate::ErrorKind::OutOfRange), like a write. The
+//! pieces of one exchange are exchanged one by one, in no particular order: two that lead to
+//! the same bytes see each other's or the target's, and none of the bytes is lost.
+//!
 //! | module | what it makes of its targets |
 //! |---|---|
 //! | [`map`] | a non-linear address space (virtual over physical) |

@@ -10,7 +10,7 @@ use core::cell::{Cell, RefCell};
 use core::task::{Context, Waker};
 
 use crate::error::ErrorKind;
-use crate::packet::{PacketId, Perms, Read, View, Write};
+use crate::packet::{PacketId, Perms, Read, ReadWrite, View, Write};
 
 /// The most views that wait in one direction of a layer. All but one of them were promised
 /// room by `reserve`.
@@ -38,6 +38,15 @@ impl Direction for Write {
 
     fn complete(view: View<Self>) {
         view.written();
+    }
+}
+
+impl Direction for ReadWrite {
+    /// The bytes of the packet have nowhere to go, as with a write.
+    const PAST_END: ErrorKind = ErrorKind::OutOfRange;
+
+    fn complete(view: View<Self>) {
+        view.exchanged();
     }
 }
 

@@ -17,7 +17,7 @@ use super::queue::{Direction, Lane, Rest};
 use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend, PollingHandle};
 use crate::error::ErrorKind;
 use crate::io::{PacketIo, Refused};
-use crate::packet::{PacketId, Read, View, Write};
+use crate::packet::{PacketId, Read, ReadWrite, View, Write};
 
 /// The most pieces that one `send_io`, or one drive, makes of what it finds: a view of very
 /// many pieces does not hold up its sender.
@@ -42,7 +42,7 @@ pub enum Piece {
         len: u64,
     },
     /// Behind the end, with everything that follows. Reads fail as
-    /// [`ErrorKind::UnexpectedEof`] and writes as [`ErrorKind::OutOfRange`].
+    /// [`ErrorKind::UnexpectedEof`], writes and exchanges as [`ErrorKind::OutOfRange`].
     End,
 }
 
@@ -89,8 +89,14 @@ pub struct Spread<T, R> {
     route: R,
     pub(super) reads: Lane<Read>,
     pub(super) writes: Lane<Write>,
+    pub(super) exchanges: Lane<ReadWrite>,
+    /// What drives `exchanges`. Set by the first, because only then is it known that the
+    /// targets take them.
+    drive_exchanges: Cell<Option<DriveLane<T, R>>>,
     driven: Cell<bool>,
 }
+
+type DriveLane<T, R> = fn(&Spread<T, R>, &mut Context<'_>);
 
 /// Why the sending of a lane ended.
 enum Ended {
@@ -106,8 +112,15 @@ impl<T, R: Route> Spread<T, R> {
     /// A layer over `targets`, which `route` names by their index.
     #[must_use]
     pub fn over(targets: Vec<T>, route: R) -> Self {
-        let (reads, writes) = (Lane::new(), Lane::new());
-        Self { targets, route, reads, writes, driven: Cell::new(false) }
+        Self {
+            targets,
+            route,
+            reads: Lane::new(),
+            writes: Lane::new(),
+            exchanges: Lane::new(),
+            drive_exchanges: Cell::new(None),
+            driven: Cell::new(false),
+        }
     }
 
     /// The targets below.
@@ -271,13 +284,14 @@ impl<T, R: Route> Spread<T, R> {
 }
 
 macro_rules! packet_io {
-    ($direction:ident, $lane:ident) => {
-        impl<T: Target, R: Route> PacketIo<$direction, u64> for Spread<T, R> {
+    ($direction:ident, $lane:ident, [$($bound:tt)*] $(, $drive:expr)?) => {
+        impl<T: $($bound)*, R: Route> PacketIo<$direction, u64> for Spread<T, R> {
             fn send_io(
                 &self,
                 param: u64,
                 view: View<$direction>,
             ) -> Result<(), Refused<$direction>> {
+                $(self.drive_exchanges.set(Some($drive));)?
                 self.send(&self.$lane, param, view)
             }
 
@@ -303,13 +317,19 @@ macro_rules! packet_io {
     };
 }
 
-packet_io!(Read, reads);
-packet_io!(Write, writes);
+packet_io!(Read, reads, [Target]);
+packet_io!(Write, writes, [Target]);
+packet_io!(ReadWrite, exchanges, [Target + PacketIo<ReadWrite, u64>], |this, cx| {
+    this.drive_lane(&this.exchanges, cx);
+});
 
 impl<T: Target, R: Route> Drive for Spread<T, R> {
     fn poll_drive(&self, cx: &mut Context<'_>) {
         self.drive_lane(&self.reads, cx);
         self.drive_lane(&self.writes, cx);
+        if let Some(drive) = self.drive_exchanges.get() {
+            drive(self, cx);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::driving;
 use super::queue::Callers;
 use crate::backend::{BackendBusy, BackendHandle, Drive, IoBackend, PollingHandle};
 use crate::io::{PacketIo, Refused};
-use crate::packet::{PacketId, Read, View, Write};
+use crate::packet::{PacketId, Read, ReadWrite, View, Write};
 
 /// Time for a [`Throttle`], which has none of its own.
 pub trait Clock {
@@ -30,7 +30,8 @@ pub trait Clock {
     }
 }
 
-/// What may pass in each interval, reads and writes together.
+/// What may pass in each interval, all directions together. The bytes of an exchange count
+/// twice, once for each way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Bytes; `u64::MAX` is no limit.
@@ -104,7 +105,7 @@ impl<T, C: Clock> Throttle<T, C> {
         bytes < self.rate.bytes && ops < self.rate.ops
     }
 
-    /// Whether a view of `len` bytes may pass; counted as passed if so.
+    /// Whether a view that moves `len` bytes may pass; counted as passed if so.
     fn take(&self, len: u64) -> bool {
         let promised = self.promised.get();
         if promised == 0 && !self.has_budget() {
@@ -124,14 +125,14 @@ impl<T, C: Clock> Throttle<T, C> {
 }
 
 macro_rules! packet_io {
-    ($direction:ident) => {
-        impl<T: Target, C: Clock> PacketIo<$direction, u64> for Throttle<T, C> {
+    ($direction:ident, $ways:literal, [$($bound:tt)*]) => {
+        impl<T: $($bound)*, C: Clock> PacketIo<$direction, u64> for Throttle<T, C> {
             fn send_io(
                 &self,
                 param: u64,
                 view: View<$direction>,
             ) -> Result<(), Refused<$direction>> {
-                let len = view.len();
+                let len = view.len().saturating_mul($ways);
                 if !self.take(len) {
                     return Err(Refused { param, view });
                 }
@@ -171,8 +172,9 @@ macro_rules! packet_io {
     };
 }
 
-packet_io!(Read);
-packet_io!(Write);
+packet_io!(Read, 1, [Target]);
+packet_io!(Write, 1, [Target]);
+packet_io!(ReadWrite, 2, [Target + PacketIo<ReadWrite, u64>]);
 
 impl<T: Target, C: Clock> Drive for Throttle<T, C> {
     fn poll_drive(&self, cx: &mut Context<'_>) {

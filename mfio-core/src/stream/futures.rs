@@ -2,15 +2,16 @@
 //!
 //! Data flow: poll → the stream's own poll → `std::io` result. Closing flushes.
 //!
-//! Not here: what is read and written (`cursor`); who drives the target (`backend`).
+//! Not here: what is read and written (`cursor`); what other traits need too (`shim`); who
+//! drives the target (`backend`).
 
 use core::pin::Pin;
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll};
 use std::io::{self, SeekFrom};
 
 use futures_io::{AsyncRead, AsyncSeek, AsyncWrite};
 
-use super::std_io::seek_target;
+use super::shim::{async_write, for_each_positioned, for_each_stream, poll_seek};
 use super::{Length, Seekable, SeekableRef, Sequential};
 use crate::io::PacketIo;
 use crate::packet::{Read, Write};
@@ -30,32 +31,11 @@ macro_rules! stream {
             }
         }
 
-        impl<$($generics)*> AsyncWrite for $stream
-        where
-            $Io: PacketIo<Write, $At>,
-        {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buffer: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.get_mut().poll_write(cx, buffer).map_err(Into::into)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.get_mut().poll_flush(cx).map_err(Into::into)
-            }
-
-            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.get_mut().poll_flush(cx).map_err(Into::into)
-            }
-        }
+        async_write!(AsyncWrite, poll_close, [$($generics)*] $stream, $Io, $At);
     };
 }
 
-stream!([T] Seekable<T>, T, u64);
-stream!([T: ?Sized] SeekableRef<'_, T>, T, u64);
-stream!([T] Sequential<T>, T, ());
+for_each_stream!(stream);
 
 macro_rules! seek {
     ([$($generics:tt)*] $stream:ty, $Io:ident) => {
@@ -69,17 +49,11 @@ macro_rules! seek {
                 to: SeekFrom,
             ) -> Poll<io::Result<u64>> {
                 let Self { target, cursor } = self.get_mut();
-                if let SeekFrom::End(_) = to {
-                    // The stream's own writes may move the end.
-                    ready!(cursor.poll_written(cx));
-                }
-                let position = seek_target(cursor.position(), || target.len_bytes(), to)?;
-                cursor.set_position(position);
-                Poll::Ready(Ok(position))
+                let target: &$Io = target;
+                poll_seek(target, cursor, cx, to)
             }
         }
     };
 }
 
-seek!([T] Seekable<T>, T);
-seek!([T: ?Sized] SeekableRef<'_, T>, T);
+for_each_positioned!(seek);

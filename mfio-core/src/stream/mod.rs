@@ -26,6 +26,8 @@ mod cursor;
 #[cfg(feature = "futures")]
 mod futures;
 #[cfg(feature = "std")]
+mod shim;
+#[cfg(feature = "std")]
 mod std_io;
 mod to_end;
 #[cfg(feature = "tokio")]

@@ -2,11 +2,12 @@
 //!
 //! Data flow: call → `block_on` the target → result. A write has been written when it returns.
 //!
-//! Not here: what is read and written (`cursor`).
+//! Not here: what is read and written (`cursor`); what other traits need too (`shim`).
 
 use core::future::poll_fn;
 use std::io::{self, SeekFrom};
 
+use super::shim::{for_each_positioned, for_each_stream, seek_target};
 use super::{Length, Seekable, SeekableRef, Sequential};
 use crate::backend::{BackendBusy, IoBackend, block_on};
 use crate::error::{Error, ErrorKind};
@@ -74,9 +75,7 @@ macro_rules! blocking {
     };
 }
 
-blocking!([T] Seekable<T>, T, u64);
-blocking!([T: ?Sized] SeekableRef<'_, T>, T, u64);
-blocking!([T] Sequential<T>, T, ());
+for_each_stream!(blocking);
 
 macro_rules! seek {
     ([$($generics:tt)*] $stream:ty, $Io:ident) => {
@@ -100,19 +99,4 @@ macro_rules! seek {
     };
 }
 
-seek!([T] Seekable<T>, T);
-seek!([T: ?Sized] SeekableRef<'_, T>, T);
-
-/// Where a seek leads, relative to something or not.
-pub(super) fn seek_target(
-    position: u64,
-    length: impl FnOnce() -> Option<u64>,
-    seek: SeekFrom,
-) -> Result<u64, Error> {
-    let (base, by) = match seek {
-        SeekFrom::Start(position) => return Ok(position),
-        SeekFrom::Current(by) => (position, by),
-        SeekFrom::End(by) => (length().ok_or(ErrorKind::Unsupported)?, by),
-    };
-    base.checked_add_signed(by).ok_or(Error::new(ErrorKind::OutOfRange))
-}
+for_each_positioned!(seek);

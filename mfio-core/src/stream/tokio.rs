@@ -2,7 +2,8 @@
 //!
 //! Data flow: poll → the stream's own poll → `std::io` result. Shutting down flushes.
 //!
-//! Not here: what is read and written (`cursor`); who drives the target (`backend`).
+//! Not here: what is read and written (`cursor`); what other traits need too (`shim`); who
+//! drives the target (`backend`).
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -10,7 +11,7 @@ use std::io::{self, SeekFrom};
 
 use ::tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 
-use super::std_io::seek_target;
+use super::shim::{async_write, for_each_positioned, for_each_stream, poll_seek};
 use super::{Length, Seekable, SeekableRef, Sequential};
 use crate::io::PacketIo;
 use crate::packet::{Read, Write};
@@ -32,32 +33,11 @@ macro_rules! stream {
             }
         }
 
-        impl<$($generics)*> AsyncWrite for $stream
-        where
-            $Io: PacketIo<Write, $At>,
-        {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buffer: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.get_mut().poll_write(cx, buffer).map_err(Into::into)
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.get_mut().poll_flush(cx).map_err(Into::into)
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.get_mut().poll_flush(cx).map_err(Into::into)
-            }
-        }
+        async_write!(AsyncWrite, poll_shutdown, [$($generics)*] $stream, $Io, $At);
     };
 }
 
-stream!([T] Seekable<T>, T, u64);
-stream!([T: ?Sized] SeekableRef<'_, T>, T, u64);
-stream!([T] Sequential<T>, T, ());
+for_each_stream!(stream);
 
 macro_rules! seek {
     ([$($generics:tt)*] $stream:ty, $Io:ident) => {
@@ -75,19 +55,16 @@ macro_rules! seek {
                 cx: &mut Context<'_>,
             ) -> Poll<io::Result<u64>> {
                 let Self { target, cursor } = self.get_mut();
-                if let Some(SeekFrom::End(_)) = cursor.seeking {
-                    // The stream's own writes may move the end.
-                    ready!(cursor.poll_written(cx));
-                }
-                if let Some(to) = cursor.seeking.take() {
-                    let position = seek_target(cursor.position(), || target.len_bytes(), to)?;
-                    cursor.set_position(position);
-                }
-                Poll::Ready(Ok(cursor.position()))
+                let target: &$Io = target;
+                let Some(to) = cursor.seeking else {
+                    return Poll::Ready(Ok(cursor.position()));
+                };
+                let sought = ready!(poll_seek(target, cursor, cx, to));
+                cursor.seeking = None;
+                Poll::Ready(sought)
             }
         }
     };
 }
 
-seek!([T] Seekable<T>, T);
-seek!([T: ?Sized] SeekableRef<'_, T>, T);
+for_each_positioned!(seek);

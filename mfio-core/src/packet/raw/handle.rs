@@ -11,9 +11,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering;
 use core::task::{Context, Poll, Waker};
 
+use super::sync::{Ordering, spin_loop};
 use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE};
 use super::{NARROW_BYTES, Queue, REPORTED, WAKER};
 use super::{StableBytes, StableBytesMut};
@@ -34,7 +34,10 @@ unsafe impl Sync for Handle {}
 
 impl Handle {
     pub(crate) fn new() -> Self {
-        Self(NonNull::from(Box::leak(pool::take())))
+        let header = Box::leak(pool::take());
+        // A recycled header still has the tag of the packet before.
+        *header.tag.get_mut() = 0;
+        Self(NonNull::from(header))
     }
 
     #[inline]
@@ -68,7 +71,7 @@ impl Handle {
         assert!(self.is_idle(), "a packet in flight belongs to its backend");
         // SAFETY: idle, and it stays idle while `self` is borrowed, because arming needs
         // `&mut self`; shared readers are fine, `B` is `Sync`.
-        unsafe { &*self.header().stored.get() }.get()
+        unsafe { &*self.header().stored.look() }.get()
     }
 
     /// What was stored, exclusively.
@@ -104,9 +107,17 @@ impl Handle {
     /// One hold over the bytes of a stored value itself: it is in the header, or in a box, and
     /// stays there.
     pub(crate) fn arm_inline<T: Pod>(&mut self, writable: bool) -> Hold {
-        let ptr: *mut u8 = ptr::from_mut(self.stored_mut::<Inline<T>>()).cast();
         let len = core::mem::size_of::<T>() as u64;
-        self.arm(Payload { ptr, len, writable, ..Payload::NONE }, ptr::null_mut())
+        let hold = self.arm(Payload { len, writable, ..Payload::NONE }, ptr::null_mut());
+        let header = self.header();
+        // The address is taken last: nobody borrows the header as a whole exclusively any more
+        // before the packet is idle again, which would end what the address stands for.
+        // SAFETY: the only hold has not been sent, so nobody else is at the header's parts.
+        let stored = unsafe { &mut *header.stored.get() };
+        // SAFETY: as above.
+        let payload = unsafe { &mut *header.payload.get() };
+        payload.ptr = ptr::from_mut(stored.get_mut::<Inline<T>>()).cast();
+        hold
     }
 
     /// One hold over the bytes that a stored source makes up.
@@ -140,8 +151,8 @@ impl Handle {
     /// Who hears of every range of this packet that ends.
     pub(crate) fn set_output(&mut self, output: Option<Arc<dyn Output>>) {
         let header = self.exclusive();
-        let state = header.state.get_mut();
-        *state = if output.is_some() { *state | REPORTED } else { *state & !REPORTED };
+        let flags = *header.state.get_mut() & !REPORTED;
+        *header.state.get_mut() = if output.is_some() { flags | REPORTED } else { flags };
         *header.output.get_mut() = output;
     }
 
@@ -232,7 +243,7 @@ impl Handle {
     #[inline]
     fn wait_for_notifier(&self) {
         while self.header().state.load(Ordering::Acquire) & WAKER != 0 {
-            core::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -279,7 +290,7 @@ impl Handle {
     pub(crate) fn payload_len(&self) -> u64 {
         assert!(self.is_idle(), "a packet in flight belongs to its backend");
         // SAFETY: idle, and `arm` needs `&mut self`.
-        unsafe { (*self.header().payload.get()).len }
+        unsafe { (*self.header().payload.look()).len }
     }
 
     /// Whether no range of the last payload failed.

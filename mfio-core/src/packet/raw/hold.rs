@@ -8,9 +8,9 @@
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering;
 
 use super::store::Stored;
+use super::sync::Ordering;
 use super::{Access, Batch, FAILED, HOLDS, Header, NARROW_BYTES, Payload, REPORTED, RegionId};
 use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
@@ -80,7 +80,7 @@ impl Hold {
     #[inline]
     fn payload(&self) -> Payload {
         // SAFETY: constant while holds exist.
-        unsafe { *self.header().payload.get() }
+        unsafe { *self.header().payload.look() }
     }
 
     #[inline]
@@ -145,7 +145,7 @@ impl Hold {
     fn access(&self) -> Option<(&'static Access, &Stored)> {
         let access = self.payload().access?;
         // SAFETY: nobody writes `stored` while holds exist.
-        Some((access, unsafe { &*self.header().stored.get() }))
+        Some((access, unsafe { &*self.header().stored.look() }))
     }
 
     fn assert_inside(&self, at: u64, len: usize) {
@@ -241,7 +241,7 @@ impl Hold {
     #[cold]
     fn report_to_output(&self, error: Option<Error>) {
         // SAFETY: nobody writes `output` while holds exist.
-        if let Some(output) = unsafe { &*self.header().output.get() } {
+        if let Some(output) = unsafe { &*self.header().output.look() } {
             let (start, end) = self.bounds();
             output.fragment(Fragment {
                 tag: self.tag(),
@@ -256,7 +256,7 @@ impl Hold {
     /// The tag of the packet.
     pub(crate) fn tag(&self) -> u64 {
         // SAFETY: nobody writes `tag` while holds exist.
-        unsafe { *self.header().tag.get() }
+        unsafe { *self.header().tag.look() }
     }
 }
 

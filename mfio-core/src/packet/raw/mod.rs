@@ -19,10 +19,8 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
 use core::mem;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::Waker;
 
 use crate::error::FailedRange;
@@ -32,67 +30,27 @@ use crate::packet::pool;
 mod borrowed;
 mod handle;
 mod hold;
+mod lock;
+#[cfg(all(test, mfio_loom))]
+mod loom_tests;
 mod queue;
 mod stable;
 mod stack;
 mod store;
+mod sync;
 
 pub(crate) use borrowed::Borrowed;
 pub(crate) use handle::Handle;
 pub(crate) use hold::Hold;
+#[cfg(not(all(test, mfio_loom)))]
+pub(crate) use lock::SpinLock;
 pub(crate) use queue::{Batch, Queue};
 pub use stable::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
 pub(crate) use stack::StackValue;
 use store::Stored;
-
-/// Frees a spin lock, also when its section panics.
-struct Unlock<'a>(&'a AtomicBool);
-
-impl Drop for Unlock<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-/// A lock for sections of a few instructions (or one memcpy) that never call out.
-pub(crate) struct SpinLock<T> {
-    taken: AtomicBool,
-    value: UnsafeCell<T>,
-}
-
-// SAFETY: `with` gives the value to one thread at a time.
-unsafe impl<T: Send> Sync for SpinLock<T> {}
-
-impl<T: Default> Default for SpinLock<T> {
-    fn default() -> Self {
-        Self::new(T::default())
-    }
-}
-
-impl<T> SpinLock<T> {
-    pub(crate) const fn new(value: T) -> Self {
-        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
-    }
-
-    fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
-
-    pub(crate) fn into_inner(self) -> T {
-        self.value.into_inner()
-    }
-
-    pub(crate) fn with<R>(&self, section: impl FnOnce(&mut T) -> R) -> R {
-        while self.taken.swap(true, Ordering::Acquire) {
-            core::hint::spin_loop();
-        }
-        // SAFETY: `taken` was false and is true now, so this is the only reference until the
-        // store below; sections do not nest, because they never call out.
-        let value = unsafe { &mut *self.value.get() };
-        let _unlock = Unlock(&self.taken);
-        section(value)
-    }
-}
+#[cfg(all(test, mfio_loom))]
+pub(crate) use sync::SpinLock;
+use sync::{AtomicU64, Cell, Ordering};
 
 const HOLDS: u64 = 0xffff_ffff;
 const HANDLE: u64 = 1 << 32;
@@ -167,13 +125,13 @@ enum Notify {
 #[repr(C, align(64))]
 pub(crate) struct Header {
     state: AtomicU64,
-    payload: UnsafeCell<Payload>,
-    next: UnsafeCell<*mut Header>,
-    tag: UnsafeCell<u64>,
-    notify: UnsafeCell<Notify>,
-    stored: UnsafeCell<Stored>,
+    payload: Cell<Payload>,
+    next: Cell<*mut Header>,
+    tag: Cell<u64>,
+    notify: Cell<Notify>,
+    stored: Cell<Stored>,
     guarded: SpinLock<Guarded>,
-    output: UnsafeCell<Option<Arc<dyn Output>>>,
+    output: Cell<Option<Arc<dyn Output>>>,
 }
 
 // SAFETY: everything but `state` and `guarded` is touched only by whom `state` names; stored
@@ -181,18 +139,18 @@ pub(crate) struct Header {
 unsafe impl Send for Header {}
 
 impl Header {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let payload = Payload::NONE;
         let guarded = Guarded { wide: Vec::new(), failed: Vec::new(), stack: ptr::null_mut() };
         Self {
             state: AtomicU64::new(HANDLE),
-            payload: UnsafeCell::new(payload),
-            notify: UnsafeCell::new(Notify::Nobody),
-            stored: UnsafeCell::new(Stored::new()),
+            payload: Cell::new(payload),
+            notify: Cell::new(Notify::Nobody),
+            stored: Cell::new(Stored::new()),
             guarded: SpinLock::new(guarded),
-            output: UnsafeCell::new(None),
-            tag: UnsafeCell::new(0),
-            next: UnsafeCell::new(ptr::null_mut()),
+            output: Cell::new(None),
+            tag: Cell::new(0),
+            next: Cell::new(ptr::null_mut()),
         }
     }
 

@@ -10,9 +10,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::align_of;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
 use core::task::Waker;
 
+use super::sync::{AtomicPtr, Ordering};
 use super::{FLAGS, HANDLE, Handle, Header, Notify, SpinLock};
 
 /// Completed packets on their way back, pushed from any thread, taken by one.
@@ -45,7 +45,7 @@ impl Queue {
         // SAFETY: the headers are ours until they are in the list.
         let oldest = unsafe { chain.oldest.as_ref() };
         // SAFETY: as above.
-        let Notify::Queue(queue) = (unsafe { &*oldest.notify.get() }) else {
+        let Notify::Queue(queue) = (unsafe { &*oldest.notify.look() }) else {
             unreachable!("QUEUE is set together with the queue");
         };
         // The headers may be gone as soon as they are in the list, and the queue with them, so
@@ -90,7 +90,7 @@ impl Queue {
             // SAFETY: the caller's alone.
             let header = unsafe { this.as_ref() };
             // SAFETY: as above.
-            next = if ends { ptr::null_mut() } else { unsafe { *header.next.get() } };
+            next = if ends { ptr::null_mut() } else { unsafe { *header.next.look() } };
             // SAFETY: as above.
             unsafe { Header::recycle(this) };
         }
@@ -107,9 +107,9 @@ impl Queue {
             // SAFETY: taken out of the list, so the header is ours alone.
             let header = unsafe { this.as_ref() };
             // SAFETY: as above.
-            next = unsafe { *header.next.get() };
+            next = unsafe { *header.next.look() };
             // SAFETY: as above.
-            let tag = unsafe { *header.tag.get() };
+            let tag = unsafe { *header.tag.look() };
             let flags = header.state.load(Ordering::Relaxed) & FLAGS;
             header.state.store(HANDLE | flags, Ordering::Relaxed);
             into.push((tag, Handle(this)));
@@ -190,8 +190,8 @@ unsafe fn same_queue(one: NonNull<Header>, other: NonNull<Header>) -> bool {
     // SAFETY: handed through from the caller.
     let (one, other) = (unsafe { one.as_ref() }, unsafe { other.as_ref() });
     // SAFETY: as above.
-    let one = unsafe { &*one.notify.get() };
+    let one = unsafe { &*one.notify.look() };
     // SAFETY: as above.
-    let other = unsafe { &*other.notify.get() };
+    let other = unsafe { &*other.notify.look() };
     matches!((one, other), (Notify::Queue(one), Notify::Queue(other)) if Arc::ptr_eq(one, other))
 }

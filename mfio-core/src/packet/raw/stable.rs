@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::packet::{Lent, Read, Write};
+use crate::packet::{Lent, Read, ReadWrite, Write};
 
 /// Names a region of memory that a backend has prepared (registered, pinned, mapped). A
 /// backend recognises the packets that live in its own region by it.
@@ -156,6 +156,26 @@ unsafe impl StableBytes for Lent<Read> {
 
 // SAFETY: as above; a `Read` packet's bytes are there to be filled.
 unsafe impl StableBytesMut for Lent<Read> {
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        Self::as_ptr(self)
+    }
+}
+
+// SAFETY: as above; an exchange reads the bytes and fills them, through one view.
+unsafe impl StableBytes for Lent<ReadWrite> {
+    fn as_ptr(&self) -> *const u8 {
+        Self::as_ptr(self)
+    }
+    fn len(&self) -> usize {
+        usize::try_from(Self::len(self)).expect("an addressable view fits in memory")
+    }
+    fn region(&self) -> Option<RegionId> {
+        Self::region(self)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl StableBytesMut for Lent<ReadWrite> {
     fn as_mut_ptr(&mut self) -> *mut u8 {
         Self::as_ptr(self)
     }
