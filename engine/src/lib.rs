@@ -34,6 +34,7 @@
 pub mod buffer;
 pub mod complete;
 mod config;
+pub mod doctor;
 mod error;
 mod metrics;
 pub mod plan;
