@@ -145,7 +145,7 @@ fn device(found: &Found) -> Finding {
         text.push_str(", said to rotate");
     }
     if let (Some(queues), Some(requests)) = (device.hardware_queues, device.requests_max) {
-        text.push_str(&format!(", {queues} queues of {requests} requests"));
+        text.push_str(&format!(", hardware queues: {queues} of {requests} requests"));
     }
     Finding::new(what, text)
 }
@@ -164,9 +164,12 @@ fn direct_io(found: &Found) -> Finding {
 
 fn alignment(found: &Found) -> Finding {
     let what = "alignment";
-    let Some(geometry) = found.geometry.filter(|geometry| geometry.direct) else {
-        return Finding::new(what, "none").because("only direct I/O has rules");
+    let Some(geometry) = found.geometry else {
+        return Finding::new(what, "unknown").unknown("name a file in the directory");
     };
+    if !geometry.direct {
+        return Finding::new(what, "none").because("only direct I/O has rules");
+    }
     let (offset, memory) = (geometry.offset_align.into(), geometry.mem_align.into());
     let finding =
         Finding::new(what, format!("offsets {}, memory {}", Bytes(offset), Bytes(memory)));
