@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::run::conductor::Manner;
 use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
-use crate::{compare, default_job, report, summary};
+use crate::{compare, default_job, doctor, report, summary};
 
 /// The exit code of everything that was refused before it started.
 const REFUSED: u8 = 1;
@@ -30,6 +30,9 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
        mfio-bench compare --a ENGINE --b ENGINE [--min-ratio R] [--max-cpu-ratio R]
                           [--rounds N] JOB…
                                            run one job on two engines in alternation
+       mfio-bench doctor [--output-format=normal|json] [TARGET…]
+                                           say what this machine and the targets can do,
+                                           and how to mend what is wrong; changes nothing
 
 Options are fio's: --name value, --name=value, unique prefixes.
   --output-format=normal|json  --output=FILE  --eta=always|never|auto
@@ -42,9 +45,11 @@ Job options:
 pub(crate) fn main(args: &[String]) -> u8 {
     let outcome = match args.first().map(String::as_str) {
         Some("compare") => compare::main(&args[1..]),
-        Some(name @ ("sweep" | "doctor")) => Err(format!(
-            "the subcommand {name} does not exist yet; a job file of that name is ./{name}"
-        )),
+        Some("doctor") => doctor::main(&args[1..]),
+        Some("sweep") => {
+            Err("the subcommand sweep does not exist yet; a job file of that name is ./sweep"
+                .into())
+        }
         _ => fio(args),
     };
     outcome.unwrap_or_else(|line| {

@@ -10,6 +10,7 @@ mod compare;
 mod content;
 mod default_job;
 mod disk;
+mod doctor;
 mod generator;
 mod ioengine;
 mod layout;

@@ -365,3 +365,59 @@ fn compare_judges_by_the_ratio() {
     assert_eq!(code, Some(1), "{stdout}");
     assert!(stdout.contains("FAILED: the IOPS ratio"), "{stdout}");
 }
+
+#[test]
+fn doctor_describes_the_machine_and_its_targets_and_leaves_no_trace() {
+    let place = Place::new("doctor");
+    fs::write(place.0.join("file"), [7; 8192]).unwrap();
+    let output = place.run(&["doctor", "file", "."]);
+    let stdout = text(&output.stdout);
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    for expected in ["machine: ", "  io_uring ", "file: ", "a file of 8 KiB", "a directory"] {
+        assert!(stdout.contains(expected), "{expected} in {stdout}");
+    }
+    let document = place.run(&["doctor", "--output-format=json", "file", "missing"]);
+    // A target that is not there is wrong, and wrong is an exit code.
+    assert_eq!(document.status.code(), Some(1));
+    assert!(document.stderr.is_empty());
+    let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+    assert_eq!(number(&document["format"]), 1);
+    assert_eq!(document["state"], "wrong");
+    let names = |report: &Value| -> Vec<String> {
+        let findings = report["findings"].as_array().unwrap();
+        for finding in findings {
+            let keys: Vec<_> = finding.as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(keys, ["what", "value", "state", "why", "do"]);
+            let bad = ["degraded", "wrong"].contains(&finding["state"].as_str().unwrap());
+            assert_eq!(bad, finding["do"] != "", "{finding}");
+        }
+        findings.iter().map(|finding| finding["what"].as_str().unwrap().to_owned()).collect()
+    };
+    let machine = [
+        "kernel",
+        "io_uring",
+        "io_uring_disabled",
+        "seccomp",
+        "setup_flags",
+        "opcodes",
+        "memlock",
+        "huge_pages",
+        "transparent_huge_pages",
+        "open_files",
+        "cpus",
+        "load",
+        "clock",
+    ];
+    assert_eq!(names(&document["machine"]), machine, "consumers rely on these");
+    let targets = document["targets"].as_array().unwrap();
+    assert_eq!(targets[0]["target"], "file");
+    let of_file = names(&targets[0]);
+    for what in ["open", "meaningful", "file_system", "device", "nowait", "free_space"] {
+        assert!(of_file.iter().any(|name| name == what), "{what} in {of_file:?}");
+    }
+    assert_eq!(names(&targets[1]), ["open"]);
+    assert_eq!(place.files(), ["file"]);
+    let refused = place.run(&["doctor", "--output-format=xml"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(text(&refused.stderr).lines().count(), 1);
+}

@@ -21,6 +21,11 @@ pub struct Config {
     /// [`MetricsReader::latency`](crate::MetricsReader::latency). Costs one clock read per op,
     /// one per batch of completions, and about 90 KiB.
     pub latency: bool,
+    /// Count the ops that the kernel hands to its workers, for
+    /// [`MetricsReader::punts`](crate::MetricsReader::punts). Needs a mounted tracefs and
+    /// `CAP_PERFMON` (Linux 5.8); without them the shard works, and the number is unknown.
+    /// Costs the kernel a count per punt and a few stores when the thread is switched.
+    pub count_punts: bool,
 }
 
 impl Config {
@@ -38,6 +43,7 @@ impl Config {
             arena: ArenaConfig::new(classes),
             drain_ns: 5_000_000_000,
             latency: false,
+            count_punts: false,
         }
     }
 

@@ -35,6 +35,7 @@ pub mod buffer;
 mod chain;
 pub mod complete;
 mod config;
+pub mod doctor;
 mod error;
 mod metrics;
 pub mod plan;

@@ -17,8 +17,10 @@ use nix::errno::Errno;
 use crate::buffer::MemRange;
 
 mod facts;
+mod perf;
 
 pub(crate) use facts::{physical_block_bytes, read_nowait, statx};
+pub(crate) use perf::count_tracepoint;
 
 mod request {
     //! The two requests of `<linux/fs.h>` that tell a block device's size and sector.

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use super::latency::{Cells, Direction, Histogram};
+use super::punts::PuntCounter;
 use super::{Metrics, Punts, punts};
+use crate::config::Config;
 
 /// Classes of ops whose latencies are kept apart.
 pub const LATENCY_CLASSES: usize = 3;
@@ -34,16 +36,20 @@ pub(crate) struct Published {
     wanted: AtomicBool,
     /// Of each class, of each direction; empty where latencies are not wanted.
     latency: Vec<[Cells; Direction::ALL.len()]>,
+    /// Where punts are to be counted and can be.
+    punts: Option<PuntCounter>,
 }
 
 impl Published {
-    pub(crate) fn new(latency: bool) -> Self {
-        let classes = if latency { LATENCY_CLASSES } else { 0 };
+    /// Called by the shard's thread, whose punts are counted if that is wanted.
+    pub(crate) fn new(config: &Config) -> Self {
+        let classes = if config.latency { LATENCY_CLASSES } else { 0 };
         Self {
             newest: AtomicU64::new(0),
             sets: [const { [const { AtomicU64::new(0) }; Metrics::COUNT] }; SETS],
             wanted: AtomicBool::new(false),
             latency: (0..classes).map(|_| Direction::ALL.map(|_| Cells::new())).collect(),
+            punts: config.count_punts.then(PuntCounter::of_this_thread).flatten(),
         }
     }
 
@@ -140,11 +146,13 @@ impl MetricsReader {
         Some(histogram)
     }
 
-    /// What can be seen of ops that the kernel hands to workers; of the process, not of this
-    /// shard alone. Reads `/proc` each time: for a report every second, not for every turn.
+    /// What can be seen of ops that the kernel hands to workers: their number, where it may be
+    /// counted, of this shard, and the workers of the whole process. Reads `/proc` each time:
+    /// for a report every second, not for every turn.
     #[must_use]
     pub fn punts(&self) -> Punts {
-        punts()
+        let ops = self.0.punts.as_ref().and_then(PuntCounter::ops);
+        Punts { ops, ..punts() }
     }
 }
 
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn reader_never_sees_half_of_a_turn() {
-        let published = Arc::new(Published::new(false));
+        let published = Arc::new(Published::new(&Config::new()));
         let reader = MetricsReader::new(&published, &Metrics::default());
         let stop = Arc::new(AtomicBool::new(false));
         let reading = std::thread::spawn({
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn latencies_are_kept_apart_by_class_and_direction() {
-        let published = Arc::new(Published::new(true));
+        let published = Arc::new(Published::new(&Config { latency: true, ..Config::new() }));
         let reader = MetricsReader::new(&published, &Metrics::default());
         let mut stamps = super::super::Stamps::new(2, Arc::clone(&published));
         stamps.pushed(1, 100);
@@ -203,7 +211,8 @@ mod tests {
         assert_eq!(reader.latency_of(0, Direction::Write).unwrap().count(), 0);
         assert_eq!(reader.latency(Direction::Read).unwrap().count(), 0);
         assert_eq!(reader.latency_of(LATENCY_CLASSES, Direction::Read), None);
-        let off = MetricsReader::new(&Arc::new(Published::new(false)), &Metrics::default());
+        let off =
+            MetricsReader::new(&Arc::new(Published::new(&Config::new())), &Metrics::default());
         assert_eq!(off.latency(Direction::Read), None);
     }
 }

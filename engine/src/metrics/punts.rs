@@ -1,28 +1,60 @@
 //! What can be seen of punts: ops that the kernel hands to a worker thread.
 //!
-//! The kernel counts them nowhere: neither in a CQE, nor in the ring's `fdinfo`, but only in
-//! the tracepoint `io_uring:io_uring_queue_async_work`, which needs privileges and a mounted
+//! The kernel tells of them neither in a CQE nor in the ring's `fdinfo`. It counts them at the
+//! tracepoint `io_uring:io_uring_queue_async_work`, for whoever has the privilege and a mounted
 //! tracefs. What everybody can see is the workers, which are threads of this process.
 //!
-//! Data flow: `/proc/self/task` → names and times of threads → [`Punts`].
+//! Data flow: `/proc/self/task`, and the tracepoint where it may be read → [`Punts`].
 //!
 //! Not here: whether a target would punt at all (`target::Facts::nowait`).
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::{File, read_dir, read_to_string};
+use std::io::Read;
 use std::path::Path;
 
-/// The workers of all rings of this process.
+use crate::sys;
+
+/// The places where tracefs is mounted.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Punts of one shard where they could be counted, and the workers of the whole process.
 ///
-/// Neither number counts ops. A worker that is there has run at least one op and idled for
-/// less than five seconds; none and no growth of `cpu_ticks` over that time means no punts.
+/// Workers are no count of ops. One that is there has run at least one op and idled for less
+/// than five seconds; none, and no growth of `cpu_ticks` over that time, means no punts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Punts {
-    /// Worker threads (`iou-wrk-…`) alive.
+    /// Ops that the shard's thread has submitted and the kernel has handed to a worker, since
+    /// the shard was made: exact, each time that an op is handed over. `None` unless
+    /// [`Config::count_punts`](crate::Config::count_punts) was set and permitted.
+    pub ops: Option<u64>,
+    /// Worker threads (`iou-wrk-…`) of this process that are alive, whosesoever ring they
+    /// serve.
     pub workers: u32,
     /// Processor time that they have used, in ticks of `sysconf(_SC_CLK_TCK)`, usually 10 ms.
     /// Goes down when a worker ends.
     pub cpu_ticks: u64,
+}
+
+/// Counts the punts of the thread that made it.
+#[derive(Debug)]
+pub(super) struct PuntCounter(File);
+
+impl PuntCounter {
+    /// `None` without tracefs, `CAP_PERFMON` or `kernel.perf_event_paranoid` of -1.
+    pub(super) fn of_this_thread() -> Option<Self> {
+        let id = TRACEFS.iter().find_map(|root| {
+            let file = format!("{root}/events/io_uring/io_uring_queue_async_work/id");
+            read_to_string(file).ok()?.trim().parse().ok()
+        });
+        sys::count_tracepoint(id?).ok().map(Self)
+    }
+
+    pub(super) fn ops(&self) -> Option<u64> {
+        let mut count = [0; 8];
+        (&self.0).read_exact(&mut count).ok()?;
+        Some(u64::from_ne_bytes(count))
+    }
 }
 
 /// Looks at the workers of this process. Anything unreadable counts as absent.
@@ -69,7 +101,7 @@ mod tests {
             std::fs::write(task.join("comm"), format!("{name}\n")).unwrap();
             std::fs::write(task.join("stat"), stat).unwrap();
         }
-        assert_eq!(punts_of(tasks.path()), Punts { workers: 2, cpu_ticks: 12 });
+        assert_eq!(punts_of(tasks.path()), Punts { ops: None, workers: 2, cpu_ticks: 12 });
         assert_eq!(punts_of(&tasks.path().join("absent")), Punts::default());
     }
 }

@@ -116,7 +116,7 @@ impl<R: Ring> Core<R> {
         ring.register_buffers(arena.region());
         let limits = ring.limits();
         let slots = config.in_flight_max.min(limits.cq_entries);
-        let published = Arc::new(Published::new(config.latency));
+        let published = Arc::new(Published::new(config));
         let stamps = config.latency.then(|| Stamps::new(slots, Arc::clone(&published)));
         Self {
             slots: Slots::new(slots, stamps),

@@ -48,6 +48,13 @@ impl FileSystem {
     /// No file system: a block device.
     pub const NONE: Self = Self { magic: 0 };
 
+    /// Asks which file system `file` is on.
+    pub(crate) fn of(file: &File) -> Result<Self, Errno> {
+        let magic = fstatfs(file)?.filesystem_type().0;
+        // A known magic number has 32 bits; where the type has no more, it may look negative.
+        Ok(Self { magic: u64::try_from(magic).unwrap_or(u64::MAX) & 0xffff_ffff })
+    }
+
     /// The usual name, where it is a known one.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -131,7 +138,7 @@ impl Geometry {
         let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
         let direct = flags.contains(OFlag::O_DIRECT);
         let (kind, len_bytes, file_system) = if metadata.is_file() {
-            (TargetKind::File, metadata.len(), file_system(file)?)
+            (TargetKind::File, metadata.len(), FileSystem::of(file)?)
         } else if metadata.file_type().is_block_device() {
             // `statfs` would speak of the file system that holds the device's node.
             (TargetKind::BlockDevice, crate::sys::device_bytes(file)?, FileSystem::NONE)
@@ -178,12 +185,6 @@ fn transfer_bytes_max(facts: &Facts, direct: bool, offset_align: u32) -> u32 {
     let device = device.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     let most = TRANSFER_BYTES_MAX.min(device) & !(offset_align - 1);
     most.max(offset_align)
-}
-
-fn file_system(file: &File) -> Result<FileSystem, Errno> {
-    let magic = fstatfs(file)?.filesystem_type().0;
-    // A known magic number has 32 bits; where the type has no more, it may look negative.
-    Ok(FileSystem { magic: u64::try_from(magic).unwrap_or(u64::MAX) & 0xffff_ffff })
 }
 
 /// The errno in an error of `std`.

@@ -166,7 +166,11 @@ impl Device {
             discard_bytes_max: bytes("discard_max_bytes"),
             write_zeroes_bytes_max: bytes("write_zeroes_max_bytes"),
             fua: flag("fua"),
-            volatile_cache: text(&queue.join("write_cache")).map(|cache| cache == "write back"),
+            volatile_cache: match text(&queue.join("write_cache")).as_deref() {
+                Some("write back") => Some(true),
+                Some("write through") => Some(false),
+                _ => None,
+            },
             io_poll: flag("io_poll"),
             poll_queues: poll_queues(sys, name),
             rotational: flag("rotational"),
