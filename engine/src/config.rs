@@ -4,6 +4,7 @@
 
 use crate::buffer::{ArenaConfig, SizeClass};
 use crate::error::EngineError;
+use crate::shard::BypassMode;
 
 /// The limits of one shard.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Config {
     /// How long a shutdown waits for ops in flight, in nanoseconds. What is not drained by
     /// then is quarantined (F02).
     pub drain_ns: u64,
+    /// Whether an op with nothing else in flight may bypass the ring.
+    pub bypass: BypassMode,
 }
 
 impl Config {
@@ -33,6 +36,7 @@ impl Config {
             backlog_max: 1024,
             arena: ArenaConfig::new(classes),
             drain_ns: 5_000_000_000,
+            bypass: BypassMode::Auto,
         }
     }
 

@@ -45,5 +45,5 @@ pub mod target;
 pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
-pub use shard::{Durability, Durable, File, Shard, SyncFut};
+pub use shard::{Bypass, BypassMode, Durability, Durable, File, Lone, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -30,4 +30,6 @@ pub struct Metrics {
     pub stale_completions: u64,
     /// Ops that went through a bounce buffer.
     pub bounced: u64,
+    /// Ops executed by a plain system call, because nothing else was in flight.
+    pub inline_ops: u64,
 }

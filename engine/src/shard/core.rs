@@ -13,6 +13,7 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::bypass::{BypassMode, Timed};
 use super::flush::Tickets;
 use super::regions::Regions;
 use super::slot::{Body, Occupant, Slots};
@@ -98,6 +99,9 @@ pub(super) struct Core<R: Ring> {
     broken: Option<Errno>,
     /// What is registered besides the arena.
     pub(super) regions: Regions,
+    pub(super) bypass: BypassMode,
+    /// The lone op that is being timed.
+    pub(super) timed: Option<Timed>,
 }
 
 impl<R: Ring> Core<R> {
@@ -126,6 +130,8 @@ impl<R: Ring> Core<R> {
             drain_ns: config.drain_ns,
             broken: None,
             regions: Regions::default(),
+            bypass: config.bypass,
+            timed: None,
             ring,
         }
     }
@@ -184,6 +190,9 @@ impl<R: Ring> Core<R> {
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
         let reaped = self.reap();
+        if self.timed.is_some() {
+            self.take_time();
+        }
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
         self.wake_waiting();

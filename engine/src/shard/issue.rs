@@ -308,7 +308,11 @@ impl<R: Ring> Core<R> {
 
     #[inline]
     fn push(&mut self, op: Op, tag: Tag) {
-        self.ring.push(op, tag);
+        if self.in_flight <= 1 {
+            self.push_shallow(op, tag);
+        } else {
+            self.ring.push(op, tag);
+        }
         self.in_flight += 1;
         self.metrics.ops += 1;
     }

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
-use crate::shard::{Barrier, Epoch, FlushRequest};
+use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod geometry;
 mod open;
@@ -37,6 +37,8 @@ pub(crate) struct Target {
     /// Queued views, ops and requests that name this target.
     pub(crate) users: u32,
     closing: bool,
+    /// How lone ops go, where they have a choice.
+    pub(crate) courses: Option<Box<Courses>>,
     /// Kept open until the last op has completed. `None` on a simulated device.
     _opened: Option<File>,
 }
@@ -78,6 +80,7 @@ impl Targets {
             flush_in_flight: false,
             users: 0,
             closing: false,
+            courses: None,
             _opened: opened,
         };
         let free = self.table.iter().position(Option::is_none);
