@@ -144,6 +144,16 @@ fn f14_durable_writes_never_bypass_the_ring() {
         done.0.unwrap();
     }
     assert_eq!(shard.metrics().inline_ops, before.inline_ops);
+    // A lone read that is staged, and a durable write with its linked flush behind it.
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..100 {
+        let pages = [(); 2].map(|()| shard.arena().alloc(PAGE).unwrap());
+        let [into, from] = pages;
+        let mut read = Box::pin(file.read_exact_at(0, into));
+        assert!(Future::poll(read.as_mut(), &mut cx).is_pending());
+        block_on(&shard, file.write_durable_at(PAGE as u64, from)).unwrap().0.unwrap();
+        block_on(&shard, read).unwrap().0.unwrap();
+    }
     // A plain write and the flush that covers it: the write is alone when it is sent.
     write_page(&shard, &file, 0, 9);
     let flushes = shard.metrics().flushes;

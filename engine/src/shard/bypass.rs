@@ -190,45 +190,39 @@ impl<R: Ring> Core<R> {
         can.then(|| Courses::of(file, geometry)).flatten()
     }
 
-    /// Hands `op` over while at most one other is in flight.
+    /// Starts the transfer of `tag`, with at most one other op in flight, by another way than
+    /// a push; false, with nothing staged any more, where there is none.
     #[cold]
     #[inline(never)]
-    pub(super) fn push_shallow(&mut self, op: Op, tag: Tag) {
+    pub(super) fn start_lone(&mut self, tag: Tag) -> bool {
         if self.in_flight > 0 {
             self.ring.unstage();
-            self.ring.push(op, tag);
-            return;
+            return false;
         }
-        match self.way_of(&op, tag) {
-            Inline::No => self.ring.push(op, tag),
-            how => self.ring.stage(op, tag, how),
-        }
-    }
-
-    fn way_of(&mut self, op: &Op, tag: Tag) -> Inline {
-        let is_read = op.kind == OpKind::Read;
-        if !(is_read || op.kind == OpKind::Write) || op.link || op.force_async {
-            return Inline::No;
-        }
-        let Some(Occupant::Transfer(transfer)) = self.slots.find(tag) else { return Inline::No };
+        let Some(Occupant::Transfer(transfer)) = self.slots.find(tag) else { return false };
         if transfer.linked != Linked::No {
             // Durability is the ring's business: the flush is linked, or will be.
-            return Inline::No;
+            return false;
         }
-        let target = transfer.target;
-        let Some(courses) = &mut self.targets.get_mut(target).courses else { return Inline::No };
+        let (target, is_read, memory) = (transfer.target, transfer.is_read, transfer.memory);
+        let offset_bytes = transfer.offset_bytes;
+        let entry = self.targets.get_mut(target);
+        let Some(courses) = &mut entry.courses else { return false };
         let (how, timed) = courses.course(is_read).next();
         if timed {
-            self.timed = Some(Timed {
-                tag,
-                target,
-                is_read,
-                inline: how != Inline::No,
-                started_ns: self.ring.now_ns(),
-                ops: self.metrics.ops + 1,
-            });
+            let inline = how != Inline::No;
+            let started_ns = self.ring.now_ns();
+            let ops = self.metrics.ops + 1;
+            self.timed = Some(Timed { tag, target, is_read, inline, started_ns, ops });
         }
-        how
+        if how == Inline::No {
+            return false;
+        }
+        let kind = if is_read { OpKind::Read } else { OpKind::Write };
+        self.ring.stage(Op::transfer(kind, entry.file, offset_bytes, memory), tag, how);
+        self.in_flight += 1;
+        self.metrics.ops += 1;
+        true
     }
 
     /// Takes the time of a lone op that has completed.

@@ -265,8 +265,10 @@ impl<R: Ring> Core<R> {
             stalls: 0,
         }));
         let link = terms.durable && last_piece && self.can_link(target);
-        let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
-        self.push(op, tag);
+        if self.in_flight > 1 || !self.start_lone(tag) {
+            let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
+            self.push_beside(op, tag);
+        }
         if link {
             self.link_flush(target, tag);
         }
@@ -306,13 +308,15 @@ impl<R: Ring> Core<R> {
         self.push(Op::on(kind, file), tag);
     }
 
+    pub(super) fn push(&mut self, op: Op, tag: Tag) {
+        self.ring.unstage();
+        self.push_beside(op, tag);
+    }
+
+    /// As `push`, where nothing is staged.
     #[inline]
-    fn push(&mut self, op: Op, tag: Tag) {
-        if self.in_flight <= 1 {
-            self.push_shallow(op, tag);
-        } else {
-            self.ring.push(op, tag);
-        }
+    fn push_beside(&mut self, op: Op, tag: Tag) {
+        self.ring.push(op, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
     }

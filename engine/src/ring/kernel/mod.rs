@@ -358,8 +358,11 @@ impl Ring for KernelRing {
         }
     }
 
+    #[inline]
     fn unstage(&mut self) {
-        self.queue_staged();
+        if self.staged.is_some() {
+            self.queue_staged();
+        }
     }
 
     fn inline_ops(&self) -> u64 {
