@@ -493,3 +493,5 @@ mod tests;
 
 #[cfg(test)]
 mod fork_tests;
+#[cfg(test)]
+mod storm_tests;
