@@ -4,6 +4,7 @@
 
 use crate::buffer::{ArenaConfig, SizeClass};
 use crate::error::EngineError;
+use crate::shard::BypassMode;
 
 /// The limits of one shard.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Config {
     /// `CAP_PERFMON` (Linux 5.8); without them the shard works, and the number is unknown.
     /// Costs the kernel a count per punt and a few stores when the thread is switched.
     pub count_punts: bool,
+    /// Whether an op with nothing else in flight may bypass the ring.
+    pub bypass: BypassMode,
 }
 
 impl Config {
@@ -44,6 +47,7 @@ impl Config {
             drain_ns: 5_000_000_000,
             latency: false,
             count_punts: false,
+            bypass: BypassMode::Auto,
         }
     }
 

@@ -48,6 +48,6 @@ pub use chain::STEPS_MAX;
 pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
+pub use shard::{Bypass, BypassMode, Durability, Durable, File, Lone, Shard, SyncFut};
 pub use shard::{Chain, ChainBuffers, ChainError, Commit};
-pub use shard::{Durability, Durable, File, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

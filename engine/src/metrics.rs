@@ -98,6 +98,8 @@ pub struct Metrics {
     /// Chains of which something had to be launched again: a step was short, interrupted, or
     /// cut off from the one before it.
     pub chains_relaunched: u64,
+    /// Ops executed by a plain system call, because nothing else was in flight.
+    pub inline_ops: u64,
 }
 }
 

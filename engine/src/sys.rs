@@ -111,6 +111,26 @@ pub(crate) fn ftruncate(fd: i32, len_bytes: u64) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
+/// `preadv2(2)` or `pwritev2(2)` with `RWF_NOWAIT`: as [`pread`] and [`pwrite`], and `EAGAIN`
+/// where that would block, `EOPNOTSUPP` where the file system cannot tell.
+pub(crate) fn transfer_nowait(
+    is_read: bool,
+    fd: i32,
+    memory: MemRange,
+    offset_bytes: u64,
+) -> Result<u32, Errno> {
+    let (iov_len, offset) = (memory.len_bytes() as usize, file_offset(offset_bytes)?);
+    let part = libc::iovec { iov_base: memory.addr().cast(), iov_len };
+    let moved = if is_read {
+        // SAFETY: as in `pread`; `part` outlives the call and is one element.
+        unsafe { libc::preadv2(fd, &raw const part, 1, offset, libc::RWF_NOWAIT) }
+    } else {
+        // SAFETY: as in `pwrite`; `part` outlives the call and is one element.
+        unsafe { libc::pwritev2(fd, &raw const part, 1, offset, libc::RWF_NOWAIT) }
+    };
+    bytes_moved(moved)
+}
+
 fn file_offset(offset_bytes: u64) -> Result<libc::off_t, Errno> {
     libc::off_t::try_from(offset_bytes).map_err(|_| Errno::EINVAL)
 }

@@ -200,6 +200,19 @@ pub struct Completion {
     pub more: bool,
 }
 
+/// How an op that is alone may be executed without the ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Inline {
+    /// Not at all.
+    #[default]
+    No,
+    /// By a call that answers `EAGAIN` where it would block (`RWF_NOWAIT`).
+    NoWait,
+    /// By a call that may block, on memory only.
+    Blocking,
+}
+
 /// How long [`Ring::enter`] may block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -324,6 +337,22 @@ pub trait Ring: sealed::Sealed {
     /// # Panics
     /// When the queue is full: a `reserve` was forgotten.
     fn push(&mut self, op: Op, tag: Tag);
+
+    /// As [`Ring::push`], for an op with nothing else in flight or queued: the next
+    /// [`Ring::enter`] may execute it at once, as `how` says. Call [`Ring::unstage`] before
+    /// anything else is pushed. A ring that has nothing to gain pushes it.
+    fn stage(&mut self, op: Op, tag: Tag, how: Inline) {
+        let _ = how;
+        self.push(op, tag);
+    }
+
+    /// Queues an op that was staged, so that others can be pushed behind it.
+    fn unstage(&mut self) {}
+
+    /// How many ops were executed without the ring.
+    fn inline_ops(&self) -> u64 {
+        0
+    }
 
     /// Starts everything pushed so far and waits as told. Returns how many ops were consumed;
     /// fewer than pushed is legal, the rest stays queued for the next call (F22). Passing the

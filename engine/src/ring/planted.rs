@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use super::{Completion, Features, FileRef, Limits, Op, OpKind, Plant, Ring, Tag, Wait};
+use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Plant, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region};
 
 /// See the module's page.
@@ -27,6 +27,18 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn push(&mut self, op: Op, tag: Tag) {
         self.0.push(op, tag);
+    }
+
+    fn stage(&mut self, op: Op, tag: Tag, how: Inline) {
+        self.0.stage(op, tag, how);
+    }
+
+    fn unstage(&mut self) {
+        self.0.unstage();
+    }
+
+    fn inline_ops(&self) -> u64 {
+        self.0.inline_ops()
     }
 
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {

@@ -14,6 +14,7 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::bypass::{BypassMode, Timed};
 use super::chain::{ChainId, Chains};
 use super::flush::Tickets;
 use super::regions::Regions;
@@ -109,6 +110,9 @@ pub(super) struct Core<R: Ring> {
     /// What is registered besides the arena.
     pub(super) regions: Regions,
     pub(super) chains: Chains,
+    pub(super) bypass: BypassMode,
+    /// The lone op that is being timed.
+    pub(super) timed: Option<Timed>,
 }
 
 impl<R: Ring> Core<R> {
@@ -142,6 +146,8 @@ impl<R: Ring> Core<R> {
             broken: None,
             regions: Regions::default(),
             chains: Chains::default(),
+            bypass: config.bypass,
+            timed: None,
             ring,
         }
     }
@@ -202,6 +208,9 @@ impl<R: Ring> Core<R> {
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
         let reaped = self.reap();
+        if self.timed.is_some() {
+            self.take_time();
+        }
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
         self.wake_waiting();

@@ -18,6 +18,7 @@ use mfio_core::{
 };
 
 use super::Shard;
+use super::bypass::{Bypass, Lone};
 use super::core::{Bytes, Core, Ending, Job};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
@@ -82,8 +83,10 @@ impl<R: Ring> File<R> {
         let bounce_max = shard.arena().len_bytes_max();
         let bounce_max = u32::try_from(bounce_max).unwrap_or(u32::MAX);
         let mut core = shard.inner.core.borrow_mut();
+        let courses = core.courses(opened.as_ref(), &geometry);
         let Core { targets, ring, .. } = &mut *core;
         let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
+        targets.get_mut(target).courses = courses;
         drop(core);
         Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
     }
@@ -98,6 +101,16 @@ impl<R: Ring> File<R> {
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).geometry
+    }
+
+    /// How an op goes that has nothing else in flight beside it: through the ring, or by a
+    /// plain system call where that was measured to be faster.
+    #[must_use]
+    pub fn bypass(&self) -> Bypass {
+        let core = self.inner.shard.inner.core.borrow();
+        let courses = &core.targets.get(self.inner.target).courses;
+        let none = Bypass { read: Lone::RingOnly, write: Lone::RingOnly };
+        courses.as_ref().map_or(none, |courses| courses.state())
     }
 
     /// Whether a flush has failed: nothing is accepted for writing any more (F37).

@@ -270,8 +270,10 @@ impl<R: Ring> Core<R> {
             stalls: 0,
         }));
         let link = terms.durable && last_piece && self.can_link(target);
-        let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
-        self.push(op, tag);
+        if self.in_flight > 1 || !self.start_lone(tag) {
+            let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
+            self.push_beside(op, tag);
+        }
         if link {
             self.link_flush(target, tag);
         }
@@ -311,8 +313,14 @@ impl<R: Ring> Core<R> {
         self.push(Op::on(kind, file), tag);
     }
 
-    #[inline]
     pub(super) fn push(&mut self, op: Op, tag: Tag) {
+        self.ring.unstage();
+        self.push_beside(op, tag);
+    }
+
+    /// As `push`, where nothing is staged.
+    #[inline]
+    fn push_beside(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         if let Some(stamps) = &mut self.slots.stamps {
             stamps.pushed(tag.slot, self.ring.now_ns());

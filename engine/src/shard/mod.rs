@@ -25,6 +25,7 @@ use crate::ring::{Features, Ring, RingWaker, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
+mod bypass;
 mod chain;
 mod commit;
 mod core;
@@ -39,6 +40,8 @@ mod scripted_tests;
 mod slot;
 
 pub use self::barrier::{Barrier, Epoch};
+pub(crate) use self::bypass::Courses;
+pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
@@ -180,7 +183,8 @@ impl<R: Ring> Shard<R> {
     /// What has been counted so far.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.inner.core.borrow().metrics
+        let core = self.inner.core.borrow();
+        Metrics { inline_ops: core.ring.inline_ops(), ..core.metrics }
     }
 
     /// A handle with which any thread reads the metrics, without a lock and without the shard

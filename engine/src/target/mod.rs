@@ -12,7 +12,7 @@ use mfio_core::Error;
 
 use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
-use crate::shard::{Barrier, Epoch, FlushRequest};
+use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod facts;
 mod geometry;
@@ -47,6 +47,8 @@ pub(crate) struct Target {
     /// Queued views, ops and requests that name this target.
     pub(crate) users: u32,
     closing: bool,
+    /// How lone ops go, where they have a choice.
+    pub(crate) courses: Option<Box<Courses>>,
     /// Kept open until the last op has completed. `None` on a simulated device.
     pub(crate) opened: Option<File>,
 }
@@ -92,6 +94,7 @@ impl Targets {
             flush_in_flight: false,
             users: 0,
             closing: false,
+            courses: None,
             opened,
         };
         let free = self.table.iter().position(Option::is_none);

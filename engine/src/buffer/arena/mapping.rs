@@ -210,6 +210,15 @@ mod tests {
     fn automatic_mapping_says_what_it_became() {
         let mapping = Mapping::new(8 << 20, HugePages::Auto).unwrap();
         assert!(matches!(mapping.pages(), Pages::Huge | Pages::Transparent), "{mapping:?}");
+        // Where pages are reserved (`sysctl vm.nr_hugepages=16`), they are what one gets.
+        let told = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let free = told.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+        let free: usize = free.map_or(0, |free| free.trim().parse().unwrap());
+        if free >= 12 {
+            let required = Mapping::new((2 << 20) + 1, HugePages::Require).unwrap();
+            assert_eq!((required.len_bytes, required.pages()), (4 << 20, Pages::Huge));
+            assert_eq!(mapping.pages(), Pages::Huge);
+        }
         // More than any machine reserves: not there, and said so instead of SIGBUS.
         assert!(Mapping::new(1 << 46, HugePages::Require).is_err());
     }

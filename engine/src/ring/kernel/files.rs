@@ -24,6 +24,8 @@ pub(super) struct FileTable {
     unused_from: u32,
     /// Entries that have been given back; the last one is the next one out.
     free: Vec<u32>,
+    /// The descriptor in each entry that was ever used; -1 for none.
+    descriptors: Vec<i32>,
     /// That it is full has been said.
     full_told: bool,
 }
@@ -54,7 +56,13 @@ impl FileTable {
             ));
             entries = 0;
         }
-        Self { entries, unused_from: 0, free: Vec::new(), full_told: entries == 0 }
+        Self {
+            entries,
+            unused_from: 0,
+            free: Vec::new(),
+            descriptors: Vec::new(),
+            full_told: entries == 0,
+        }
     }
 
     /// Registers `fd`, or leaves it the plain descriptor that it is (F36).
@@ -77,7 +85,10 @@ impl FileTable {
             return FileRef::Plain(fd);
         };
         match submitter.register_files_update(index, &[fd]) {
-            Ok(1) => FileRef::Fixed(index),
+            Ok(1) => {
+                self.descriptors[index as usize] = fd;
+                FileRef::Fixed(index)
+            }
             Ok(_) | Err(_) => {
                 self.free.push(index);
                 FileRef::Plain(fd)
@@ -90,14 +101,21 @@ impl FileTable {
             let index = self.unused_from;
             (index < self.entries).then(|| {
                 self.unused_from += 1;
+                self.descriptors.push(-1);
                 index
             })
         })
     }
 
+    /// The plain descriptor of an entry, which its owner keeps open.
+    pub(super) fn descriptor(&self, index: u32) -> Option<i32> {
+        self.descriptors.get(index as usize).copied().filter(|&fd| fd >= 0)
+    }
+
     /// Empties the entry of `file`, if it has one.
     pub(super) fn remove(&mut self, submitter: &Submitter<'_>, file: FileRef) {
         let FileRef::Fixed(index) = file else { return };
+        self.descriptors[index as usize] = -1;
         // An entry that could not be cleared keeps its file open and is not used again.
         if submitter.register_files_update(index, &[-1]).is_ok() {
             self.free.push(index);

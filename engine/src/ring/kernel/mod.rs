@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
 
 mod files;
+mod inline;
 mod register;
 mod restrict;
 mod setup;
@@ -26,6 +27,7 @@ use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter,
 use nix::errno::Errno;
 
 use self::files::FileTable;
+use self::inline::Staged;
 use self::register::BufferTable;
 pub use self::register::share;
 use self::setup::errno_of;
@@ -33,7 +35,7 @@ pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
 use self::wake::{WAKE, Wake};
-use super::{Completion, Features, FileRef, Limits, Op, OpKind, Ring, Tag, Wait};
+use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 
 /// Completion queue entries kept for the ring's own CQEs.
@@ -49,6 +51,8 @@ pub struct KernelStats {
     pub submitted: u64,
     /// Wakes seen from other threads; several at once count as one.
     pub wakes: u64,
+    /// Ops executed by a plain system call, because they were alone.
+    pub inline_ops: u64,
 }
 
 /// An io_uring. Belongs to the thread that made it: `SINGLE_ISSUER` answers `EEXIST` to others
@@ -81,6 +85,11 @@ pub struct KernelRing {
     features: Features,
     limits: Limits,
     stats: KernelStats,
+    /// Submission queue entries that are not kept for a staged op.
+    room: u32,
+    staged: Option<Staged>,
+    /// What a staged op has come to.
+    inline_done: Option<Completion>,
 }
 
 /// Owns the crate's ring behind a raw pointer, so that the queues may borrow from it without
@@ -157,6 +166,9 @@ impl KernelRing {
             features,
             limits,
             stats: KernelStats::default(),
+            room: limits.sq_entries,
+            staged: None,
+            inline_done: None,
         })
     }
 
@@ -330,12 +342,31 @@ impl Ring for KernelRing {
     #[inline]
     fn reserve(&mut self, count: u32) -> bool {
         // Without SQPOLL the kernel takes entries in `enter` alone, which has looked.
-        self.limits.sq_entries - self.queued() >= count
+        self.room - self.queued() >= count
     }
 
     #[inline]
     fn push(&mut self, op: Op, tag: Tag) {
+        debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
         self.push_sqe(&Sqe::of(&op, tag));
+    }
+
+    fn stage(&mut self, op: Op, tag: Tag, how: Inline) {
+        if !self.keep_aside(op, tag, how) {
+            self.queue_staged();
+            self.push(op, tag);
+        }
+    }
+
+    #[inline]
+    fn unstage(&mut self) {
+        if self.staged.is_some() {
+            self.queue_staged();
+        }
+    }
+
+    fn inline_ops(&self) -> u64 {
+        self.stats.inline_ops
     }
 
     /// As the trait says, and: a wake ends a wait by being one of its `min` completions, which
@@ -344,6 +375,9 @@ impl Ring for KernelRing {
     /// must answer within a time gives a deadline, or waits for 1.
     #[inline]
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
+        if self.staged.is_some() && self.run_staged() {
+            return Ok(1);
+        }
         if wait.min == 0 || self.wake.is_armed() {
             return self.enter_once(wait);
         }
@@ -370,6 +404,8 @@ impl Ring for KernelRing {
         // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
         // queue of this ring exists while it lives.
         let mut cq = unsafe { self.ring.get().completion_shared() };
+        let before = into.len();
+        into.extend(self.inline_done.take());
         let (first, ready) = (into.len(), cq.len());
         into.reserve(ready);
         let unusual = copy_out(&mut cq, into.spare_capacity_mut());
@@ -381,7 +417,7 @@ impl Ring for KernelRing {
             self.sort_out(into, first);
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
-        let finished = (into.len() - first) as u32;
+        let finished = (into.len() - before) as u32;
         self.ops_reaped = self.ops_reaped.wrapping_add(finished);
     }
 
@@ -406,6 +442,7 @@ impl Ring for KernelRing {
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {
+        self.queue_staged();
         if !self.reserve(1) {
             return false;
         }
@@ -465,3 +502,5 @@ mod tests;
 
 #[cfg(test)]
 mod fork_tests;
+#[cfg(test)]
+mod storm_tests;

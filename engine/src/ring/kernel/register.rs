@@ -19,7 +19,7 @@ use crate::ring::Features;
 use crate::sys;
 
 /// Registering less than this is not worth a fixed buffer.
-const REGISTERED_BYTES_MIN: usize = 64 << 10;
+const REGISTERED_BYTES_MIN: usize = 16 << 10;
 
 /// A registered prefix is a multiple of this, the size of a page.
 const REGISTERED_BYTES_STEP: usize = 4 << 10;
@@ -212,6 +212,15 @@ fn note(features: &mut Features, region: &Region, got_bytes: usize, refusal: Err
     }
 }
 
+/// How many bytes to try after `bytes` were too many: what may be locked at all, then half. A
+/// huge page counts whole, however little of it is registered.
+fn fewer(bytes: usize) -> Option<usize> {
+    let limit = usize::try_from(sys::memlock_bytes_max()).unwrap_or(usize::MAX);
+    let next = if bytes > limit { limit } else { bytes / 2 };
+    let next = next / REGISTERED_BYTES_STEP * REGISTERED_BYTES_STEP;
+    (next >= REGISTERED_BYTES_MIN).then_some(next)
+}
+
 /// Registers `region` piece by piece from entry `first` on, halving the piece that lacks
 /// memory; returns how many bytes were registered, and why not more.
 fn fill(submitter: &Submitter<'_>, region: &Region, first: usize) -> (usize, Errno) {
@@ -223,9 +232,10 @@ fn fill(submitter: &Submitter<'_>, region: &Region, first: usize) -> (usize, Err
         loop {
             match update(submitter, entry, libc::iovec { iov_base, iov_len }) {
                 Ok(()) => break,
-                Err(Errno::ENOMEM) if iov_len >= 2 * REGISTERED_BYTES_MIN => {
-                    iov_len = iov_len / 2 / REGISTERED_BYTES_STEP * REGISTERED_BYTES_STEP;
-                }
+                Err(Errno::ENOMEM) => match fewer(iov_len) {
+                    Some(bytes) => iov_len = bytes,
+                    None => return (start, Errno::ENOMEM),
+                },
                 Err(errno) => return (start, errno),
             }
         }
@@ -276,9 +286,10 @@ fn register_prefix(submitter: &Submitter<'_>, region: &Region) -> (usize, Errno)
     loop {
         match try_register(submitter, region, bytes) {
             Ok(()) => return (bytes, Errno::ENOMEM),
-            Err(Errno::ENOMEM) if bytes >= 2 * REGISTERED_BYTES_MIN => {
-                bytes = bytes / 2 / REGISTERED_BYTES_STEP * REGISTERED_BYTES_STEP;
-            }
+            Err(Errno::ENOMEM) => match fewer(bytes) {
+                Some(bytes_left) => bytes = bytes_left,
+                None => return (0, Errno::ENOMEM),
+            },
             Err(errno) => return (0, errno),
         }
     }

@@ -40,17 +40,22 @@ const OPCODES: [u8; 19] = [
 
 /// The calls of `io_uring_register(2)` that a data ring makes once it is enabled, by their
 /// numbers in `<linux/io_uring.h>`, ascending.
-const REGISTER_CALLS: [u8; 15] = [
+const REGISTER_CALLS: [u8; 20] = [
     0,  // REGISTER_BUFFERS
     1,  // UNREGISTER_BUFFERS
     2,  // REGISTER_FILES
     3,  // UNREGISTER_FILES
+    4,  // REGISTER_EVENTFD
+    5,  // UNREGISTER_EVENTFD
     6,  // REGISTER_FILES_UPDATE
+    7,  // REGISTER_EVENTFD_ASYNC
     8,  // REGISTER_PROBE
     13, // REGISTER_FILES2
     14, // REGISTER_FILES_UPDATE2
     15, // REGISTER_BUFFERS2
     16, // REGISTER_BUFFERS_UPDATE
+    17, // REGISTER_IOWQ_AFF
+    18, // UNREGISTER_IOWQ_AFF
     19, // REGISTER_IOWQ_MAX_WORKERS
     20, // REGISTER_RING_FDS
     21, // UNREGISTER_RING_FDS

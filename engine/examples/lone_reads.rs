@@ -1,0 +1,107 @@
+//! What one read at a time costs: `pread(2)`, the ring, and the bypass, in turns on one core.
+//!
+//! `cargo run --release -p mfio-engine --example lone_reads [DIRECTORY]…`
+//! Each directory gets a file of 64 MiB that fits into the page cache; medians of 15 rounds.
+#![allow(clippy::print_stdout, reason = "an example says what it measured")]
+#![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+use std::error::Error;
+use std::future::Future;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use mfio_core::{Packet, PacketIoExt, Read};
+use mfio_engine::ring::Wait;
+use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::{BypassMode, Config, File, OpenOptions, Shard};
+
+const PAGE: usize = 4096;
+const PAGES: u64 = 16 << 10;
+const READS: u64 = 20_000;
+const ROUNDS: usize = 15;
+
+type Failure = Box<dyn Error>;
+
+fn open(path: &Path, bypass: BypassMode) -> Result<File<KernelRing>, Failure> {
+    let ring = KernelRing::new(&KernelConfig::new(64))?;
+    let shard = Shard::with_ring(ring, &Config { bypass, ..Config::new() })?;
+    Ok(shard.open(path, &OpenOptions::default())?)
+}
+
+fn offset(number: u64) -> u64 {
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % PAGES * PAGE as u64
+}
+
+/// Nanoseconds per read of the engine, one at a time.
+fn engine(file: &File<KernelRing>) -> Result<f64, Failure> {
+    let shard = file.shard();
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut page = shard.arena().alloc(PAGE).ok_or("the arena is in use")?;
+    let started = Instant::now();
+    for number in 0..READS {
+        let mut read = pin!(file.io(offset(number), Packet::<Read, _>::new(page)));
+        let done = loop {
+            if let Poll::Ready(done) = read.as_mut().poll(&mut cx) {
+                break done;
+            }
+            shard.turn(Wait::at_least(1))?;
+        };
+        done.result().map_err(|error| error.to_string())?;
+        page = done.into_buffer();
+    }
+    Ok(started.elapsed().as_nanos() as f64 / READS as f64)
+}
+
+/// Nanoseconds per `pread(2)`.
+fn plain(file: &std::fs::File) -> Result<f64, Failure> {
+    let mut page = vec![0; PAGE];
+    let started = Instant::now();
+    for number in 0..READS {
+        file.read_exact_at(&mut page, offset(number))?;
+    }
+    Ok(started.elapsed().as_nanos() as f64 / READS as f64)
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+fn measure(directory: &Path) -> Result<(), Failure> {
+    let path = directory.join("lone_reads.dat");
+    std::fs::write(&path, vec![7; PAGE * usize::try_from(PAGES)?])?;
+    let file = std::fs::File::open(&path)?;
+    let ring = open(&path, BypassMode::Off)?;
+    let bypass = open(&path, BypassMode::Auto)?;
+    let mut samples = [const { Vec::new() }; 3];
+    for round in 0..=ROUNDS {
+        let results = [plain(&file)?, engine(&ring)?, engine(&bypass)?];
+        // The first round warms the caches and settles the bypass.
+        if round > 0 {
+            samples.iter_mut().zip(results).for_each(|(all, ns)| all.push(ns));
+        }
+    }
+    let [plain_ns, ring_ns, bypass_ns] = samples.each_mut().map(|all| median(all));
+    println!(
+        "{}: pread {plain_ns:.0} ns, ring {ring_ns:.0} ns ({:.2}x), bypass {bypass_ns:.0} ns \
+         ({:.2}x of pread, {:.2}x faster than the ring); {:?}",
+        directory.display(),
+        ring_ns / plain_ns,
+        bypass_ns / plain_ns,
+        ring_ns / bypass_ns,
+        bypass.bypass().read,
+    );
+    std::fs::remove_file(&path)?;
+    Ok(())
+}
+
+fn main() -> Result<(), Failure> {
+    let mut directories: Vec<String> = std::env::args().skip(1).collect();
+    if directories.is_empty() {
+        directories = vec![".".to_owned(), "/dev/shm".to_owned()];
+    }
+    directories.iter().try_for_each(|directory| measure(Path::new(directory)))
+}
