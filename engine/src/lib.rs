@@ -48,5 +48,6 @@ pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
 pub use shard::{Chain, ChainBuffers, ChainError, Commit};
-pub use shard::{Durability, Durable, File, Shard, SyncFut};
-pub use target::{DirectMode, Geometry, OpenOptions};
+pub use shard::{Durability, Durable, File, Shard, SyncFut, WriteAt};
+pub use target::{AtomicUnit, DirectMode, Geometry, OpenOptions};
+pub use target::{MethodReport, SyncMethod, SyncReport, SyncSource};

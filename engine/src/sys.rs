@@ -159,6 +159,27 @@ pub(crate) fn direct_align(file: &File) -> Option<DirectAlign> {
     })
 }
 
+/// What `STATX_WRITE_ATOMIC` says of an open file (`statx(2)`, Linux 6.11): the shortest and
+/// the longest atomic write in bytes; `None` when it does not say.
+pub(crate) fn atomic_write_bytes(file: &File) -> Option<(u32, u32)> {
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: lifetime: the empty path is static, `found` outlives the call. Aliasing: `found`
+    // is this function's. Bounds: it is exactly one statx.
+    let result = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_WRITE_ATOMIC,
+            found.as_mut_ptr(),
+        )
+    };
+    // SAFETY: it started zeroed, and all zeroes is a valid statx of integers.
+    let found = unsafe { found.assume_init() };
+    (result == 0 && found.stx_mask & libc::STATX_WRITE_ATOMIC != 0)
+        .then_some((found.stx_atomic_write_unit_min, found.stx_atomic_write_unit_max))
+}
+
 /// Logical sector size in bytes of the block device `file` (`BLKSSZGET`).
 pub(crate) fn sector_bytes(file: &File) -> Result<u32, Errno> {
     let mut bytes = 0;

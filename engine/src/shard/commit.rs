@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use mfio_core::{Error, ErrorKind};
 
-use super::chain::{ChainId, Failure, Steps};
+use super::chain_table::{ChainId, Failure, Steps};
 use super::file::{Durability, File};
 use crate::buffer::ArenaBuf;
 use crate::chain::{STEPS_MAX, Step, What};

@@ -13,7 +13,8 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
-use super::chain::{ChainId, Chains};
+use super::chain_table::{ChainId, Chains};
+use super::durable::How;
 use super::flush::Tickets;
 use super::slot::{Body, Occupant, Slots};
 use crate::buffer::Arena;
@@ -39,7 +40,7 @@ pub(super) enum Bytes {
     Write {
         view: View<Write>,
         epoch: Epoch,
-        durable: bool,
+        how: How,
     },
     /// A chain that waits for room. It keeps its targets by itself.
     Chain(ChainId),

@@ -22,12 +22,15 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
 use crate::ring::{Features, Ring, RingWaker, Wait};
-use crate::target::{Geometry, OpenOptions, open};
+use crate::target::{Geometry, OpenError, OpenOptions, open};
 
 mod barrier;
+mod calibrate;
 mod chain;
+mod chain_table;
 mod commit;
 mod core;
+mod durable;
 mod file;
 mod flush;
 mod issue;
@@ -39,6 +42,7 @@ mod slot;
 
 pub use self::barrier::{Barrier, Epoch};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
+pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 
@@ -104,7 +108,13 @@ impl<R: Ring> Shard<R> {
         let opened = open(path, options)?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
-        Ok(File::add(self, name, Some(opened.file), fd, opened.geometry, None))
+        let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
+        if let Some(method) = options.sync_method
+            && file.set_sync_method(method).is_err()
+        {
+            return Err(OpenError::Options { path: path.to_owned() }.into());
+        }
+        Ok(file)
     }
 
     /// Takes an open file as a target, with the geometry its owner knows it to have.

@@ -14,10 +14,14 @@ use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
 use crate::shard::{Barrier, Epoch, FlushRequest};
 
+mod atomic;
+mod durability;
 mod geometry;
 mod open;
 mod poison;
 
+pub use atomic::AtomicUnit;
+pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub use geometry::{FileSystem, Geometry, TargetKind};
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenError, OpenOptions, Opened, open};
 pub use poison::Inode;
@@ -42,6 +46,12 @@ pub(crate) struct Target {
     closing: bool,
     /// Kept open until the last op has completed. `None` on a simulated device.
     pub(crate) opened: Option<File>,
+    /// How durable writes become durable.
+    pub(crate) sync: SyncReport,
+    /// That was measured or chosen, or cannot be.
+    pub(crate) sync_known: bool,
+    /// Which writes are atomic.
+    pub(crate) atomic: Option<AtomicUnit>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -49,6 +59,8 @@ pub(crate) struct Target {
 pub(crate) struct Targets {
     table: Vec<Option<Target>>,
     waiting_for_flush: usize,
+    /// What was measured of a device, by its `st_dev` and whether past the page cache.
+    reports: Vec<((u64, bool), SyncReport)>,
 }
 
 impl Targets {
@@ -85,6 +97,9 @@ impl Targets {
             flush_in_flight: false,
             users: 0,
             closing: false,
+            atomic: opened.as_ref().filter(|_| geometry.direct).and_then(AtomicUnit::of),
+            sync: SyncReport::FACTS,
+            sync_known: opened.is_none(),
             opened,
         };
         let free = self.table.iter().position(Option::is_none);
@@ -182,6 +197,17 @@ impl Targets {
             self.waiting_for_flush -= 1;
             self.release(target, ring);
         }
+    }
+
+    /// What was measured of a device before.
+    pub(crate) fn kept_report(&self, key: (u64, bool)) -> Option<SyncReport> {
+        self.reports.iter().find(|(other, _)| *other == key).map(|(_, report)| *report)
+    }
+
+    /// Keeps what was measured of a device for other targets on it.
+    pub(crate) fn keep_report(&mut self, key: (u64, bool), report: SyncReport) {
+        self.reports.retain(|(other, _)| *other != key);
+        self.reports.push((key, report));
     }
 
     /// Flush requests, and durable writes, that wait for a flush.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
 use crate::sys;
 
@@ -52,6 +53,9 @@ pub struct OpenOptions {
     /// Lock it against other openers, as `flock(2)` does: shared for reading, exclusive for
     /// writing. Waits up to [`LOCK_WAIT_MS_MAX`].
     pub lock: bool,
+    /// How durable writes become durable; measured at the first of them where it is `None`.
+    /// [`SyncMethod::Dsync`] needs direct I/O.
+    pub sync_method: Option<SyncMethod>,
 }
 
 impl OpenOptions {
@@ -59,7 +63,15 @@ impl OpenOptions {
     #[must_use]
     pub const fn new() -> Self {
         let direct = DirectMode::Buffered;
-        Self { read: true, write: false, create: false, mode: 0o644, direct, lock: true }
+        Self {
+            read: true,
+            write: false,
+            create: false,
+            mode: 0o644,
+            direct,
+            lock: true,
+            sync_method: None,
+        }
     }
 
     /// Sets whether it is opened for reading.
@@ -92,6 +104,12 @@ impl OpenOptions {
         Self { direct, ..self }
     }
 
+    /// Sets how durable writes become durable.
+    #[must_use]
+    pub const fn sync_method(self, sync_method: Option<SyncMethod>) -> Self {
+        Self { sync_method, ..self }
+    }
+
     /// Sets whether it is locked against other openers.
     #[must_use]
     pub const fn lock(self, lock: bool) -> Self {
@@ -121,7 +139,8 @@ pub struct Opened {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Neither reading nor writing was asked for, or a file is to be made without writing.
+    /// Neither reading nor writing was asked for, a file is to be made without writing, or
+    /// `RWF_DSYNC` is to be used through the page cache.
     Options {
         /// The target.
         path: PathBuf,
@@ -185,9 +204,10 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot open {}: ", self.path().display())?;
         match self {
-            Self::Options { .. } => {
-                f.write_str("ask for reading or writing; making it needs writing")
-            }
+            Self::Options { .. } => f.write_str(
+                "ask for reading or writing; making it needs writing, and RWF_DSYNC needs \
+                     direct I/O",
+            ),
             Self::Directory { .. } => f.write_str("it is a directory; name a file in it (EISDIR)"),
             Self::NoPositions { .. } => {
                 f.write_str("it is neither a regular file nor a block device (ESPIPE)")
