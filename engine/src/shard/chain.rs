@@ -38,7 +38,7 @@ impl<R: Ring> Core<R> {
             if let Err(error) = self.check_step(steps, at) {
                 let target = steps[at].as_ref().map_or(0, |step| step.target);
                 let target = self.targets.get(target).name.clone();
-                return Err(Failure { step: at, error, target });
+                return Err(Failure { step: at, done_steps: 0, error, target });
             }
         }
         let mut flushed = false;
@@ -368,7 +368,12 @@ impl<R: Ring> Core<R> {
         let at = self.chains.get(id).first;
         let result = result.map_err(|error| {
             let target = self.chains.step(id, at).target;
-            Failure { step: at, error, target: self.targets.get(target).name.clone() }
+            Failure {
+                step: at,
+                done_steps: at,
+                error,
+                target: self.targets.get(target).name.clone(),
+            }
         });
         for at in 0..self.chains.get(id).count {
             let step = self.chains.step(id, at);

@@ -25,6 +25,7 @@ pub(crate) struct ChainId {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) step: usize,
+    pub(super) done_steps: usize,
     pub(super) error: Error,
     pub(super) target: String,
 }
