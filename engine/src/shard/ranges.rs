@@ -200,9 +200,10 @@ impl<R: Ring> File<R> {
         Ok(())
     }
 
-    /// Copies `len_bytes` bytes from `offset` to byte `to_offset` of `to`, through
-    /// buffers of this shard's arena, several pieces at a time. The ranges must not overlap. Returns how many bytes were copied: fewer than asked
-    /// for exactly where the source ends before. Not durable before a [`File::sync`].
+    /// Copies `len_bytes` bytes from `offset` to byte `to_offset` of `to`, through buffers of
+    /// this shard's arena, several pieces at a time. The ranges must not overlap. Returns how
+    /// many bytes were copied: fewer than asked for exactly where the source ends before. Not
+    /// durable before a [`File::sync`].
     ///
     /// # Errors
     /// The first piece that failed, in the order of the file; `done_bytes` counts from `offset`.
