@@ -51,7 +51,7 @@ enum Under<'a> {
     Durable(IoFut<'a, SimFile, Write, ArenaBuf, Durable>),
     Flush(SyncFut<SimRing>),
     Range(Pin<Box<dyn Future<Output = Result<(), IoError>> + 'a>>),
-    Chain(Commit<SimRing>),
+    Chain(Box<Commit<SimRing>>),
 }
 
 struct Waiting<'a> {
@@ -221,7 +221,7 @@ impl<'a> Driver<'a> {
         }
         let range = Issued { sequence: 0, offset: 0, len: 0 };
         let sent = Sent { kind: Kind::Chain, issued: 0, range, calm: false };
-        self.wait_for(Under::Chain(chain.commit()), sent);
+        self.wait_for(Under::Chain(Box::new(chain.commit())), sent);
         if let Some(waiting) = self.futures.last_mut() {
             waiting.steps = linked;
         }

@@ -51,6 +51,7 @@ pub(crate) fn live(world: &mut World) {
     // Only a direct file takes RWF_DSYNC; another keeps its linked flush.
     let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
     let mut driver = Driver::new(world, control.clone(), &shard, &file);
+    driver.knowledge.dsync = file.sync_method().method == SyncMethod::Dsync;
     let end = work(&mut driver);
     let poisoned = driver.knowledge.poisoned_at.is_some();
     drop(driver);
