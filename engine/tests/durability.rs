@@ -217,3 +217,93 @@ fn atomic_write_needs_a_target_that_makes_them() {
     }
     std::fs::remove_file(path).unwrap();
 }
+
+/// An ext4 on a loop device whose memory gives out: writes fit into the page cache, and their
+/// write-back fails.
+struct FullDisk {
+    place: PathBuf,
+    device: String,
+}
+
+impl FullDisk {
+    fn new(name: &str) -> Option<Self> {
+        let place = path(name);
+        std::fs::create_dir_all(place.join("memory")).ok()?;
+        std::fs::create_dir_all(place.join("disk")).ok()?;
+        let mut disk = Self { place, device: String::new() };
+        run("mount", &["-t", "tmpfs", "-o", "size=8m", "tmpfs", &disk.at("memory")])?;
+        let image = disk.at("memory/image");
+        run("truncate", &["-s", "64M", &image])?;
+        run("mkfs.ext4", &["-q", "-O", "^has_journal", &image])?;
+        disk.device = run("losetup", &["-f", "--show", &image])?.trim().to_owned();
+        run("mount", &[&disk.device, &disk.at("disk")])?;
+        Some(disk)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.place.join(name).display().to_string()
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _unmounted = run("umount", &[&self.at("disk")]);
+        if !self.device.is_empty() {
+            let _detached = run("losetup", &["-d", &self.device]);
+        }
+        let _unmounted = run("umount", &[&self.at("memory")]);
+    }
+}
+
+fn run(program: &str, words: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).args(words).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn f37_real_failed_flush_poisons_every_handle_until_the_file_is_opened_again() {
+    let Some(disk) = FullDisk::new("fsyncgate") else {
+        return println!("SKIP: needs root, loop devices, tmpfs and mkfs.ext4");
+    };
+    let victim = PathBuf::from(disk.at("disk/victim"));
+    let here = Shard::with_ring(ThreadRing::new(1, 8).unwrap(), &Config::new()).unwrap();
+    let options = writable(DirectMode::Buffered).lock(false);
+    let first = here.open(&victim, &options).unwrap();
+    // On another thread's shard, on the other ring where there is one.
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let path = victim.clone();
+    let other = std::thread::spawn(move || {
+        fn watch<R: Ring>(ring: R, path: &Path, tell: &dyn Fn(bool), ask: &dyn Fn()) {
+            let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+            let options = writable(DirectMode::Buffered).lock(false);
+            let file = shard.open(path, &options).unwrap();
+            block_on(&shard, file.sync(Durability::Data)).unwrap().unwrap();
+            tell(file.is_poisoned());
+            ask();
+            let refused = block_on(&shard, file.sync(Durability::Data)).unwrap().is_err();
+            tell(refused && file.is_poisoned());
+        }
+        let (tell, ask) = (|seen| tell.send(seen).unwrap(), || asked.recv().unwrap());
+        match kernel_ring() {
+            Some(ring) => watch(ring, &path, &tell, &ask),
+            None => watch(ThreadRing::new(1, 8).unwrap(), &path, &tell, &ask),
+        }
+    });
+    assert!(!told.recv().unwrap());
+    let (written, _) = block_on(&here, first.write_all_at(0, vec![1_u8; 24 << 20])).unwrap();
+    written.unwrap();
+    let error = block_on(&here, first.sync(Durability::Data)).unwrap().unwrap_err();
+    assert_eq!(error.error.kind(), ErrorKind::Poisoned, "{error}");
+    // The kernel would say yes by now, or soon.
+    for _ in 0..3 {
+        assert!(block_on(&here, first.sync(Durability::Data)).unwrap().is_err());
+    }
+    ask.send(()).unwrap();
+    assert!(told.recv().unwrap(), "the other shard's handle is poisoned");
+    other.join().unwrap();
+
+    let again = here.open(&victim, &options).unwrap();
+    assert!(!again.is_poisoned() && first.is_poisoned());
+    drop((first, again, here));
+}
