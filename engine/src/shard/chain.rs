@@ -180,7 +180,7 @@ impl<R: Ring> Core<R> {
         let occupant = StepOp { chain: id, step, cancel_requested, cancel_sent };
         let tag = self.slots.occupy(Occupant::Step(occupant));
         self.chains.step(id, at).tag = Some(tag);
-        self.push(op, tag);
+        self.push_seldom(op, tag);
     }
 
     /// The call that the ring cannot make, made here. It blocks the shard, which is why

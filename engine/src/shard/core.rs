@@ -210,7 +210,9 @@ impl<R: Ring> Core<R> {
             let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        if self.in_flight == 0 && (wait.min == 0 || self.retries.is_empty()) {
+        let nothing_due = wait.min == 0 || self.retries.is_empty();
+        // A chain may wait for room in a queue where only a cancel is left.
+        if self.in_flight == 0 && nothing_due && self.backlog.is_empty() {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {

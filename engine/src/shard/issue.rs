@@ -320,11 +320,17 @@ impl<R: Ring> Core<R> {
     pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
         self.metrics.flushes += 1;
         let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
-        self.push(Op::on(kind, file), tag);
+        self.push_seldom(Op::on(kind, file), tag);
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, op: Op, tag: Tag) {
+    /// As `push`, out of the way of reads and writes.
+    #[cold]
+    pub(super) fn push_seldom(&mut self, op: Op, tag: Tag) {
+        self.push(op, tag);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
@@ -406,7 +412,7 @@ impl<R: Ring> Core<R> {
                 atomic: transfer.atomic,
                 ..Op::transfer(kind, file, offset_bytes, memory)
             };
-            self.push(op, retry.tag);
+            self.push_seldom(op, retry.tag);
         }
     }
 }
