@@ -12,6 +12,7 @@ use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
 use mfio_engine::{Config, DirectMode, Direction, Durability, Durable, File, OpenOptions, Shard};
+use mfio_engine::{SyncMethod, WriteAt};
 
 struct Counting;
 
@@ -157,4 +158,60 @@ fn steady_state_on_the_kernel_ring_allocates_nothing() {
 fn steady_state_on_the_thread_ring_allocates_nothing() {
     steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads", 10_000, false);
     steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads-latency", 1_000, true);
+}
+
+/// Chains, durable writes by each method, ranges and copies.
+async fn ordered<R: Ring>(file: &File<R>, rounds: u64) {
+    let page = |file: &File<R>| file.shard().arena().alloc(BLOCK).unwrap();
+    for at in 0..rounds {
+        let at = at % (BLOCKS / 4) * 4 * BLOCK as u64;
+        let mut ones = page(file);
+        ones.fill(1);
+        let chain = file.chain().write_at(at, ones).sync(Durability::Data);
+        let chain = chain.read_at(at, page(file)).write_from_previous(at + BLOCK as u64);
+        let (result, mut buffers) = chain.sync(Durability::Full).commit().await;
+        result.unwrap();
+        let mut buffer = buffers.take(2).unwrap();
+        for method in SyncMethod::ALL {
+            if file.set_sync_method(method).is_ok() {
+                let (written, back) = file.write_durable_at(at, buffer).await;
+                written.unwrap();
+                buffer = back;
+            }
+        }
+        let full = WriteAt::new(at).durability(Durability::Full);
+        assert!(file.io(full, Packet::<Write, _>::new(buffer)).await.is_ok());
+        file.write_zeroes(at + 2 * BLOCK as u64, BLOCK as u64).await.unwrap();
+        let copied = file.copy_range_to(at, BLOCK as u64, file, at + 3 * BLOCK as u64).await;
+        assert_eq!(copied, Ok(BLOCK as u64));
+    }
+}
+
+fn ordered_steady_state<R: Ring>(ring: R, name: &str, rounds: u64) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, vec![1; BLOCK * 1024]).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let options =
+        OpenOptions { write: true, direct: DirectMode::PreferDirect, ..OpenOptions::default() };
+    let file = shard.open(&path, &options).unwrap();
+    block_on(&shard, ordered(&file, 8)).unwrap();
+    let few = allocations(|| block_on(&shard, ordered(&file, 1)).unwrap());
+    let many = allocations(|| block_on(&shard, ordered(&file, 1 + rounds)).unwrap());
+    println!("{name}: {few} allocations to start, {many} for {rounds} rounds of durable writes");
+    drop((file, shard));
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(many, few, "chains and durable writes allocate nothing once warm");
+}
+
+#[test]
+fn chains_and_durable_writes_on_the_kernel_ring_allocate_nothing() {
+    match KernelRing::new(&KernelConfig::new(64)) {
+        Ok(ring) => ordered_steady_state(ring, "allocations-ordered-kernel", 200),
+        Err(error) => println!("SKIP: {error}; the thread ring runs the same shard"),
+    }
+}
+
+#[test]
+fn chains_and_durable_writes_on_the_thread_ring_allocate_nothing() {
+    ordered_steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-ordered-threads", 200);
 }

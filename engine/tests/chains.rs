@@ -59,7 +59,7 @@ fn chains<R: Ring>(ring: R, name: &str, direct: DirectMode) {
     // A read that ends inside its buffer fails, and nothing behind it happens.
     let chain = first
         .chain()
-        .read_at(60 << 10, { shard.arena().alloc(16 << 10).unwrap() })
+        .read_at(60 << 10, shard.arena().alloc(16 << 10).unwrap())
         .sync(Durability::Data);
     let (result, mut buffers) = block_on(&shard, chain.commit()).unwrap();
     let error = result.unwrap_err();

@@ -6,7 +6,7 @@
 //!
 //! Not here: which of these happens next (`life`).
 
-use core::future::Future as _;
+use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
@@ -17,11 +17,12 @@ use mfio_core::{CompletionQueue, IoFut, Packet, PacketIo, PacketIoExt, Read, Wri
 use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{SimControl, SimRing};
-use mfio_engine::{Durability, Durable, EngineError, File, Shard, SyncFut};
+use mfio_engine::{Commit, Durability, Durable, EngineError, File, IoError, Shard, SyncFut};
 
+use crate::chains::{Link, Linked};
 use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
-use crate::stamp;
+use crate::stamp::{self, ZEROES};
 use crate::world::World;
 
 type SimFile = File<SimRing>;
@@ -49,6 +50,8 @@ enum Under<'a> {
     Write(IoFut<'a, SimFile, Write, ArenaBuf, u64>),
     Durable(IoFut<'a, SimFile, Write, ArenaBuf, Durable>),
     Flush(SyncFut<SimRing>),
+    Range(Pin<Box<dyn Future<Output = Result<(), IoError>> + 'a>>),
+    Chain(Box<Commit<SimRing>>),
 }
 
 struct Waiting<'a> {
@@ -59,6 +62,8 @@ struct Waiting<'a> {
     accepted: bool,
     flag: Arc<Flag>,
     waker: Waker,
+    /// Of a chain.
+    steps: Vec<Linked>,
 }
 
 /// One shard with one file, everything under way on it, and the world it is held against.
@@ -133,9 +138,7 @@ impl<'a> Driver<'a> {
                 let at = Durable(at);
                 self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
             }
-            Kind::Write | Kind::Flush => {
-                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
-            }
+            _ => self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok(),
         };
         if accepted {
             self.sent[tag] = Some(self.issue(kind, range));
@@ -158,7 +161,7 @@ impl<'a> Driver<'a> {
                 let at = Durable(at);
                 Under::Durable(self.file.io(at, Packet::new(buffer)))
             }
-            Kind::Write | Kind::Flush => Under::Write(self.file.io(at, Packet::new(buffer))),
+            _ => Under::Write(self.file.io(at, Packet::new(buffer))),
         };
         self.wait_for(under, Sent { kind, issued: 0, range, calm: false });
     }
@@ -171,6 +174,59 @@ impl<'a> Driver<'a> {
         self.wait_for(Under::Flush(self.file.sync(durability)), sent);
     }
 
+    /// Makes a future that zeroes a range.
+    pub(crate) fn make_zeros(&mut self, offset: usize, len: usize) {
+        let sequence = self.world.model.next_sequence() | ZEROES;
+        let (at, bytes) = (offset as u64, len as u64);
+        let size = self.world.model.size_bytes();
+        let mut range = Issued { sequence, offset, len };
+        let file = self.file;
+        let under: Pin<Box<dyn Future<Output = _>>> = match self.world.random.below(4) {
+            0 => Box::pin(file.discard(at, bytes)),
+            1 => Box::pin(file.punch_hole(at, bytes)),
+            2 if offset < size => {
+                // A simulated file keeps its size, and what is cut off comes back as zeros.
+                range.len = size - offset;
+                Box::pin(file.set_len(at))
+            }
+            _ => Box::pin(file.write_zeroes(at, bytes)),
+        };
+        self.wait_for(
+            Under::Range(under),
+            Sent { kind: Kind::Zero, issued: 0, range, calm: false },
+        );
+    }
+
+    /// Makes a future of a chain.
+    pub(crate) fn make_chain(&mut self, steps: Vec<(Link, usize, Option<ArenaBuf>)>) {
+        let (mut chain, mut linked) = (self.file.chain(), Vec::new());
+        for (link, offset, buffer) in steps {
+            let mut range = Issued { sequence: 0, offset, len: 0 };
+            let at = offset as u64;
+            chain = match (link, buffer) {
+                (Link::Read, Some(buffer)) => {
+                    range.len = buffer.len();
+                    chain.read_at(at, buffer)
+                }
+                (Link::Write, Some(mut buffer)) => {
+                    range = self.stamped(Kind::Write, offset, &mut buffer);
+                    chain.write_at(at, buffer)
+                }
+                _ => {
+                    let level = self.world.random.pick(&[Durability::Data, Durability::Full]);
+                    chain.sync(level)
+                }
+            };
+            linked.push(Linked { link, range });
+        }
+        let range = Issued { sequence: 0, offset: 0, len: 0 };
+        let sent = Sent { kind: Kind::Chain, issued: 0, range, calm: false };
+        self.wait_for(Under::Chain(Box::new(chain.commit())), sent);
+        if let Some(waiting) = self.futures.last_mut() {
+            waiting.steps = linked;
+        }
+    }
+
     fn wait_for(&mut self, under: Under<'a>, sent: Sent) {
         let (flag, waker) = self.flags.pop().unwrap_or_else(|| {
             let flag = Arc::new(Flag::default());
@@ -179,7 +235,8 @@ impl<'a> Driver<'a> {
         });
         flag.0.store(true, Ordering::Relaxed);
         let polled = sent.kind == Kind::Flush;
-        self.futures.push(Waiting { under, sent, polled, accepted: polled, flag, waker });
+        let (accepted, steps) = (polled, Vec::new());
+        self.futures.push(Waiting { under, sent, polled, accepted, flag, waker, steps });
     }
 
     /// Gives a write its number and its bytes.
@@ -199,7 +256,8 @@ impl<'a> Driver<'a> {
         let issued = match kind {
             Kind::Read => self.world.model.issue_read(),
             Kind::Flush => self.world.model.tick(),
-            Kind::Write | Kind::Durable => self.world.model.issue_write(range),
+            Kind::Write | Kind::Durable | Kind::Zero => self.world.model.issue_write(range),
+            Kind::Chain => 0,
         };
         Sent { kind, issued, range, calm: self.calm }
     }
@@ -260,6 +318,10 @@ impl<'a> Driver<'a> {
         if !self.futures[at].polled {
             let Sent { kind, range, .. } = self.futures[at].sent;
             self.futures[at].sent = self.issue(kind, range);
+            if kind == Kind::Chain {
+                let steps = &self.futures[at].steps;
+                self.futures[at].sent.issued = self.world.issue_chain(steps);
+            }
             self.futures[at].polled = true;
         }
         let Self { world, futures, knowledge, file, .. } = self;
@@ -268,7 +330,9 @@ impl<'a> Driver<'a> {
         if !waiting.accepted {
             let mut nobody = Context::from_waker(Waker::noop());
             waiting.accepted = PacketIo::<Read, u64>::poll_ready(*file, &mut nobody).is_ready();
-            if waiting.accepted && sent.kind != Kind::Read {
+            if waiting.accepted && sent.kind == Kind::Chain {
+                world.accept_chain(&waiting.steps);
+            } else if waiting.accepted && sent.kind != Kind::Read {
                 world.model.accept_write(sent.range);
             }
         }
@@ -293,6 +357,18 @@ impl<'a> Driver<'a> {
                 }
                 Poll::Pending => return false,
             },
+            Under::Range(future) => match future.as_mut().poll(&mut context) {
+                Poll::Ready(result) => {
+                    world.range_done(sent, result.map_err(|error| error.error), knowledge);
+                }
+                Poll::Pending => return false,
+            },
+            Under::Chain(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready((result, buffers)) => {
+                    world.chain_done(sent, &waiting.steps, result, buffers, knowledge);
+                }
+                Poll::Pending => return false,
+            },
         }
         let over = self.futures.swap_remove(at);
         self.flags.push((over.flag, over.waker));
@@ -301,13 +377,16 @@ impl<'a> Driver<'a> {
 
     /// Drops a future, whatever it waits for.
     pub(crate) fn drop_future(&mut self, at: usize) {
-        let Waiting { under, sent, polled, .. } = self.futures.swap_remove(at);
+        let Waiting { under, sent, polled, steps, .. } = self.futures.swap_remove(at);
         drop(under);
         if !polled {
             self.world.coverage.dropped_unpolled += 1;
             return;
         }
         self.world.coverage.dropped_in_flight += 1;
+        if sent.kind == Kind::Chain {
+            return self.world.forget_chain(sent, &steps);
+        }
         self.forget(sent);
     }
 
@@ -315,8 +394,10 @@ impl<'a> Driver<'a> {
     fn forget(&mut self, sent: Sent) {
         match sent.kind {
             Kind::Read => self.world.model.end_read(sent.issued),
-            Kind::Write | Kind::Durable => self.world.model.abandon_write(sent.range),
-            Kind::Flush => {}
+            Kind::Write | Kind::Durable | Kind::Zero => {
+                self.world.model.abandon_write(sent.range);
+            }
+            Kind::Flush | Kind::Chain => {}
         }
     }
 

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mfio_engine::ring::Plant;
 
+mod chains;
 mod driver;
 mod history;
 mod life;

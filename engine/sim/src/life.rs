@@ -8,8 +8,9 @@
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{FaultRates, SimRing};
-use mfio_engine::{Config, Shard};
+use mfio_engine::{Config, STEPS_MAX, Shard, SyncMethod};
 
+use crate::chains::Link;
 use crate::driver::Driver;
 use crate::packets::Kind;
 use crate::scenario::Weights;
@@ -46,10 +47,15 @@ pub(crate) fn live(world: &mut World) {
     let arena = shard.arena().clone();
     let geometry = world.device.geometry(0);
     let file = shard.adopt_simulated("simulated", world.device.fd(0), geometry);
+    let drawn = world.random.pick(&SyncMethod::ALL);
+    // Only a direct file takes RWF_DSYNC; another keeps its linked flush.
+    let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
     let mut driver = Driver::new(world, control.clone(), &shard, &file);
+    driver.knowledge.dsync = file.sync_method().method == SyncMethod::Dsync;
     let end = work(&mut driver);
     let poisoned = driver.knowledge.poisoned_at.is_some();
     drop(driver);
+    world.coverage.chains_relaunched += shard.metrics().chains_relaunched;
     drop(file);
     if world.random.one_in(2) {
         // Without this, dropping the last handle drains just the same.
@@ -154,13 +160,18 @@ fn step(driver: &mut Driver<'_>) {
 /// Issues one packet or flush, or makes room for one.
 fn submit(driver: &mut Driver<'_>) {
     let scenario = driver.world.scenario;
-    let Weights { read, write, durable, flush, future, .. } = scenario.weights;
+    let Weights { read, write, durable, flush, future, zero, chain, .. } = scenario.weights;
     let random = &mut driver.world.random;
-    let mut drawn = random.below(read + write + durable + flush);
+    let mut drawn = random.below(read + write + durable + flush + zero + chain);
     let mut kind = Kind::Read;
-    for (candidate, weight) in
-        [(Kind::Read, read), (Kind::Write, write), (Kind::Durable, durable), (Kind::Flush, flush)]
-    {
+    for (candidate, weight) in [
+        (Kind::Read, read),
+        (Kind::Write, write),
+        (Kind::Durable, durable),
+        (Kind::Flush, flush),
+        (Kind::Zero, zero),
+        (Kind::Chain, chain),
+    ] {
         if drawn < weight {
             kind = candidate;
             break;
@@ -169,12 +180,19 @@ fn submit(driver: &mut Driver<'_>) {
     }
     let as_future = random.below(256) < future;
     let (offset, len) = draw_range(driver, kind);
-    if (as_future || kind == Kind::Flush) && !driver.has_room_for_a_future() {
+    let only_future = matches!(kind, Kind::Flush | Kind::Zero | Kind::Chain);
+    if (as_future || only_future) && !driver.has_room_for_a_future() {
         return driver.turn(Wait::at_least(1));
     }
     driver.world.ops_done += 1;
     if kind == Kind::Flush {
         return driver.make_flush();
+    }
+    if kind == Kind::Zero {
+        return driver.make_zeros(offset, len);
+    }
+    if kind == Kind::Chain {
+        return make_chain(driver);
     }
     let Some(buffer) = driver.buffer(len) else {
         // All buffers are under way or withheld: only an idle shard gives them back.
@@ -187,13 +205,33 @@ fn submit(driver: &mut Driver<'_>) {
     }
 }
 
+/// Draws a chain, as long as there are buffers for it.
+fn make_chain(driver: &mut Driver<'_>) {
+    let mut steps = Vec::new();
+    let count = driver.world.random.between(1, 8) as usize;
+    while steps.len() < count.min(STEPS_MAX) {
+        let link = driver.world.random.pick(&[Link::Write, Link::Write, Link::Sync, Link::Read]);
+        if link == Link::Sync {
+            steps.push((link, 0, None));
+            continue;
+        }
+        let (offset, len) = draw_range(driver, Kind::Chain);
+        let Some(buffer) = driver.buffer(len) else { break };
+        steps.push((link, offset, Some(buffer)));
+    }
+    if steps.is_empty() {
+        return driver.drain();
+    }
+    driver.make_chain(steps);
+}
+
 /// Where the next packet goes. Now and then across the end of the file.
 fn draw_range(driver: &mut Driver<'_>, kind: Kind) -> (usize, usize) {
     let scenario = driver.world.scenario;
     let random = &mut driver.world.random;
     let unit = match kind {
         Kind::Read => scenario.read_unit_bytes,
-        Kind::Write | Kind::Durable | Kind::Flush => scenario.write_unit_bytes,
+        _ => scenario.write_unit_bytes,
     };
     let units = (scenario.len_bytes_max / unit).max(1);
     let len = unit * random.between(1, units);

@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     /// A write that is acknowledged when it is durable.
     Durable,
     Flush,
+    /// A range that is zeroed without a buffer.
+    Zero,
+    /// Several steps with one result.
+    Chain,
 }
 
 /// A packet or flush under way.
@@ -39,6 +43,8 @@ pub(crate) struct Sent {
 pub(crate) struct Knowledge {
     /// When it was told that durability is lost: nothing may be acknowledged as durable now.
     pub(crate) poisoned_at: Option<Moment>,
+    /// Durable writes flush themselves: one may have succeeded just before another failed.
+    pub(crate) dsync: bool,
 }
 
 impl World {
@@ -78,7 +84,7 @@ impl World {
         let late = if sent.kind == Kind::Durable { failed.is_empty() } else { acknowledged };
         if let Some(at) = knowledge.poisoned_at
             && late
-            && (sent.kind == Kind::Durable || sent.issued > at)
+            && ((sent.kind == Kind::Durable && !knowledge.dsync) || sent.issued > at)
         {
             self.violate(format!("a poisoned target acknowledged {sent:?}"));
         }
@@ -124,7 +130,36 @@ impl World {
         }
     }
 
-    fn poisoned(&mut self, knowledge: &mut Knowledge) {
+    /// An op on a range has come back.
+    pub(crate) fn range_done(
+        &mut self,
+        sent: Sent,
+        result: Result<(), Error>,
+        knowledge: &mut Knowledge,
+    ) {
+        self.trace.fold(sent.issued);
+        let Issued { offset, len, .. } = sent.range;
+        let all = 0..len;
+        let failed = if result.is_ok() { &[] } else { core::slice::from_ref(&all) };
+        let ended = self.model.end_write(sent.range, failed, &self.device, 0);
+        self.require("zeros behind a flush", ended);
+        let Err(error) = result else {
+            self.coverage.ranges_acknowledged += 1;
+            if knowledge.poisoned_at.is_some_and(|at| sent.issued > at) {
+                self.violate(format!("a poisoned target acknowledged {sent:?}"));
+            }
+            return;
+        };
+        self.trace.fold(error.kind() as u64);
+        if error.kind() == ErrorKind::Poisoned {
+            self.poisoned(knowledge);
+        }
+        if !self.is_explained(sent, offset, len, error) {
+            self.violate(format!("{sent:?} failed without a reason: {error:?}"));
+        }
+    }
+
+    pub(crate) fn poisoned(&mut self, knowledge: &mut Knowledge) {
         self.coverage.durability_refused += 1;
         if knowledge.poisoned_at.is_none() {
             knowledge.poisoned_at = Some(self.model.tick());
@@ -163,7 +198,7 @@ impl World {
         !sent.range.offset.is_multiple_of(align) || !sent.range.len.is_multiple_of(align)
     }
 
-    fn is_explained(&self, sent: Sent, first: usize, len: usize, error: Error) -> bool {
+    pub(crate) fn is_explained(&self, sent: Sent, first: usize, len: usize, error: Error) -> bool {
         let is_read = sent.kind == Kind::Read;
         let beyond = first + len > self.model.size_bytes();
         let crowded = self.scenario.spec.space_sectors.is_some();

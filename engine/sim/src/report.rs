@@ -35,6 +35,16 @@ pub struct Coverage {
     pub released_checked: u64,
     /// Times the target was opened.
     pub opens: u64,
+    /// Chains of which every step was done.
+    pub chains_acknowledged: u64,
+    /// Chains that ended at a step that was not.
+    pub chains_failed: u64,
+    /// Chained writes acknowledged behind a flush of their chain.
+    pub chained_durable: u64,
+    /// Launches of chains beyond the first of each.
+    pub chains_relaunched: u64,
+    /// Ranges zeroed without a buffer.
+    pub ranges_acknowledged: u64,
 }
 
 impl Coverage {
@@ -47,12 +57,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 11] {
+    pub fn fields(&self) -> [(&'static str, u64); 16] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 11] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 16] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -65,6 +75,11 @@ impl Coverage {
             ("durability refused", &mut self.durability_refused),
             ("released buffers checked", &mut self.released_checked),
             ("opens", &mut self.opens),
+            ("chains acknowledged", &mut self.chains_acknowledged),
+            ("chains failed", &mut self.chains_failed),
+            ("chained durable writes", &mut self.chained_durable),
+            ("chains relaunched", &mut self.chains_relaunched),
+            ("ranges acknowledged", &mut self.ranges_acknowledged),
         ]
     }
 }

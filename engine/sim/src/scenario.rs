@@ -6,6 +6,7 @@
 //!
 //! Not here: the ops themselves (`life`).
 
+use mfio_engine::SyncMethod;
 use mfio_engine::ring::Plant;
 use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
 
@@ -27,6 +28,8 @@ pub(crate) struct Scenario {
     /// Ops go to the first bytes of the file, so that they meet.
     pub(crate) hot_bytes: u32,
     pub(crate) weights: Weights,
+    /// How durable writes become durable; `None` for another way in each life.
+    pub(crate) sync_method: Option<SyncMethod>,
 }
 
 /// How often the workload does what, relative to each other.
@@ -46,6 +49,8 @@ pub(crate) struct Weights {
     pub(crate) life_steps: u32,
     /// Of 256 lives, how many end with a power loss.
     pub(crate) crash: u32,
+    pub(crate) zero: u32,
+    pub(crate) chain: u32,
 }
 
 impl Scenario {
@@ -87,7 +92,15 @@ impl Scenario {
                 turn: random.pick(&[32, 96, 160, 255]),
                 life_steps: random.pick(&[50, 200, 500, 1000]),
                 crash: random.pick(&[0, 128, 256]),
+                zero: random.below(3),
+                chain: random.below(5),
             },
+            sync_method: random.pick(&[
+                None,
+                Some(SyncMethod::LinkedFlush),
+                Some(SyncMethod::WriteThenFlush),
+                Some(SyncMethod::Dsync),
+            ]),
         }
     }
 }

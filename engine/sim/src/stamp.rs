@@ -11,6 +11,9 @@ use core::ops::Range;
 /// Bytes of a sector: the unit of the checker's bookkeeping.
 pub(crate) const SECTOR_BYTES: usize = 512;
 
+/// A write with this bit in its number leaves zeros.
+pub(crate) const ZEROES: u32 = 1 << 31;
+
 /// What lies between one word of a sector and the next: odd, so that no two are equal.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -27,6 +30,9 @@ fn first_word(sequence: u32, sector: u32) -> u64 {
 #[inline]
 pub(crate) fn sector_of(sequence: u32, sector: u32) -> [u8; SECTOR_BYTES] {
     let mut bytes = [0; SECTOR_BYTES];
+    if sequence & ZEROES != 0 {
+        return bytes;
+    }
     let mut word = first_word(sequence, sector);
     for chunk in bytes.chunks_exact_mut(8) {
         chunk.copy_from_slice(&word.to_le_bytes());
@@ -39,6 +45,9 @@ pub(crate) fn sector_of(sequence: u32, sector: u32) -> [u8; SECTOR_BYTES] {
 /// until one fits, so what does not fit is found out at the first word.
 #[inline]
 pub(crate) fn matches(sequence: u32, sector: u32, within: &Range<usize>, seen: &[u8]) -> bool {
+    if sequence & ZEROES != 0 {
+        return seen.iter().all(|byte| *byte == 0);
+    }
     if !within.start.is_multiple_of(8) || !within.end.is_multiple_of(8) {
         return sector_of(sequence, sector)[within.clone()] == *seen;
     }

@@ -11,146 +11,17 @@ use std::task::{Poll, Waker};
 use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
+use super::chain_table::{ChainId, Failure, Phase, Steps};
 use super::core::{Bytes, Core, Ending, Job, Retry};
 use super::flush::Waiter;
 use super::slot::{Occupant, StepOp};
-use crate::buffer::quarantine;
-use crate::chain::{STEPS_MAX, Step, What};
+use crate::chain::{Step, What};
 use crate::complete::{self, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::ring::{Op, OpKind, Plant, Ring, Tag};
 
 /// The first back-off after EAGAIN; it doubles each time.
 const BACK_OFF_NS: u64 = 1_000;
-
-/// The steps of a chain; the first `None` ends it.
-pub(super) type Steps = [Option<Step>; STEPS_MAX];
-
-/// Names one chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChainId {
-    at: u32,
-    generation: u32,
-}
-
-/// The step that failed, why, and the target's name.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) step: usize,
-    pub(super) error: Error,
-    pub(super) target: String,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Free,
-    /// In the backlog, or backing off in a slot.
-    Queued,
-    /// So many of its ops have not completed.
-    Launched(u32),
-    /// Its next step is a flush that was asked for.
-    Flushing,
-    Ended(Result<(), Failure>),
-}
-
-#[derive(Debug)]
-struct Entry {
-    generation: u32,
-    phase: Phase,
-    steps: Steps,
-    count: usize,
-    /// Steps before this one are done for good.
-    first: usize,
-    launched_to: usize,
-    /// The latest launch may have been cut in two by a partial submit (F15).
-    cut: bool,
-    /// Nothing is linked any more.
-    single: bool,
-    abandoned: bool,
-    waker: Option<Waker>,
-}
-
-/// The chains of a shard.
-///
-/// Dropped with ops in flight, it keeps their memory for ever (F02).
-#[derive(Debug, Default)]
-pub(super) struct Chains {
-    table: Vec<Entry>,
-    free: Vec<u32>,
-}
-
-impl Chains {
-    fn open(&mut self, steps: Steps, count: usize) -> ChainId {
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.table.push(Entry {
-                generation: 0,
-                phase: Phase::Free,
-                steps: Steps::default(),
-                count: 0,
-                first: 0,
-                launched_to: 0,
-                cut: false,
-                single: false,
-                abandoned: false,
-                waker: None,
-            });
-            u32::try_from(self.table.len() - 1).expect("fewer chains than views")
-        });
-        let entry = &mut self.table[at as usize];
-        let generation = entry.generation;
-        *entry = Entry {
-            generation,
-            phase: Phase::Queued,
-            steps,
-            count,
-            first: 0,
-            launched_to: 0,
-            cut: false,
-            single: false,
-            abandoned: false,
-            waker: None,
-        };
-        ChainId { at, generation }
-    }
-
-    fn get(&mut self, id: ChainId) -> &mut Entry {
-        let entry = &mut self.table[id.at as usize];
-        assert_eq!(entry.generation, id.generation, "a chain is kept until it has ended");
-        entry
-    }
-
-    fn step(&mut self, id: ChainId, at: usize) -> &mut Step {
-        self.get(id).steps[at].as_mut().expect("a chain has as many steps as it counts")
-    }
-
-    fn close(&mut self, id: ChainId) -> Steps {
-        let entry = self.get(id);
-        entry.phase = Phase::Free;
-        entry.generation = entry.generation.wrapping_add(1);
-        let steps = core::mem::take(&mut entry.steps);
-        self.free.push(id.at);
-        steps
-    }
-
-    /// Nothing that is in flight behind a link is trusted to have run in order.
-    #[cold]
-    pub(super) fn distrust(&mut self) {
-        for entry in &mut self.table {
-            entry.cut |= matches!(entry.phase, Phase::Launched(_));
-        }
-    }
-}
-
-impl Drop for Chains {
-    fn drop(&mut self) {
-        let in_flight = |entry: &&Entry| matches!(entry.phase, Phase::Launched(1..));
-        let count = self.table.iter().filter(in_flight).count();
-        if count > 0 {
-            let table = core::mem::take(&mut self.table);
-            quarantine(table, "chains that did not come back before the shard was dropped", count);
-        }
-    }
-}
 
 impl<R: Ring> Core<R> {
     /// Takes the first `count` of `steps` over, or says why not; `None` when there is no room.
@@ -167,7 +38,7 @@ impl<R: Ring> Core<R> {
             if let Err(error) = self.check_step(steps, at) {
                 let target = steps[at].as_ref().map_or(0, |step| step.target);
                 let target = self.targets.get(target).name.clone();
-                return Err(Failure { step: at, error, target });
+                return Err(Failure { step: at, done_steps: 0, error, target });
             }
         }
         let mut flushed = false;
@@ -309,7 +180,7 @@ impl<R: Ring> Core<R> {
         let occupant = StepOp { chain: id, step, cancel_requested, cancel_sent };
         let tag = self.slots.occupy(Occupant::Step(occupant));
         self.chains.step(id, at).tag = Some(tag);
-        self.push(op, tag);
+        self.push_seldom(op, tag);
     }
 
     /// The call that the ring cannot make, made here. It blocks the shard, which is why
@@ -497,7 +368,12 @@ impl<R: Ring> Core<R> {
         let at = self.chains.get(id).first;
         let result = result.map_err(|error| {
             let target = self.chains.step(id, at).target;
-            Failure { step: at, error, target: self.targets.get(target).name.clone() }
+            Failure {
+                step: at,
+                done_steps: at,
+                error,
+                target: self.targets.get(target).name.clone(),
+            }
         });
         for at in 0..self.chains.get(id).count {
             let step = self.chains.step(id, at);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use mfio_core::{Error, ErrorKind};
 
-use super::chain::{ChainId, Failure, Steps};
+use super::chain_table::{ChainId, Failure, Steps};
 use super::file::{Durability, File};
 use crate::buffer::ArenaBuf;
 use crate::chain::{STEPS_MAX, Step, What};
@@ -138,8 +138,11 @@ impl<R: Ring> fmt::Debug for Chain<R> {
 /// Which step of a chain failed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainError {
-    /// The step, counted from 0. All before it were done.
+    /// The step, counted from 0.
     pub step: usize,
+    /// How many steps were done: all before `step`, or none when the chain was refused before
+    /// anything of it was issued.
+    pub done_steps: usize,
     /// What it was, where, how far it came and why it failed.
     pub io: IoError,
 }
@@ -183,13 +186,13 @@ pub struct Commit<R: Ring> {
 
 impl<R: Ring> Commit<R> {
     fn explain(&self, failure: Failure, steps: &Steps) -> ChainError {
-        let Failure { step: at, error, target } = failure;
+        let Failure { step: at, done_steps, error, target } = failure;
         let (op, offset_bytes, len_bytes, done_bytes) =
             steps.get(at).and_then(Option::as_ref).map_or(("chain", 0, 0, 0), |step| {
                 (step.what.name(), step.offset_bytes, step.len_bytes, u64::from(step.reached))
             });
         let io = IoError { op, target, offset_bytes, len_bytes, done_bytes, error };
-        ChainError { step: at, io }
+        ChainError { step: at, done_steps, io }
     }
 
     /// Hands the chain over, once. Ready with what speaks against it.
@@ -197,7 +200,12 @@ impl<R: Ring> Commit<R> {
         if let Some(kind) = self.refused {
             let io = self.file.io_error("chain", 0, 0, 0, Error::new(kind));
             let step = self.count.saturating_sub(1);
-            return Poll::Ready(Some(Failure { step, error: io.error, target: io.target }));
+            return Poll::Ready(Some(Failure {
+                step,
+                done_steps: 0,
+                error: io.error,
+                target: io.target,
+            }));
         }
         // Cloned while nothing is borrowed: that may run anything.
         let waker = cx.waker().clone();

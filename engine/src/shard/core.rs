@@ -15,7 +15,8 @@ use nix::errno::Errno;
 
 use super::barrier::Epoch;
 use super::bypass::{BypassMode, Timed};
-use super::chain::{ChainId, Chains};
+use super::chain_table::{ChainId, Chains};
+use super::durable::How;
 use super::flush::Tickets;
 use super::regions::Regions;
 use super::slot::{Body, Occupant, Slots};
@@ -42,7 +43,7 @@ pub(super) enum Bytes {
     Write {
         view: View<Write>,
         epoch: Epoch,
-        durable: bool,
+        how: How,
     },
     /// A chain that waits for room. It keeps its targets by itself.
     Chain(ChainId),
@@ -233,7 +234,9 @@ impl<R: Ring> Core<R> {
             let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        if self.in_flight == 0 && (wait.min == 0 || self.retries.is_empty()) {
+        let nothing_due = wait.min == 0 || self.retries.is_empty();
+        // A chain may wait for room in a queue where only a cancel is left.
+        if self.in_flight == 0 && nothing_due && self.backlog.is_empty() {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {

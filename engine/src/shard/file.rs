@@ -20,6 +20,7 @@ use mfio_core::{
 use super::Shard;
 use super::bypass::{Bypass, Lone};
 use super::core::{Bytes, Core, Ending, Job};
+use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
 use crate::error::IoError;
@@ -133,7 +134,11 @@ impl<R: Ring> File<R> {
         let all_metadata = durability == Durability::Full;
         let mut core = self.inner.shard.inner.core.borrow_mut();
         let ticket = core.tickets.open();
-        core.request_flush(self.inner.target, all_metadata, Waiter::Ticket(ticket));
+        if durability == Durability::None {
+            core.answer(Waiter::Ticket(ticket), Ok(()));
+        } else {
+            core.request_flush(self.inner.target, all_metadata, Waiter::Ticket(ticket));
+        }
         drop(core);
         self.inner.shard.inner.deliver();
         SyncFut { file: self.clone(), ticket: Some(ticket), durability }
@@ -187,6 +192,9 @@ impl<R: Ring> File<R> {
         buffer: B,
     ) -> (Result<(), IoError>, B) {
         let len = buffer.byte_len();
+        if self.wants_calibration() {
+            let _report = self.calibrate().await;
+        }
         let packet = Packet::<Write, _>::new(buffer);
         let done = self.io(Durable(offset), packet).await;
         self.explain("durable write", offset, len, done)
@@ -196,7 +204,7 @@ impl<R: Ring> File<R> {
         self.inner.target
     }
 
-    fn explain<P: Perms, B: Buffer<P>>(
+    pub(super) fn explain<P: Perms, B: Buffer<P>>(
         &self,
         op: &'static str,
         offset_bytes: u64,
@@ -224,7 +232,7 @@ impl<R: Ring> File<R> {
     }
 
     #[inline]
-    fn send_write(&self, offset: u64, durable: bool, view: View<Write>) -> Option<View<Write>> {
+    fn send_write(&self, offset: u64, how: How, view: View<Write>) -> Option<View<Write>> {
         let target = self.inner.target;
         let mut core = self.inner.shard.inner.core.borrow_mut();
         if !core.has_room() {
@@ -235,14 +243,14 @@ impl<R: Ring> File<R> {
             core.endings.push(Ending::FailedWrite(view, error));
         } else {
             let epoch = core.targets.get_mut(target).barrier.write_started();
-            let terms = WriteTerms { epoch, durable };
+            let terms = WriteTerms { epoch, how };
             let rest = if core.must_queue() {
                 Some((offset, view))
             } else {
                 core.advance(target, offset, view, terms)
             };
             if let Some((at, view)) = rest {
-                core.queue_rest(target, at, Bytes::Write { view, epoch, durable });
+                core.queue_rest(target, at, Bytes::Write { view, epoch, how });
             }
         }
         let deliver = core.has_news();
@@ -250,6 +258,24 @@ impl<R: Ring> File<R> {
         if deliver {
             self.inner.shard.inner.deliver();
         }
+        None
+    }
+
+    /// As `send_write`; what the target cannot promise fails without being issued.
+    fn send_with_terms(&self, at: WriteAt, view: View<Write>) -> Option<View<Write>> {
+        let mut core = self.inner.shard.inner.core.borrow_mut();
+        let how = core.how(self.inner.target, at, view.len());
+        let Err(kind) = how else {
+            drop(core);
+            return self.send_write(at.offset_bytes, how.unwrap_or_default(), view);
+        };
+        if !core.has_room() {
+            return Some(view);
+        }
+        core.unreserve(1);
+        core.endings.push(Ending::FailedWrite(view, kind.into()));
+        drop(core);
+        self.inner.shard.inner.deliver();
         None
     }
 
@@ -347,7 +373,7 @@ impl<R: Ring> PacketIo<Read, u64> for File<R> {
 impl<R: Ring> PacketIo<Write, u64> for File<R> {
     #[inline]
     fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
-        self.send_write(param, false, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+        self.send_write(param, How::PLAIN, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
     admission!();
@@ -355,7 +381,16 @@ impl<R: Ring> PacketIo<Write, u64> for File<R> {
 
 impl<R: Ring> PacketIo<Write, Durable> for File<R> {
     fn send_io(&self, param: Durable, view: View<Write>) -> Result<(), Refused<Write, Durable>> {
-        self.send_write(param.0, true, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+        let sent = self.send_with_terms(param.into(), view);
+        sent.map_or(Ok(()), |view| Err(Refused { param, view }))
+    }
+
+    admission!();
+}
+
+impl<R: Ring> PacketIo<Write, WriteAt> for File<R> {
+    fn send_io(&self, param: WriteAt, view: View<Write>) -> Result<(), Refused<Write, WriteAt>> {
+        self.send_with_terms(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
     admission!();

@@ -11,7 +11,7 @@ use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
-use super::chain::ChainId;
+use super::chain_table::ChainId;
 use super::core::{Core, Ending};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
@@ -160,7 +160,7 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
+    pub(super) fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
         self.metrics.durable_acknowledged += u64::from(result.is_ok());
         match (waiter, result) {
             (Waiter::Ticket(id), result) => {
@@ -349,7 +349,7 @@ impl<R: Ring> Core<R> {
         let (target, epoch, linked) = (transfer.target, transfer.epoch, transfer.linked);
         self.end_write(false, target, epoch);
         match linked {
-            Linked::Flushed => self.acknowledge(tag),
+            Linked::Flushed | Linked::Dsync => self.acknowledge(tag),
             Linked::Unlinked => self.wait_for_flush(tag),
             Linked::Pending(_) | Linked::No => {}
         }
@@ -357,8 +357,9 @@ impl<R: Ring> Core<R> {
 
     /// Moves a written body out of its slot to where flushes are waited for.
     fn wait_for_flush(&mut self, tag: Tag) {
+        let all_metadata = self.slots.transfer(tag).is_some_and(|write| write.all_metadata);
         let (target, body) = self.leave_slot(tag);
-        self.request_flush(target, false, Waiter::Write(WrittenBody(body)));
+        self.request_flush(target, all_metadata, Waiter::Write(WrittenBody(body)));
         self.targets.release(target, &mut self.ring);
     }
 

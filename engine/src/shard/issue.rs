@@ -10,10 +10,12 @@ use nix::errno::Errno;
 
 use super::barrier::Epoch;
 use super::core::{Bytes, Core, Ending, Job};
+use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
 use crate::ring::{FileRef, Op, OpKind, Ring, Tag};
+use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
 pub(super) trait Direction: Perms {
@@ -87,7 +89,7 @@ impl Direction for Write {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WriteTerms {
     pub(super) epoch: Epoch,
-    pub(super) durable: bool,
+    pub(super) how: How,
 }
 
 /// What became of the first piece of a view.
@@ -166,6 +168,11 @@ impl<R: Ring> Core<R> {
         terms: WriteTerms,
         cut: Cut,
     ) -> Piece<D> {
+        if terms.how.atomic {
+            let _nothing_left =
+                self.nothing_to_start(target, view, terms, Some(ErrorKind::Misaligned));
+            return Piece::Over;
+        }
         let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
         if matches!(bounce, Some(None)) {
             if self.in_flight > 0 {
@@ -258,24 +265,32 @@ impl<R: Ring> Core<R> {
             lead_bytes: cut.lead_bytes,
             resumed_at: 0,
             reached: 0,
-            linked: if terms.durable { Linked::Unlinked } else { Linked::No },
+            linked: terms.how.linked(),
             is_read: D::IS_READ,
             bounced: cut.bounce,
-            plain: !cut.bounce && !terms.durable,
+            plain: !cut.bounce && terms.how.promise == Promise::Taken,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
             force_async: false,
             retries: 0,
             stalls: 0,
+            all_metadata: terms.how.all_metadata(),
+            atomic: terms.how.atomic,
         }));
-        let link = terms.durable && last_piece && self.can_link(target);
+        let flushed = matches!(terms.how.promise, Promise::Flushed { .. });
+        let link = flushed && last_piece && self.can_link(target);
         if self.in_flight > 1 || !self.start_lone(tag) {
-            let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
+            let op = Op {
+                link,
+                dsync: terms.how.promise == Promise::Dsync,
+                atomic: terms.how.atomic,
+                ..Op::transfer(D::KIND, file, cut.op_offset, memory)
+            };
             self.push_beside(op, tag);
         }
         if link {
-            self.link_flush(target, tag);
+            self.link_flush(target, tag, terms.how.all_metadata());
         }
         tag
     }
@@ -291,26 +306,33 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let free = !entry.flush_in_flight && !entry.poison.is_set();
+        let wanted = entry.sync.method != SyncMethod::WriteThenFlush;
+        let free = wanted && !entry.flush_in_flight && !entry.poison.is_set();
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }
 
-    fn link_flush(&mut self, target: u32, write: Tag) {
+    fn link_flush(&mut self, target: u32, write: Tag, all_metadata: bool) {
         self.targets.retain(target);
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = true;
         let file = entry.file;
-        let flush = FlushOp::new(target, false, Behind::Write(write));
+        let flush = FlushOp::new(target, all_metadata, Behind::Write(write));
         let tag = self.slots.occupy(Occupant::Flush(flush));
         let transfer = self.slots.transfer(write).expect("occupied just now");
         transfer.linked = Linked::Pending(tag);
-        self.push_flush(file, false, tag);
+        self.push_flush(file, all_metadata, tag);
     }
 
     pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
         self.metrics.flushes += 1;
         let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
-        self.push(Op::on(kind, file), tag);
+        self.push_seldom(Op::on(kind, file), tag);
+    }
+
+    /// As `push`, out of the way of reads and writes.
+    #[cold]
+    pub(super) fn push_seldom(&mut self, op: Op, tag: Tag) {
+        self.push(op, tag);
     }
 
     pub(super) fn push(&mut self, op: Op, tag: Tag) {
@@ -319,7 +341,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// As `push`, where nothing is staged.
-    #[inline]
+    #[inline(always)]
     fn push_beside(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         if let Some(stamps) = &mut self.slots.stamps {
@@ -364,10 +386,10 @@ impl<R: Ring> Core<R> {
                 let rest = self.advance(target, offset_bytes, view, WriteTerms::default());
                 rest.map(|(offset, view)| (offset, Bytes::Read(view)))
             }
-            Bytes::Write { view, epoch, durable } => {
-                let terms = WriteTerms { epoch, durable };
+            Bytes::Write { view, epoch, how } => {
+                let terms = WriteTerms { epoch, how };
                 let rest = self.advance(target, offset_bytes, view, terms);
-                rest.map(|(offset, view)| (offset, Bytes::Write { view, epoch, durable }))
+                rest.map(|(offset, view)| (offset, Bytes::Write { view, epoch, how }))
             }
         };
         if rest.is_none() {
@@ -401,9 +423,11 @@ impl<R: Ring> Core<R> {
             let offset_bytes = transfer.offset_bytes + u64::from(from);
             let op = Op {
                 force_async: transfer.force_async,
+                dsync: transfer.linked == Linked::Dsync,
+                atomic: transfer.atomic,
                 ..Op::transfer(kind, file, offset_bytes, memory)
             };
-            self.push(op, retry.tag);
+            self.push_seldom(op, retry.tag);
         }
     }
 }

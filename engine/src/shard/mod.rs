@@ -22,13 +22,16 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{Features, Ring, RingWaker, Wait};
-use crate::target::{Geometry, OpenOptions, open};
+use crate::target::{Geometry, OpenError, OpenOptions, open};
 
 mod barrier;
 mod bypass;
+mod calibrate;
 mod chain;
+mod chain_table;
 mod commit;
 mod core;
+mod durable;
 mod file;
 mod flush;
 mod issue;
@@ -43,6 +46,7 @@ pub use self::barrier::{Barrier, Epoch};
 pub(crate) use self::bypass::Courses;
 pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
+pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 
@@ -108,7 +112,14 @@ impl<R: Ring> Shard<R> {
         let opened = open(path, options)?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
-        Ok(File::add(self, name, Some(opened.file), fd, opened.geometry, None))
+        let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
+        if let Some(method) = options.sync_method
+            && file.set_sync_method(method).is_err()
+        {
+            let must = "choose another sync method: there is no direct I/O here for RWF_DSYNC";
+            return Err(OpenError::Options { path: path.to_owned(), must }.into());
+        }
+        Ok(file)
     }
 
     /// Takes an open file as a target, with the geometry its owner knows it to have.

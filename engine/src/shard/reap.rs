@@ -113,6 +113,9 @@ impl<R: Ring> Core<R> {
                 let errno = nix::errno::Errno::ECANCELED;
                 self.fail_transfer(tag, from_errno(errno));
             }
+            Verdict::Fail(errno) if transfer.linked == Linked::Dsync => {
+                self.dsync_failed(tag, errno);
+            }
             Verdict::Fail(errno) => self.fail_transfer(tag, from_errno(errno)),
             Verdict::Done => unreachable!("a whole transfer is handled by the caller"),
         }
@@ -122,6 +125,10 @@ impl<R: Ring> Core<R> {
     fn transfer_short(&mut self, tag: Tag, done_bytes: u32) {
         self.metrics.short_transfers += 1;
         let Some(transfer) = self.slots.transfer(tag) else { return };
+        if transfer.atomic {
+            // The kernel promises all or nothing; a rest would not be part of it.
+            return self.fail_transfer(tag, Error::os(nix::errno::Errno::EIO as i32));
+        }
         let reached = transfer.resumed_at + done_bytes;
         if reached >= transfer.lead_bytes + transfer.take_bytes {
             // What is missing was rounded out beyond the user's bytes.

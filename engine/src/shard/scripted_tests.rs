@@ -420,3 +420,128 @@ fn f37_write_in_flight_when_a_flush_fails_is_not_acknowledged_later() {
     let refused = pin!(file.io(0, Packet::<mfio_core::Write, _>::new(vec![1; 8])));
     assert!(matches!(poll(refused, &waker), Poll::Ready(done) if !done.is_ok()));
 }
+
+const CANCELED: i32 = -(Errno::ECANCELED as i32);
+
+/// What is running, in order.
+fn kinds(ring: &Scripted) -> Vec<(OpKind, u64, bool)> {
+    let script = ring.0.borrow();
+    script.running.iter().map(|(op, _)| (op.kind, op.offset_bytes, op.link)).collect()
+}
+
+fn page(shard: &Shard<Scripted>) -> crate::buffer::ArenaBuf {
+    shard.arena().alloc(4096).unwrap()
+}
+
+#[test]
+fn f14_chain_relaunches_the_rest_of_a_short_step_and_all_behind_it() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 512);
+    let chain = file.chain().write_at(0, page(&shard)).write_at(8192, page(&shard));
+    let mut chain = pin!(chain.sync(Durability::Data).commit());
+    assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let launch =
+        [(OpKind::Write, 0, true), (OpKind::Write, 8192, true), (OpKind::Fdatasync, 0, false)];
+    assert_eq!(kinds(&ring), launch);
+    // The flush is told first, and says nothing.
+    ring.complete(OpKind::Fdatasync, CANCELED);
+    ring.complete(OpKind::Write, 1000);
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(kinds(&ring).len(), 1, "nothing is launched before every completion is there");
+    ring.complete(OpKind::Write, CANCELED);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(kinds(&ring)[0], (OpKind::Write, 512, true), "from an aligned point (F11)");
+    assert_eq!(kinds(&ring)[1..], launch[1..]);
+    for (kind, result) in [(OpKind::Write, 3584), (OpKind::Write, 4096), (OpKind::Fdatasync, 0)] {
+        assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+        ring.complete(kind, result);
+        shard.turn(Wait::NONE).unwrap();
+    }
+    let Poll::Ready((Ok(()), mut buffers)) = poll(chain, Waker::noop()) else { panic!() };
+    assert!(buffers.take(0).is_some() && buffers.take(1).is_some());
+    assert_eq!(shard.metrics().chains_relaunched, 1);
+}
+
+#[test]
+fn f16_error_of_a_chain_is_that_of_the_step_which_failed() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let chain = file.chain().write_at(0, page(&shard)).write_at(4096, page(&shard));
+    let mut chain = pin!(chain.sync(Durability::Data).commit());
+    assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Fdatasync, CANCELED);
+    ring.complete(OpKind::Write, 4096);
+    ring.complete(OpKind::Write, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    let Poll::Ready((Err(error), _)) = poll(chain, Waker::noop()) else { panic!() };
+    assert_eq!((error.step, error.done_steps), (1, 1));
+    assert_eq!((error.io.op, error.io.offset_bytes), ("write", 4096));
+    assert_eq!(error.io.error.errno(), Some(Errno::EIO as i32));
+    assert!(!file.is_poisoned(), "the flush never ran");
+}
+
+#[test]
+fn f15_chain_cut_by_a_submit_is_done_again_one_by_one() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let chain = file.chain().write_at(0, page(&shard)).sync(Durability::Data);
+    let mut chain = pin!(chain.write_at(4096, page(&shard)).commit());
+    assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+    ring.0.borrow_mut().consumes = 1;
+    for _ in 0..3 {
+        shard.turn(Wait::NONE).unwrap();
+    }
+    ring.0.borrow_mut().consumes = usize::MAX;
+    // Everything has succeeded, in whatever order: the flush proves nothing.
+    for (kind, result) in [(OpKind::Fdatasync, 0), (OpKind::Write, 4096), (OpKind::Write, 4096)] {
+        ring.complete(kind, result);
+    }
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(kinds(&ring), [(OpKind::Fdatasync, 0, false)]);
+    ring.complete(OpKind::Fdatasync, 0);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(kinds(&ring), [(OpKind::Write, 4096, false)]);
+    ring.complete(OpKind::Write, 4096);
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(chain, Waker::noop()), Poll::Ready((Ok(()), _))));
+}
+
+#[test]
+fn f37_failed_flush_of_a_chain_poisons_even_where_its_write_was_short() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let chain = file.chain().write_at(0, page(&shard)).sync(Durability::Data);
+    let mut chain = pin!(chain.commit());
+    assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Write, 100);
+    ring.complete(OpKind::Fdatasync, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    assert!(file.is_poisoned());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Write, 3996);
+    shard.turn(Wait::NONE).unwrap();
+    let Poll::Ready((Err(error), _)) = poll(chain, Waker::noop()) else { panic!() };
+    assert_eq!((error.step, error.io.error.kind()), (1, ErrorKind::Poisoned));
+}
+
+#[test]
+fn f02_chain_that_never_comes_back_keeps_its_buffers() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let arena = shard.arena().clone();
+    let mut chain = Box::pin(file.chain().write_at(0, page(&shard)).commit());
+    assert!(poll(chain.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    // Lost: no cancel finds it.
+    ring.0.borrow_mut().running.clear();
+    drop(chain);
+    assert_eq!(arena.in_use(), 1, "the kernel may still read it");
+    drop((file, shard));
+    assert_eq!(arena.in_use(), 1, "and no shutdown proves otherwise");
+}

@@ -11,7 +11,7 @@
 use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
-use super::chain::ChainId;
+use super::chain_table::ChainId;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
@@ -93,6 +93,8 @@ pub(super) enum Linked {
     Pending(Tag),
     /// The linked flush has succeeded.
     Flushed,
+    /// The write flushes itself (`RWF_DSYNC`): whole is durable.
+    Dsync,
 }
 
 /// A read or a write in flight. Kept small: it is written once and read once per I/O.
@@ -123,6 +125,10 @@ pub(super) struct Transfer {
     pub(super) force_async: bool,
     pub(super) retries: u8,
     pub(super) stalls: u8,
+    /// The flush that is due is one of all metadata.
+    pub(super) all_metadata: bool,
+    /// All of it or nothing, so never a rest.
+    pub(super) atomic: bool,
 }
 
 impl Transfer {
@@ -185,6 +191,8 @@ struct Slot {
     generation: u32,
     occupant: Option<Occupant>,
 }
+
+const _: () = assert!(size_of::<Slot>() == 128, "a slot is two cache lines");
 
 /// The op table of a shard. Its size bounds what is in flight.
 ///

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use mfio_core::ErrorKind;
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
@@ -18,7 +19,6 @@ use crate::sys;
 
 /// A write that is kept or lost as a whole when the power fails (`RWF_ATOMIC`, Linux 6.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct AtomicWrite {
     /// The least length in bytes, a power of two.
     pub min_bytes: u32,
@@ -26,6 +26,24 @@ pub struct AtomicWrite {
     pub max_bytes: u32,
     /// The most pieces of memory that it may be gathered from.
     pub segments_max: u32,
+}
+
+impl AtomicWrite {
+    /// Whether a write of this shape can be one: its length a power of two between the two
+    /// limits, its offset a multiple of its length.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for the length, [`ErrorKind::Misaligned`] for the offset.
+    pub fn check(self, offset_bytes: u64, len_bytes: u64) -> Result<(), ErrorKind> {
+        let range = u64::from(self.min_bytes)..=u64::from(self.max_bytes);
+        if !len_bytes.is_power_of_two() || !range.contains(&len_bytes) {
+            return Err(ErrorKind::Unsupported);
+        }
+        if !offset_bytes.is_multiple_of(len_bytes) {
+            return Err(ErrorKind::Misaligned);
+        }
+        Ok(())
+    }
 }
 
 /// What is known of a target. `None`: neither the kernel nor the file system says.
@@ -180,5 +198,20 @@ impl fmt::Display for Facts {
         let fua = if device.fua == Some(true) { " with FUA" } else { "" };
         let scheduler = device.scheduler.as_ref().map_or(unknown, |label| label.as_str());
         write!(f, ": {cache}{fua}, scheduler {scheduler}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_powers_of_two_at_their_own_multiples_are_atomic() {
+        let unit = AtomicWrite { min_bytes: 4096, max_bytes: 65536, segments_max: 1 };
+        assert_eq!(unit.check(8192, 8192), Ok(()));
+        assert_eq!(unit.check(4096, 8192), Err(ErrorKind::Misaligned));
+        for len in [0, 512, 12288, 131_072] {
+            assert_eq!(unit.check(0, len), Err(ErrorKind::Unsupported), "{len}");
+        }
     }
 }

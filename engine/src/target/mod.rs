@@ -14,6 +14,7 @@ use crate::plan::Demands;
 use crate::ring::{FileRef, Ring};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
+mod durability;
 mod facts;
 mod geometry;
 mod open;
@@ -21,6 +22,7 @@ mod poison;
 mod refusal;
 mod sysfs;
 
+pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
@@ -51,6 +53,12 @@ pub(crate) struct Target {
     pub(crate) courses: Option<Box<Courses>>,
     /// Kept open until the last op has completed. `None` on a simulated device.
     pub(crate) opened: Option<File>,
+    /// How durable writes become durable.
+    pub(crate) sync: SyncReport,
+    /// That was measured or chosen, or cannot be.
+    pub(crate) sync_known: bool,
+    /// Which writes are atomic.
+    pub(crate) atomic: Option<AtomicWrite>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -58,6 +66,8 @@ pub(crate) struct Target {
 pub(crate) struct Targets {
     table: Vec<Option<Target>>,
     waiting_for_flush: usize,
+    /// What was measured of a device, by its `st_dev` and whether past the page cache.
+    reports: Vec<((u64, bool), SyncReport)>,
 }
 
 impl Targets {
@@ -95,6 +105,9 @@ impl Targets {
             users: 0,
             closing: false,
             courses: None,
+            atomic: geometry.facts.atomic_write.filter(|_| geometry.direct),
+            sync: SyncReport::FACTS,
+            sync_known: opened.is_none(),
             opened,
         };
         let free = self.table.iter().position(Option::is_none);
@@ -192,6 +205,17 @@ impl Targets {
             self.waiting_for_flush -= 1;
             self.release(target, ring);
         }
+    }
+
+    /// What was measured of a device before.
+    pub(crate) fn kept_report(&self, key: (u64, bool)) -> Option<SyncReport> {
+        self.reports.iter().find(|(other, _)| *other == key).map(|(_, report)| *report)
+    }
+
+    /// Keeps what was measured of a device for other targets on it.
+    pub(crate) fn keep_report(&mut self, key: (u64, bool), report: SyncReport) {
+        self.reports.retain(|(other, _)| *other != key);
+        self.reports.push((key, report));
     }
 
     /// Flush requests, and durable writes, that wait for a flush.

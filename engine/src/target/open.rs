@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
 use super::refusal::OpenError;
 use crate::sys;
@@ -64,6 +65,9 @@ pub struct OpenOptions {
     /// flushed can be read back from the page cache, and then be lost all the same. Costs one
     /// flush of the device. Without it, call `sync` before believing what is read.
     pub sync_on_open: bool,
+    /// How durable writes become durable; measured at the first of them where it is `None`.
+    /// [`SyncMethod::Dsync`] needs direct I/O.
+    pub sync_method: Option<SyncMethod>,
 }
 
 impl OpenOptions {
@@ -79,6 +83,7 @@ impl OpenOptions {
             lock: true,
             allow_device_write: false,
             sync_on_open: true,
+            sync_method: None,
         }
     }
 
@@ -112,6 +117,12 @@ impl OpenOptions {
         Self { direct, ..self }
     }
 
+    /// Sets how durable writes become durable.
+    #[must_use]
+    pub const fn sync_method(self, sync_method: Option<SyncMethod>) -> Self {
+        Self { sync_method, ..self }
+    }
+
     /// Sets whether it is locked against other openers.
     #[must_use]
     pub const fn lock(self, lock: bool) -> Self {
@@ -140,6 +151,9 @@ impl OpenOptions {
             "ask for writing where a file is to be made"
         } else if self.allow_device_write && !self.write {
             "ask for writing where writing to a device is allowed"
+        } else if self.sync_method == Some(SyncMethod::Dsync) && self.direct == DirectMode::Buffered
+        {
+            "ask for direct I/O where writes flush themselves (RWF_DSYNC)"
         } else if self.mode & !0o7777 != 0 {
             "give permission bits only, at most 0o7777, as the mode"
         } else {

@@ -184,7 +184,7 @@ impl KernelRing {
         u32::try_from(self.sq.len()).expect("a queue has at most 32768 entries")
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_sqe(&mut self, sqe: &Sqe) {
         // SAFETY: lifetime: the memory that `sqe` names belongs to the slot of its tag until
         // the target CQE (F01); internal SQEs name none. Aliasing: `&mut self`, and `sq` is
@@ -345,7 +345,7 @@ impl Ring for KernelRing {
         self.room - self.queued() >= count
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, op: Op, tag: Tag) {
         debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
         self.push_sqe(&Sqe::of(&op, tag));

@@ -64,7 +64,7 @@ impl Sqe {
     ///
     /// # Panics
     /// When a read or a write names no memory.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(op: &Op, tag: Tag) -> Self {
         let (fd, file_flag) = match op.file {
             FileRef::Fixed(index) => (index.cast_signed(), Flags::FIXED_FILE.bits()),
@@ -82,15 +82,7 @@ impl Sqe {
         let (plain, fixed) = match op.kind {
             OpKind::Read => (opcode::Read::CODE, opcode::ReadFixed::CODE),
             OpKind::Write => (opcode::Write::CODE, opcode::WriteFixed::CODE),
-            OpKind::Fdatasync => return Self { op_flags: FSYNC_DATASYNC, ..sqe.flush() },
-            OpKind::Fsync => return sqe.flush(),
-            OpKind::Nop => return sqe,
-            OpKind::Truncate => {
-                return Self { opcode: opcode::Ftruncate::CODE, offset_bytes: op.len_bytes, ..sqe };
-            }
-            OpKind::Discard | OpKind::WriteZeroes | OpKind::Allocate | OpKind::PunchHole => {
-                return sqe.fallocate(op);
-            }
+            _ => return sqe.without_memory(op),
         };
         let memory = op.memory.expect("a read or a write names its memory");
         let index = memory.buf_index();
@@ -104,12 +96,27 @@ impl Sqe {
         sqe
     }
 
-    /// The kernel reads the length of the range from the address, and the mode from the length.
+    /// All but reads and writes.
     #[cold]
-    fn fallocate(self, op: &Op) -> Self {
-        let mode = op.kind.fallocate_mode().unwrap_or(0);
-        let opcode = opcode::Fallocate::CODE;
-        Self { opcode, addr: op.len_bytes, len_bytes: mode.cast_unsigned(), ..self }
+    fn without_memory(self, op: &Op) -> Self {
+        match op.kind {
+            OpKind::Fdatasync => Self { op_flags: FSYNC_DATASYNC, ..self.flush() },
+            OpKind::Fsync => self.flush(),
+            OpKind::Truncate => {
+                Self { opcode: opcode::Ftruncate::CODE, offset_bytes: op.len_bytes, ..self }
+            }
+            kind => match kind.fallocate_mode() {
+                // The kernel reads the length of the range from the address, and the mode from
+                // the length.
+                Some(mode) => Self {
+                    opcode: opcode::Fallocate::CODE,
+                    addr: op.len_bytes,
+                    len_bytes: mode.cast_unsigned(),
+                    ..self
+                },
+                None => self,
+            },
+        }
     }
 
     const fn flush(self) -> Self {
