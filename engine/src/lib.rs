@@ -45,5 +45,5 @@ pub mod target;
 pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
-pub use shard::{Durability, Durable, File, Shard, SyncFut};
+pub use shard::{Durability, Durable, File, JoinHandle, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -5,6 +5,8 @@
 //!
 //! Not here: the bugs, which are branches of the shard.
 
+use std::os::fd::BorrowedFd;
+
 use nix::errno::Errno;
 
 use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, Tag, Wait};
@@ -63,6 +65,10 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn limits(&self) -> Limits {
         self.0.limits()
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.poll_fd()
     }
 
     fn dropped_completions(&self) -> u32 {

@@ -93,6 +93,11 @@ pub(super) struct Core<R: Ring> {
     /// Some op is to be cancelled, and the ring had no room to be asked.
     pub(super) cancels_owed: bool,
     pub(super) drain_ns: u64,
+    /// A wait with nothing in flight is for a wake from elsewhere.
+    pub(super) may_idle: bool,
+    /// A host watches the ring's descriptor, so the ring is looked at even with nothing in
+    /// flight.
+    pub(super) watched: bool,
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
 }
@@ -121,6 +126,8 @@ impl<R: Ring> Core<R> {
             closing: false,
             cancels_owed: false,
             drain_ns: config.drain_ns,
+            may_idle: false,
+            watched: false,
             broken: None,
             ring,
         }
@@ -191,7 +198,8 @@ impl<R: Ring> Core<R> {
             return Err(EngineError::Ring { errno });
         }
         // With nothing in flight there are only retries to wait for, until they are due.
-        let most = self.in_flight.max(u32::from(!self.retries.is_empty()));
+        let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
+        let most = self.in_flight.max(u32::from(!self.retries.is_empty() || idles));
         let mut wait = Wait { min: wait.min.min(most), ..wait };
         if let Some(retry) = self.retries.front()
             && wait.min > 0
@@ -199,7 +207,8 @@ impl<R: Ring> Core<R> {
             let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        if self.in_flight == 0 && (wait.min == 0 || self.retries.is_empty()) {
+        let asleep = idles || !self.retries.is_empty();
+        if self.in_flight == 0 && !self.watched && (wait.min == 0 || !asleep) {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {
@@ -279,6 +288,21 @@ impl<R: Ring> Core<R> {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
         let can_issue = queued > 0 && self.slots.free() > 0;
         can_issue || (self.in_flight == 0 && !self.retries.is_empty())
+    }
+
+    /// Whether the ring has ops that no `enter` has taken.
+    pub(super) fn has_unsubmitted(&mut self) -> bool {
+        let empty = self.ring.limits().sq_entries;
+        self.in_flight > 0 && self.is_usable() && !self.ring.reserve(empty)
+    }
+
+    /// Whether a turn is due although no completion and no wake would tell: ops whose time
+    /// comes, or that could not be queued.
+    pub(super) fn owes_a_turn(&mut self) -> bool {
+        let queued = self.backlog.len() + self.targets.waiting_for_flush();
+        let stuck = self.in_flight == 0 && queued > 0;
+        let owed = !self.retries.is_empty() || self.cancels_owed || stuck;
+        self.is_usable() && (owed || self.has_unsubmitted())
     }
 
     /// Whether nothing is accepted, in flight or waiting.

@@ -21,7 +21,7 @@ use super::core::{Bytes, Core, Ending, Job};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
 use crate::error::IoError;
-use crate::ring::Ring;
+use crate::ring::{AutoRing, Ring};
 use crate::target::Geometry;
 
 /// A byte offset at which a write is acknowledged only when it survives power loss.
@@ -42,7 +42,7 @@ pub enum Durability {
 
 /// An open target of a shard. Cloning copies a pointer; the file is closed when the last
 /// handle has gone and the last op on it has completed.
-pub struct File<R: Ring> {
+pub struct File<R: Ring = AutoRing> {
     inner: Rc<FileInner<R>>,
 }
 
@@ -285,7 +285,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[cold]
-    fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
+    pub(super) fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
         self.targets.retain(target);
         self.backlog.push_back(Job { target, offset_bytes, bytes });
     }
@@ -352,7 +352,7 @@ impl<R: Ring> fmt::Debug for File<R> {
 
 /// The future of [`File::sync`]. The flush is on its way whether or not this is polled.
 #[must_use = "a flush that is not awaited promises nothing"]
-pub struct SyncFut<R: Ring> {
+pub struct SyncFut<R: Ring = AutoRing> {
     file: File<R>,
     /// `None` once the answer has been handed out.
     ticket: Option<TicketId>,

@@ -6,40 +6,48 @@
 //!
 //! Not here: how ops are executed (`ring`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::Waker;
 use std::vec::Drain;
 
-use mfio_core::{BackendBusy, BackendHandle, CompletionBatch, Drive, IoBackend};
+use mfio_core::CompletionBatch;
 
 use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
-use crate::ring::{Features, Ring, RingWaker, Wait};
+use crate::ring::{AutoRing, Features, Ring, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
+mod bell;
 mod core;
 mod file;
 mod flush;
 mod issue;
+mod join;
 mod reap;
+mod run;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod tasks;
 
 pub use self::barrier::{Barrier, Epoch};
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
+pub use self::join::JoinHandle;
 
+use self::bell::Bell;
 use self::core::{Core, Ending};
+use self::run::Unpark;
 use self::slot::Body;
+use self::tasks::Tasks;
 
 /// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
 /// the last [`File`] have gone.
@@ -48,7 +56,7 @@ use self::slot::Body;
 /// Dropping the last handle waits for ops in flight, at most as long as
 /// [`Config::drain_ns`]; what is not back by then keeps its memory for ever, counted by
 /// [`quarantined`](crate::buffer::quarantined). No buffer is freed while the kernel may write.
-pub struct Shard<R: Ring> {
+pub struct Shard<R: Ring = AutoRing> {
     inner: Rc<Inner<R>>,
 }
 
@@ -60,6 +68,9 @@ struct Inner<R: Ring> {
     waker: R::Waker,
     driven: Cell<bool>,
     drain_ns: u64,
+    tasks: Tasks,
+    /// A duplicate of what [`Ring::poll_fd`] gave, once somebody asked for it.
+    fd: OnceCell<OwnedFd>,
 }
 
 impl<R: Ring> Clone for Shard<R> {
@@ -78,6 +89,7 @@ impl<R: Ring> Shard<R> {
         let arena = Arena::new(&config.arena).map_err(EngineError::Arena)?;
         let waker = ring.waker();
         let most = config.in_flight_max as usize + config.backlog_max as usize;
+        let bell = Arc::new(Bell::new(Waker::from(Arc::new(Unpark(waker.clone())))));
         let core = RefCell::new(Core::new(ring, arena.clone(), config));
         let inner = Inner {
             core,
@@ -86,6 +98,8 @@ impl<R: Ring> Shard<R> {
             waker,
             driven: Cell::new(false),
             drain_ns: config.drain_ns,
+            tasks: Tasks::new(config.tasks_max, bell),
+            fd: OnceCell::new(),
         };
         Ok(Self { inner: Rc::new(inner) })
     }
@@ -175,9 +189,17 @@ impl<R: Ring> Shard<R> {
         look(&self.inner.core.borrow().ring)
     }
 
-    /// Accepts nothing more, cancels what is in flight and waits for all of it, at most
-    /// [`Config::drain_ns`]. Returns how many ops are still in flight: 0 is a clean shutdown.
+    /// Tasks that are not over.
+    #[must_use]
+    pub fn tasks(&self) -> u32 {
+        self.inner.tasks.alive()
+    }
+
+    /// Accepts nothing more, ends every task, cancels what is in flight and waits for all of
+    /// it, at most [`Config::drain_ns`]. Returns how many ops are still in flight: 0 is a clean
+    /// shutdown.
     pub fn shutdown(&self) -> u32 {
+        let _ended = self.inner.tasks.close();
         self.inner.core.borrow_mut().close();
         self.inner.deliver();
         let deadline_ns = self.inner.deadline_ns();
@@ -260,50 +282,6 @@ impl<R: Ring> Drop for Core<R> {
         }
         // What is still in its slot now is quarantined with the table.
         Delivery { done: self.done.drain(..), endings: self.endings.drain(..) }.run();
-    }
-}
-
-impl<R: Ring> Drive for Inner<R> {
-    fn poll_drive(&self, _cx: &mut Context<'_>) {
-        // Busy is not lost: the ops are queued, and the next drive tries again.
-        let _busy = self.core.borrow_mut().turn(Wait::NONE);
-        self.deliver();
-    }
-
-    /// # Panics
-    /// When the ring broke: what is in flight will never complete, so neither will its
-    /// future. Its memory is quarantined while the panic unwinds.
-    fn park(&self) -> bool {
-        let result = self.core.borrow_mut().turn(Wait::at_least(1));
-        self.deliver();
-        if let Err(EngineError::Ring { errno }) = result {
-            panic!("the ring broke ({errno}) with I/O in flight");
-        }
-        // With nothing in flight the ring cannot be waited on; a wake from elsewhere can.
-        let core = self.core.borrow();
-        core.in_flight > 0 || core.has_work() || result.is_ok_and(|reaped| reaped > 0)
-    }
-
-    fn unpark_waker(&self) -> Option<Waker> {
-        Some(Waker::from(Arc::new(Unpark(self.waker.clone()))))
-    }
-}
-
-struct Unpark<W: RingWaker>(W);
-
-impl<W: RingWaker> Wake for Unpark<W> {
-    fn wake(self: Arc<Self>) {
-        self.0.wake();
-    }
-}
-
-impl<R: Ring> IoBackend for Shard<R> {
-    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        // Inside a waker that the shard is calling, nothing else would be delivered.
-        if self.inner.delivering.try_borrow_mut().is_err() {
-            return Err(BackendBusy);
-        }
-        BackendHandle::acquire(&*self.inner, &self.inner.driven).map(Some)
     }
 }
 

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use super::*;
 use crate::buffer::{ArenaConfig, Region, SizeClass};
 use crate::ring::sealed::Sealed;
-use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, Tag};
+use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker, Tag};
 use crate::target::TargetKind;
 
 #[derive(Default)]
@@ -153,6 +153,7 @@ fn shard(ring: &Scripted, align: u32) -> (Shard<Scripted>, File<Scripted>) {
         backlog_max: 8,
         arena: ArenaConfig::new(classes),
         drain_ns: 1_000_000,
+        ..Config::new()
     };
     let shard = Shard::with_ring(ring.clone(), &config).unwrap();
     let file = shard.adopt_simulated("scripted", 3, geometry(align));

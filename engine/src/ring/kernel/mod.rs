@@ -14,10 +14,12 @@ mod setup;
 mod sqe;
 mod wake;
 
+use core::cell::Cell;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
@@ -70,6 +72,8 @@ pub struct KernelRing {
     /// How many SQEs will have been taken when each of the ring's own, still queued, has been.
     internal_at: VecDeque<u32>,
     wake: Wake,
+    /// Somebody waits for the ring's descriptor to become readable.
+    watched: Cell<bool>,
     no_iowait: EnterFlags,
     free_files: Vec<u32>,
     features: Features,
@@ -145,6 +149,7 @@ impl KernelRing {
             taken: 0,
             internal_at: VecDeque::new(),
             wake,
+            watched: Cell::new(false),
             no_iowait,
             free_files,
             features,
@@ -337,7 +342,8 @@ impl Ring for KernelRing {
     /// must answer within a time gives a deadline, or waits for 1.
     #[inline]
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if wait.min == 0 || self.wake.is_armed() {
+        let unwatched = wait.min == 0 && !self.watched.get();
+        if unwatched || self.wake.is_armed() {
             return self.enter_once(wait);
         }
         let mut before = 0;
@@ -419,6 +425,16 @@ impl Ring for KernelRing {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Readable when a completion, or work that was deferred to `enter`, waits. A wake is
+    /// among the completions from the next `enter` on.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.watched.set(true);
+        let fd = self.ring.get().as_raw_fd();
+        // SAFETY: lifetime: the ring closes its descriptor when it is dropped, which the borrow
+        // of `self` rules out. Bounds: it is an open descriptor, not -1.
+        Some(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     fn dropped_completions(&self) -> u32 {
