@@ -31,19 +31,25 @@
 //! [`ring`] executes it, is judged by [`complete`], and its views get their results.
 #![cfg(target_os = "linux")]
 
+mod answer;
 pub mod buffer;
 pub mod complete;
 mod config;
+mod engine;
 mod error;
 mod metrics;
 pub mod plan;
+mod remote;
 pub mod ring;
+mod route;
 pub mod shard;
 mod sys;
 pub mod target;
 
 pub use config::Config;
+pub use engine::{Engine, EngineBuilder, Joinable, Shards, ShutdownReport};
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
+pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::{Durability, Durable, File, JoinHandle, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

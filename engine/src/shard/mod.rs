@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
 use crate::ring::{AutoRing, Features, Ring, Wait};
+use crate::route::Mailbox;
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
@@ -29,6 +30,7 @@ mod bell;
 mod core;
 mod file;
 mod flush;
+mod intake;
 mod issue;
 mod join;
 mod reap;
@@ -39,12 +41,15 @@ mod slot;
 mod tasks;
 
 pub use self::barrier::{Barrier, Epoch};
+pub(crate) use self::bell::Bell;
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 pub use self::join::JoinHandle;
+pub(crate) use self::join::panicked;
+pub(crate) use self::tasks::inside_a_shard;
 
-use self::bell::Bell;
 use self::core::{Core, Ending};
+use self::intake::Intake;
 use self::run::Unpark;
 use self::slot::Body;
 use self::tasks::Tasks;
@@ -69,6 +74,10 @@ struct Inner<R: Ring> {
     driven: Cell<bool>,
     drain_ns: u64,
     tasks: Tasks,
+    /// Where other threads leave messages, once somebody asked for it.
+    mailbox: OnceCell<Arc<Mailbox>>,
+    mailbox_max: u32,
+    intake: RefCell<Intake>,
     /// A duplicate of what [`Ring::poll_fd`] gave, once somebody asked for it.
     fd: OnceCell<OwnedFd>,
 }
@@ -99,6 +108,9 @@ impl<R: Ring> Shard<R> {
             driven: Cell::new(false),
             drain_ns: config.drain_ns,
             tasks: Tasks::new(config.tasks_max, bell),
+            mailbox: OnceCell::new(),
+            mailbox_max: config.mailbox_max,
+            intake: RefCell::default(),
             fd: OnceCell::new(),
         };
         Ok(Self { inner: Rc::new(inner) })
@@ -201,6 +213,7 @@ impl<R: Ring> Shard<R> {
     pub fn shutdown(&self) -> u32 {
         let _ended = self.inner.tasks.close();
         self.inner.core.borrow_mut().close();
+        self.inner.close_mailbox();
         self.inner.deliver();
         let deadline_ns = self.inner.deadline_ns();
         while !self.is_idle() {
@@ -213,7 +226,15 @@ impl<R: Ring> Shard<R> {
                 break;
             }
         }
+        self.inner.end_intake();
         self.in_flight()
+    }
+}
+
+impl<R: Ring> Drop for Inner<R> {
+    fn drop(&mut self) {
+        self.close_mailbox();
+        self.end_intake();
     }
 }
 

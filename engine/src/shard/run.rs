@@ -43,6 +43,11 @@ impl<R: Ring> Shard<R> {
         self.inner.tasks.spawn(future)
     }
 
+    /// Whether [`Shard::spawn`] would take one more.
+    pub(crate) fn admits_task(&self) -> Result<(), EngineError> {
+        self.inner.tasks.admits()
+    }
+
     /// Runs `future` to its end on this thread, with the shard's tasks and I/O around it.
     ///
     /// Tasks that are not over by then stay as they are until the shard is driven again.
@@ -120,17 +125,9 @@ impl<R: Ring> Inner<R> {
         }
     }
 
-    /// Takes messages of other threads.
-    fn take_in(&self) {}
-
-    /// Whether messages wait that could be taken in.
-    fn mail_waits(&self) -> bool {
-        false
-    }
-
     /// Whether anything but the ring can make the shard run.
     fn is_reachable(&self) -> bool {
-        self.tasks.alive() > 0
+        self.tasks.alive() > 0 || self.mailbox.get().is_some()
     }
 
     /// Turns until nothing is queued: a host does not come back for it.

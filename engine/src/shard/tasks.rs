@@ -164,17 +164,23 @@ impl Tasks {
         place
     }
 
-    /// Makes a task of `future`; it is polled for the first time when the shard runs next.
-    pub(super) fn spawn<F>(&self, future: F) -> Result<JoinHandle<F::Output>, EngineError>
-    where
-        F: Future + 'static,
-    {
+    /// Whether there may be one more task.
+    pub(super) fn admits(&self) -> Result<(), EngineError> {
         if self.closed.get() {
             return Err(EngineError::Closed);
         }
         if self.alive.get() >= self.tasks_max {
             return Err(EngineError::TasksFull { tasks_max: self.tasks_max });
         }
+        Ok(())
+    }
+
+    /// Makes a task of `future`; it is polled for the first time when the shard runs next.
+    pub(super) fn spawn<F>(&self, future: F) -> Result<JoinHandle<F::Output>, EngineError>
+    where
+        F: Future + 'static,
+    {
+        self.admits()?;
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| self.make_place());
         let waker = self.places.borrow()[place as usize].waker.clone();
         let (body, outcome, handle) = join(future, waker.clone());
