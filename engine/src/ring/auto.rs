@@ -207,6 +207,10 @@ impl Ring for AutoRing {
         either!(self, ring => ring.poll_fd())
     }
 
+    fn watch(&mut self) {
+        either!(self, ring => ring.watch());
+    }
+
     #[inline]
     fn dropped_completions(&self) -> u32 {
         either!(self, ring => ring.dropped_completions())

@@ -309,12 +309,15 @@ pub trait Ring: sealed::Sealed {
     /// The ring's sizes.
     fn limits(&self) -> Limits;
 
-    /// A descriptor that becomes readable when `enter` and `reap` have something to do, for a
-    /// host's event loop (`epoll(7)`); by its edge too, when everything was reaped before.
-    /// `None` where there is no such thing.
+    /// A descriptor for a host's event loop (`epoll(7)`). Once it is [watched](Ring::watch), it
+    /// becomes readable when `enter` and `reap` have something to do, a wake included; each
+    /// time anew, when they had been called before. `None` where there is no such thing.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// From now on the descriptor tells, which costs a little per `enter` and per completion.
+    fn watch(&mut self) {}
 
     /// Completions the kernel dropped because there was no room. Not 0 is fatal (F20).
     fn dropped_completions(&self) -> u32 {

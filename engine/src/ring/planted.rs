@@ -71,6 +71,10 @@ impl<R: Ring> Ring for Planted<R> {
         self.0.poll_fd()
     }
 
+    fn watch(&mut self) {
+        self.0.watch();
+    }
+
     fn dropped_completions(&self) -> u32 {
         self.0.dropped_completions()
     }

@@ -241,13 +241,16 @@ impl Ring for ThreadRing {
     }
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.shared.event.as_fd())
+    }
+
+    fn watch(&mut self) {
         let mut state = self.shared.lock();
         if !state.watched {
             state.watched = true;
             // What arrived before counts too.
             self.shared.tell(state);
         }
-        Some(self.shared.event.as_fd())
     }
 }
 

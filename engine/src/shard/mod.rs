@@ -6,7 +6,7 @@
 //!
 //! Not here: how ops are executed (`ring`).
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -50,7 +50,7 @@ pub(crate) use self::tasks::inside_a_shard;
 
 use self::core::{Core, Ending};
 use self::intake::Intake;
-use self::run::Unpark;
+use self::run::{Driven, Unpark};
 use self::slot::Body;
 use self::tasks::Tasks;
 
@@ -71,7 +71,7 @@ struct Inner<R: Ring> {
     delivering: RefCell<(Vec<Body>, Vec<Ending>)>,
     arena: Arena,
     waker: R::Waker,
-    driven: Cell<bool>,
+    driven: Driven,
     drain_ns: u64,
     tasks: Tasks,
     /// Where other threads leave messages, once somebody asked for it.
@@ -105,7 +105,7 @@ impl<R: Ring> Shard<R> {
             delivering: RefCell::new((Vec::with_capacity(most), Vec::with_capacity(most))),
             arena,
             waker,
-            driven: Cell::new(false),
+            driven: Driven::default(),
             drain_ns: config.drain_ns,
             tasks: Tasks::new(config.tasks_max, bell),
             mailbox: OnceCell::new(),

@@ -6,13 +6,14 @@
 //!
 //! Not here: one turn of the ring (`core`), tasks (`tasks`), messages (`intake`).
 
+use std::cell::Cell;
 use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use mfio_core::backend::{PollSource, PollingHandle};
+use mfio_core::backend::{Claim, PollSource, PollingHandle};
 use mfio_core::{BackendBusy, BackendHandle, Drive, IoBackend};
 
 use super::join::JoinHandle;
@@ -132,7 +133,6 @@ impl<R: Ring> Inner<R> {
 
     /// Turns until nothing is queued: a host does not come back for it.
     fn turn_out(&self) -> bool {
-        let watched = std::mem::replace(&mut self.core.borrow_mut().watched, self.is_watched());
         let mut whole = false;
         for _ in 0..ROUNDS_MAX {
             // Busy and broken are told to whoever waits by their own results.
@@ -142,13 +142,19 @@ impl<R: Ring> Inner<R> {
                 break;
             }
         }
-        self.core.borrow_mut().watched = watched;
         whole
     }
 
-    /// Whether the ring's descriptor was handed out.
-    fn is_watched(&self) -> bool {
-        self.fd.get().is_some()
+    /// From now on the descriptor tells of everything, a wake included. A thread that blocks
+    /// on the shard asks for the descriptor too, and waits in the ring all the same.
+    fn watch(&self) {
+        let hosted = self.fd.get().is_some() && !self.driven.blocks.get();
+        let mut core = self.core.borrow_mut();
+        if hosted && !core.watched {
+            core.watched = true;
+            core.ring.watch();
+            self.tasks.bell().watched();
+        }
     }
 }
 
@@ -156,6 +162,7 @@ impl<R: Ring> Drive for Inner<R> {
     /// As the trait says, with the shard's tasks. While an op waits for the time of its retry
     /// `cx` is woken at once: the back-off is in microseconds.
     fn poll_drive(&self, cx: &mut Context<'_>) {
+        self.watch();
         if !self.is_reachable() {
             if !self.turn_out() || self.core.borrow_mut().owes_a_turn() {
                 cx.waker().wake_by_ref();
@@ -205,7 +212,30 @@ impl<R: Ring> Drive for Inner<R> {
     }
 
     fn unpark_waker(&self) -> Option<Waker> {
+        self.driven.blocks.set(true);
         Some(Waker::from(Arc::new(Unpark(self.waker.clone()))))
+    }
+}
+
+/// Whether somebody drives the shard, and how.
+#[derive(Debug, Default)]
+pub(super) struct Driven {
+    taken: Cell<bool>,
+    /// By blocking on it: it asked how to end a wait in the ring.
+    blocks: Cell<bool>,
+}
+
+impl Claim for Driven {
+    fn try_claim(&self) -> bool {
+        let free = !self.taken.replace(true);
+        if free {
+            self.blocks.set(false);
+        }
+        free
+    }
+
+    fn release(&self) {
+        self.taken.set(false);
     }
 }
 
@@ -230,7 +260,6 @@ impl<R: Ring> Shard<R> {
             let core = inner.core.borrow();
             let fd = core.ring.poll_fd()?.try_clone_to_owned().ok()?;
             drop(core);
-            inner.tasks.bell().watched();
             let _first = inner.fd.set(fd);
         }
         inner.fd.get().map(AsFd::as_fd)
@@ -243,8 +272,7 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         let fd = self.descriptor()?;
-        // From now on turns that nothing but a wake was there for take note of it.
-        self.inner.core.borrow_mut().watched = true;
+        self.inner.watch();
         Some(fd)
     }
 }
