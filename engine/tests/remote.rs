@@ -67,7 +67,7 @@ fn stripe_over_files_of_two_shards_conforms() {
     let remote = engine.remote();
     let make = |contents: Vec<u8>| {
         let files = (0..4).map(|_| fresh(&remote, &[0; 3000])).collect();
-        let stripe = Stripe::new(files, 500, 12_000);
+        let stripe = Stripe::new(files, 500, 3000);
         let (result, _) = block_on(&stripe, stripe.write_exact(0, contents)).unwrap();
         result.unwrap();
         stripe

@@ -14,7 +14,6 @@ mod setup;
 mod sqe;
 mod wake;
 
-use core::cell::OnceCell;
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -24,7 +23,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
@@ -73,9 +71,6 @@ pub struct KernelRing {
     /// How many SQEs will have been taken when each of the ring's own, still queued, has been.
     internal_at: VecDeque<u32>,
     wake: Wake,
-    /// Tells a host's event loop of completions, once it is watched.
-    event: OnceCell<EventFd>,
-    watched: bool,
     no_iowait: EnterFlags,
     free_files: Vec<u32>,
     features: Features,
@@ -151,8 +146,6 @@ impl KernelRing {
             taken: 0,
             internal_at: VecDeque::new(),
             wake,
-            event: OnceCell::new(),
-            watched: false,
             no_iowait,
             free_files,
             features,
@@ -198,14 +191,6 @@ impl KernelRing {
         let (fd, multishot) = self.wake.arm();
         self.push_internal(&Sqe::poll(fd, multishot, WAKE));
         true
-    }
-
-    /// Makes the descriptor unreadable, before everything that it told of is looked at.
-    #[cold]
-    fn hush(&self) {
-        if let Some(event) = self.event.get() {
-            let _empty_already = event.read();
-        }
     }
 
     /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
@@ -353,11 +338,10 @@ impl Ring for KernelRing {
     /// must answer within a time gives a deadline, or waits for 1.
     #[inline]
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if wait.min == 0 && self.watched {
-            self.hush();
+        if wait.min == 0 && self.wake.is_watched() {
+            self.wake.hush();
         }
-        let unwatched = wait.min == 0 && !self.watched;
-        if unwatched || self.wake.is_armed() {
+        if wait.min == 0 || self.wake.is_armed() {
             return self.enter_once(wait);
         }
         let mut before = 0;
@@ -444,21 +428,16 @@ impl Ring for KernelRing {
     /// An eventfd registered with the ring, because the ring's own descriptor does not tell of
     /// work that `DEFER_TASKRUN` has left to the next `enter`.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
-        if self.event.get().is_none() {
-            let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-            let _first = self.event.set(EventFd::from_flags(flags).ok()?);
-        }
-        self.event.get().map(AsFd::as_fd)
+        self.wake.host().map(AsFd::as_fd)
     }
 
     fn watch(&mut self) {
-        if self.watched || self.poll_fd().is_none() {
-            return;
+        if let Some(host) = self.wake.host()
+            && !self.wake.is_watched()
+            && self.submitter.register_eventfd(host.as_raw_fd()).is_ok()
+        {
+            self.wake.watch();
         }
-        let Some(event) = self.event.get() else { return };
-        self.watched = self.submitter.register_eventfd(event.as_raw_fd()).is_ok();
-        // What arrived before counts too. It cannot fail: the counter is far from full.
-        let _readable = event.write(1);
     }
 
     fn dropped_completions(&self) -> u32 {
