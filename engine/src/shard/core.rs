@@ -184,6 +184,8 @@ impl<R: Ring> Core<R> {
             self.send_cancels();
         }
         self.issue();
+        // What is over already is told at once, not when something else completes.
+        let wait = if self.has_news() { Wait::NONE } else { wait };
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
         let reaped = self.reap();
