@@ -29,11 +29,17 @@ pub struct Config {
     pub count_punts: bool,
     /// Whether an op with nothing else in flight may bypass the ring.
     pub bypass: BypassMode,
+    /// The most tasks of the shard's own executor at a time, `block_on`'s future not counted.
+    pub tasks_max: u32,
+    /// The most packets and requests from other threads that wait for the shard; more are
+    /// refused, as back-pressure.
+    pub mailbox_max: u32,
 }
 
 impl Config {
     /// 256 ops in flight, 1024 waiting, 4 MiB of 4 KiB buffers and eight of 128 KiB for
-    /// bouncing, five seconds to drain.
+    /// bouncing, five seconds to drain,
+    /// 1024 tasks, and 1024 messages from other threads.
     #[must_use]
     pub fn new() -> Self {
         let classes = vec![
@@ -48,6 +54,8 @@ impl Config {
             latency: false,
             count_punts: false,
             bypass: BypassMode::Auto,
+            tasks_max: 1024,
+            mailbox_max: 1024,
         }
     }
 
@@ -56,8 +64,12 @@ impl Config {
     /// # Errors
     /// [`EngineError::Config`] naming the limit and what it must be; [`EngineError::Arena`].
     pub fn validate(&self) -> Result<(), EngineError> {
-        let at_least_one =
-            [("in_flight_max", self.in_flight_max), ("backlog_max", self.backlog_max)];
+        let at_least_one = [
+            ("in_flight_max", self.in_flight_max),
+            ("backlog_max", self.backlog_max),
+            ("tasks_max", self.tasks_max),
+            ("mailbox_max", self.mailbox_max),
+        ];
         for (limit, value) in at_least_one {
             if value == 0 {
                 return Err(EngineError::Config { limit, must: "be at least 1" });
@@ -65,6 +77,11 @@ impl Config {
         }
         if self.in_flight_max > 1 << 16 {
             return Err(EngineError::Config { limit: "in_flight_max", must: "be at most 65536" });
+        }
+        for (limit, value) in [("tasks_max", self.tasks_max), ("mailbox_max", self.mailbox_max)] {
+            if value > 1 << 20 {
+                return Err(EngineError::Config { limit, must: "be at most 1048576" });
+            }
         }
         self.arena.validate().map_err(EngineError::Arena)
     }

@@ -8,6 +8,7 @@ use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
 use crate::buffer::ArenaError;
+use crate::ring::auto::AutoError;
 use crate::target::OpenError;
 
 /// Why the engine could not do what it was asked.
@@ -38,6 +39,57 @@ pub enum EngineError {
     RegionInUse {
         /// How many.
         ops: usize,
+    },
+    /// There is no ring. Nothing was started.
+    NoRing(AutoError),
+    /// A blocking call on the thread of a shard would stop the shard, and what it waits for
+    /// with it. Nothing was started: await instead, or block on another thread.
+    WouldDeadlock,
+    /// The shard was shut down. Nothing was started.
+    Closed,
+    /// The shard has as many tasks as it may have. Nothing was started.
+    TasksFull {
+        /// The limit: [`Config::tasks_max`](crate::Config::tasks_max).
+        tasks_max: u32,
+    },
+    /// The task was aborted, or its shard was shut down. What I/O it had in flight may or may
+    /// not have happened.
+    Cancelled,
+    /// The task panicked. Its shard runs on.
+    Panicked {
+        /// What it panicked with.
+        message: String,
+    },
+    /// A shard of an engine could not be started. No other was left running.
+    Start {
+        /// Which shard, from 0.
+        shard: usize,
+        /// Why.
+        source: Box<EngineError>,
+    },
+    /// A thread could not be started.
+    Thread {
+        /// What starting it said.
+        errno: Errno,
+    },
+    /// A thread could not be bound to its core.
+    Pin {
+        /// Which core.
+        core: usize,
+        /// What `sched_setaffinity(2)` said.
+        errno: Errno,
+    },
+    /// The engine has no such shard.
+    NoShard {
+        /// Which was asked for, from 0.
+        shard: usize,
+        /// How many there are.
+        shards: usize,
+    },
+    /// More requests of this kind wait than are allowed. Nothing was started: try again later.
+    QueueFull {
+        /// What they are: `opens`, `tasks to start`.
+        queue: &'static str,
     },
 }
 
@@ -87,6 +139,36 @@ impl fmt::Display for EngineError {
             Self::RegionInUse { ops } => {
                 write!(f, "{ops} ops on the registered memory are in flight: wait for them first")
             }
+            Self::NoRing(error) => write!(f, "{error}"),
+            Self::WouldDeadlock => f.write_str(
+                "a blocking call on the thread of a shard would wait for itself: await instead, \
+                 or block on a thread that drives no shard",
+            ),
+            Self::Closed => f.write_str("the shard was shut down before this was started"),
+            Self::TasksFull { tasks_max } => write!(
+                f,
+                "the shard has {tasks_max} tasks, which is its limit: wait for some to end, or \
+                 raise Config::tasks_max"
+            ),
+            Self::Cancelled => f.write_str("the task was ended before it was ready"),
+            Self::Panicked { message } => write!(f, "the task panicked: {message}"),
+            Self::Start { shard, source } => write!(f, "shard {shard} did not start: {source}"),
+            Self::Thread { errno } => write!(
+                f,
+                "a thread could not be started ({errno}): raise the limit on processes \
+                 (ulimit -u, the pids cgroup)"
+            ),
+            Self::Pin { core, errno } => write!(
+                f,
+                "the thread could not be bound to core {core} ({errno}): name a core that this \
+                 process may use (taskset -p shows them), or leave the cores to the engine"
+            ),
+            Self::NoShard { shard, shards } => {
+                write!(f, "there is no shard {shard}: the engine has {shards}, counted from 0")
+            }
+            Self::QueueFull { queue } => {
+                write!(f, "too many {queue} wait already: try again later")
+            }
         }
     }
 }
@@ -97,6 +179,8 @@ impl std::error::Error for EngineError {
             Self::Arena(error) => Some(error),
             Self::Open(error) => Some(error),
             Self::Io(error) => Some(error),
+            Self::NoRing(error) => Some(error),
+            Self::Start { source, .. } => Some(&**source),
             _ => None,
         }
     }
@@ -111,6 +195,12 @@ impl From<IoError> for EngineError {
 impl From<OpenError> for EngineError {
     fn from(error: OpenError) -> Self {
         Self::Open(error)
+    }
+}
+
+impl From<AutoError> for EngineError {
+    fn from(error: AutoError) -> Self {
+        Self::NoRing(error)
     }
 }
 

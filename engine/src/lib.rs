@@ -31,25 +31,31 @@
 //! [`ring`] executes it, is judged by [`complete`], and its views get their results.
 #![cfg(target_os = "linux")]
 
+mod answer;
 pub mod buffer;
 mod chain;
 pub mod complete;
 mod config;
 pub mod doctor;
+mod engine;
 mod error;
 mod metrics;
 pub mod plan;
+mod remote;
 pub mod ring;
+mod route;
 pub mod shard;
 mod sys;
 pub mod target;
 
 pub use chain::STEPS_MAX;
 pub use config::Config;
+pub use engine::{Engine, EngineBuilder, Joinable, Shards, ShutdownReport};
 pub use error::{EngineError, IoError};
 pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
+pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::WriteAt;
-pub use shard::{Bypass, BypassMode, Durability, Durable, File, Lone, Shard, SyncFut};
+pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};
 pub use shard::{Chain, ChainBuffers, ChainError, Commit};
 pub use target::{AtomicWrite, DirectMode, Geometry, OpenOptions};
 pub use target::{MethodReport, SyncMethod, SyncReport, SyncSource};

@@ -8,11 +8,13 @@
 //! (`complete`).
 
 use core::fmt;
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
 use crate::buffer::{FixedSpan, MemRange, Region};
 
+pub mod auto;
 pub mod kernel;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
@@ -20,6 +22,7 @@ mod planted;
 pub mod sim;
 pub mod threads;
 
+pub use auto::AutoRing;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 
@@ -29,6 +32,7 @@ pub(crate) mod sealed {
 
     impl Sealed for super::kernel::KernelRing {}
     impl Sealed for super::threads::ThreadRing {}
+    impl Sealed for super::auto::AutoRing {}
     #[cfg(any(test, feature = "sim"))]
     impl Sealed for super::sim::SimRing {}
     #[cfg(any(test, feature = "sim"))]
@@ -403,6 +407,16 @@ pub trait Ring: sealed::Sealed {
 
     /// The ring's sizes.
     fn limits(&self) -> Limits;
+
+    /// A descriptor for a host's event loop (`epoll(7)`). Once it is [watched](Ring::watch), it
+    /// becomes readable when `enter` and `reap` have something to do, a wake included; each
+    /// time anew, when they had been called before. `None` where there is no such thing.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// From now on the descriptor tells, which costs a little per `enter` and per completion.
+    fn watch(&mut self) {}
 
     /// Completions the kernel dropped because there was no room. Not 0 is fatal (F20).
     fn dropped_completions(&self) -> u32 {

@@ -5,6 +5,8 @@
 //!
 //! Not here: the bugs, which are branches of the shard.
 
+use std::os::fd::BorrowedFd;
+
 use nix::errno::Errno;
 
 use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Plant, Ring, Tag, Wait};
@@ -83,6 +85,14 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn limits(&self) -> Limits {
         self.0.limits()
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.poll_fd()
+    }
+
+    fn watch(&mut self) {
+        self.0.watch();
     }
 
     fn dropped_completions(&self) -> u32 {

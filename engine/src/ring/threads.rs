@@ -7,11 +7,13 @@
 //! Not here: the system calls (`sys`), when this ring is chosen (`shard`).
 
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{
     Completion, Features, FileRef, Limits, Op, OpKind, Ring, RingKind, RingWaker, Tag, Wait,
@@ -36,6 +38,10 @@ struct State {
     woken: bool,
     /// No more jobs will come; workers end when there are none left.
     closing: bool,
+    /// Somebody waits for `event` to become readable.
+    watched: bool,
+    /// `event` is readable.
+    rung: bool,
 }
 
 #[derive(Debug)]
@@ -45,12 +51,25 @@ struct Shared {
     work: Condvar,
     /// Signalled when completions or a wake arrive.
     news: Condvar,
+    /// Readable when completions or a wake have arrived, while somebody watches it.
+    event: EventFd,
 }
 
 impl Shared {
     /// No code panics while it holds the lock, so a poisoned state is still a whole one.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something has arrived in `state`.
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        if state.watched && !state.rung {
+            state.rung = true;
+            // Fails only when the counter is full, and then it is readable anyway.
+            let _readable_anyway = self.event.write(1);
+        }
+        drop(state);
+        self.news.notify_one();
     }
 }
 
@@ -71,8 +90,8 @@ impl ThreadRing {
     /// Starts `workers` threads, at least 1, for a queue of `queue_depth` ops, at least 1.
     ///
     /// # Errors
-    /// The errno of starting a thread: `EAGAIN` when a limit on processes is reached
-    /// (`ulimit -u`, the pids cgroup).
+    /// `EMFILE` or `ENFILE` when no descriptor is left; else the errno of starting a thread:
+    /// `EAGAIN` when a limit on processes is reached (`ulimit -u`, the pids cgroup).
     pub fn new(workers: usize, queue_depth: u32) -> Result<Self, Errno> {
         Self::start(workers.max(1), queue_depth)
     }
@@ -85,9 +104,12 @@ impl ThreadRing {
             done: Vec::with_capacity(cq_entries as usize),
             woken: false,
             closing: false,
+            watched: false,
+            rung: false,
         };
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared =
-            Shared { state: Mutex::new(state), work: Condvar::new(), news: Condvar::new() };
+            Shared { state: Mutex::new(state), work: Condvar::new(), news: Condvar::new(), event };
         let mut ring = Self {
             shared: Arc::new(shared),
             workers: Vec::with_capacity(workers),
@@ -106,6 +128,11 @@ impl ThreadRing {
             ring.workers.push(worker);
         }
         Ok(ring)
+    }
+
+    /// Notes why there is this ring and not another.
+    pub(super) fn degrade(&mut self, why: String) {
+        self.features.degraded.push(why);
     }
 
     /// Hands everything pushed to the workers; returns how many ops that were.
@@ -167,7 +194,13 @@ impl Ring for ThreadRing {
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) {
-        into.append(&mut self.shared.lock().done);
+        let mut state = self.shared.lock();
+        into.append(&mut state.done);
+        if state.rung {
+            state.rung = false;
+            // Empty already only if somebody else read it, and then it is not readable either.
+            let _emptied = self.shared.event.read();
+        }
     }
 
     /// Nothing to register: a system call takes any memory.
@@ -191,8 +224,7 @@ impl Ring for ThreadRing {
             done.push(completion(job.tag, Err(Errno::ECANCELED)));
             goes_on = job.op.link;
         }
-        drop(state);
-        self.shared.news.notify_one();
+        self.shared.tell(state);
         true
     }
 
@@ -206,6 +238,19 @@ impl Ring for ThreadRing {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.shared.event.as_fd())
+    }
+
+    fn watch(&mut self) {
+        let mut state = self.shared.lock();
+        if !state.watched {
+            state.watched = true;
+            // What arrived before counts too.
+            self.shared.tell(state);
+        }
     }
 }
 
@@ -226,8 +271,9 @@ pub struct ThreadWaker(Arc<Shared>);
 
 impl RingWaker for ThreadWaker {
     fn wake(&self) {
-        self.0.lock().woken = true;
-        self.0.news.notify_one();
+        let mut state = self.0.lock();
+        state.woken = true;
+        self.0.tell(state);
     }
 }
 
@@ -261,8 +307,9 @@ fn run_chain(shared: &Shared, chain: &[Job]) {
         let result = if broken { Err(Errno::ECANCELED) } else { run(&job.op) };
         let whole_bytes = job.op.memory.map_or(0, |memory| memory.len_bytes());
         broken = broken || result != Ok(whole_bytes);
-        shared.lock().done.push(completion(job.tag, result));
-        shared.news.notify_one();
+        let mut state = shared.lock();
+        state.done.push(completion(job.tag, result));
+        shared.tell(state);
     }
 }
 

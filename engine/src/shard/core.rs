@@ -106,6 +106,11 @@ pub(super) struct Core<R: Ring> {
     /// Some op is to be cancelled, and the ring had no room to be asked.
     pub(super) cancels_owed: bool,
     pub(super) drain_ns: u64,
+    /// A wait with nothing in flight is for a wake from elsewhere.
+    pub(super) may_idle: bool,
+    /// A host watches the ring's descriptor, so the ring is looked at even with nothing in
+    /// flight.
+    pub(super) watched: bool,
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
     /// What is registered besides the arena.
@@ -144,6 +149,8 @@ impl<R: Ring> Core<R> {
             closing: false,
             cancels_owed: false,
             drain_ns: config.drain_ns,
+            may_idle: false,
+            watched: false,
             broken: None,
             regions: Regions::default(),
             chains: Chains::default(),
@@ -205,6 +212,8 @@ impl<R: Ring> Core<R> {
         }
         self.metrics.backlog_max = self.metrics.backlog_max.max(self.backlog.len() as u64);
         self.issue();
+        // What is over already is told at once, not when something else completes.
+        let wait = if self.has_news() { Wait::NONE } else { wait };
         self.metrics.queues(self.in_flight);
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
@@ -226,7 +235,8 @@ impl<R: Ring> Core<R> {
             return Err(EngineError::Ring { errno });
         }
         // With nothing in flight there are only retries to wait for, until they are due.
-        let most = self.in_flight.max(u32::from(!self.retries.is_empty()));
+        let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
+        let most = self.in_flight.max(u32::from(!self.retries.is_empty() || idles));
         let mut wait = Wait { min: wait.min.min(most), ..wait };
         if let Some(retry) = self.retries.front()
             && wait.min > 0
@@ -234,9 +244,10 @@ impl<R: Ring> Core<R> {
             let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        let nothing_due = wait.min == 0 || self.retries.is_empty();
+        let asleep = idles || !self.retries.is_empty();
         // A chain may wait for room in a queue where only a cancel is left.
-        if self.in_flight == 0 && nothing_due && self.backlog.is_empty() {
+        let nothing_queued = self.in_flight == 0 && self.backlog.is_empty();
+        if nothing_queued && !self.watched && (wait.min == 0 || !asleep) {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {
@@ -320,6 +331,21 @@ impl<R: Ring> Core<R> {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
         let can_issue = queued > 0 && self.slots.free() > 0;
         can_issue || (self.in_flight == 0 && !self.retries.is_empty())
+    }
+
+    /// Whether the ring has ops that no `enter` has taken.
+    pub(super) fn has_unsubmitted(&mut self) -> bool {
+        let empty = self.ring.limits().sq_entries;
+        self.in_flight > 0 && self.is_usable() && !self.ring.reserve(empty)
+    }
+
+    /// Whether a turn is due although no completion and no wake would tell: ops whose time
+    /// comes, or that could not be queued.
+    pub(super) fn owes_a_turn(&mut self) -> bool {
+        let queued = self.backlog.len() + self.targets.waiting_for_flush();
+        let stuck = self.in_flight == 0 && queued > 0;
+        let owed = !self.retries.is_empty() || self.cancels_owed || stuck;
+        self.is_usable() && (owed || self.has_unsubmitted())
     }
 
     /// Whether nothing is accepted, in flight or waiting.

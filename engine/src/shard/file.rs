@@ -24,7 +24,7 @@ use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
 use crate::error::IoError;
-use crate::ring::Ring;
+use crate::ring::{AutoRing, Ring};
 use crate::target::{Geometry, Inode};
 
 /// A byte offset at which a write is acknowledged only when it survives power loss.
@@ -49,7 +49,7 @@ pub enum Durability {
 
 /// An open target of a shard. Cloning copies a pointer; the file is closed when the last
 /// handle has gone and the last op on it has completed.
-pub struct File<R: Ring> {
+pub struct File<R: Ring = AutoRing> {
     inner: Rc<FileInner<R>>,
 }
 
@@ -81,13 +81,8 @@ impl<R: Ring> File<R> {
         geometry: Geometry,
         inode: Option<Inode>,
     ) -> Self {
-        let bounce_max = shard.arena().len_bytes_max();
-        let bounce_max = u32::try_from(bounce_max).unwrap_or(u32::MAX);
         let mut core = shard.inner.core.borrow_mut();
-        let courses = core.courses(opened.as_ref(), &geometry);
-        let Core { targets, ring, .. } = &mut *core;
-        let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
-        targets.get_mut(target).courses = courses;
+        let target = core.add_target(name, opened, fd, geometry, inode);
         drop(core);
         Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
     }
@@ -131,15 +126,7 @@ impl<R: Ring> File<R> {
     /// # Cancel safety
     /// Dropping the future does not stop the flush.
     pub fn sync(&self, durability: Durability) -> SyncFut<R> {
-        let all_metadata = durability == Durability::Full;
-        let mut core = self.inner.shard.inner.core.borrow_mut();
-        let ticket = core.tickets.open();
-        if durability == Durability::None {
-            core.answer(Waiter::Ticket(ticket), Ok(()));
-        } else {
-            core.request_flush(self.inner.target, all_metadata, Waiter::Ticket(ticket));
-        }
-        drop(core);
+        let ticket = self.inner.shard.inner.core.borrow_mut().sync(self.inner.target, durability);
         self.inner.shard.inner.deliver();
         SyncFut { file: self.clone(), ticket: Some(ticket), durability }
     }
@@ -327,6 +314,35 @@ impl<R: Ring> File<R> {
 }
 
 impl<R: Ring> Core<R> {
+    /// Makes an open file a target.
+    pub(super) fn add_target(
+        &mut self,
+        name: String,
+        opened: Option<std::fs::File>,
+        fd: i32,
+        geometry: Geometry,
+        inode: Option<Inode>,
+    ) -> u32 {
+        let bounce_max = u32::try_from(self.arena.len_bytes_max()).unwrap_or(u32::MAX);
+        let courses = self.courses(opened.as_ref(), &geometry);
+        let Self { targets, ring, .. } = self;
+        let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
+        targets.get_mut(target).courses = courses;
+        target
+    }
+
+    /// Asks for everything accepted so far to be made durable; the ticket gets the answer.
+    pub(super) fn sync(&mut self, target: u32, durability: Durability) -> TicketId {
+        let ticket = self.tickets.open();
+        if durability == Durability::None {
+            self.answer(Waiter::Ticket(ticket), Ok(()));
+        } else {
+            let all_metadata = durability == Durability::Full;
+            self.request_flush(target, all_metadata, Waiter::Ticket(ticket));
+        }
+        ticket
+    }
+
     /// Whether earlier views wait already, so that a new one has to wait behind them.
     #[inline]
     fn must_queue(&self) -> bool {
@@ -334,7 +350,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[cold]
-    fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
+    pub(super) fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
         self.targets.retain(target);
         self.backlog.push_back(Job { target, offset_bytes, bytes });
     }
@@ -417,7 +433,7 @@ impl<R: Ring> fmt::Debug for File<R> {
 
 /// The future of [`File::sync`]. The flush is on its way whether or not this is polled.
 #[must_use = "a flush that is not awaited promises nothing"]
-pub struct SyncFut<R: Ring> {
+pub struct SyncFut<R: Ring = AutoRing> {
     file: File<R>,
     /// `None` once the answer has been handed out.
     ticket: Option<TicketId>,

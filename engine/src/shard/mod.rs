@@ -6,25 +6,27 @@
 //!
 //! Not here: how ops are executed (`ring`).
 
-use std::cell::{Cell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::Waker;
 use std::vec::Drain;
 
-use mfio_core::{BackendBusy, BackendHandle, CompletionBatch, Drive, IoBackend};
+use mfio_core::CompletionBatch;
 
 use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
-use crate::ring::{Features, Ring, RingWaker, Wait};
+use crate::ring::{AutoRing, Features, Ring, Wait};
+use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
 mod barrier;
+mod bell;
 mod bypass;
 mod calibrate;
 mod chain;
@@ -34,24 +36,35 @@ mod core;
 mod durable;
 mod file;
 mod flush;
+mod intake;
 mod issue;
+mod join;
 mod ranges;
 mod reap;
 mod regions;
+mod run;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod tasks;
 
 pub use self::barrier::{Barrier, Epoch};
+pub(crate) use self::bell::Bell;
 pub(crate) use self::bypass::Courses;
 pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
 pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
+pub use self::join::JoinHandle;
+pub(crate) use self::join::panicked;
+pub(crate) use self::tasks::inside_a_shard;
 
 use self::core::{Core, Ending};
+use self::intake::Intake;
+use self::run::{Driven, Unpark};
 use self::slot::Body;
+use self::tasks::Tasks;
 
 /// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
 /// the last [`File`] have gone.
@@ -60,7 +73,7 @@ use self::slot::Body;
 /// Dropping the last handle waits for ops in flight, at most as long as
 /// [`Config::drain_ns`]; what is not back by then keeps its memory for ever, counted by
 /// [`quarantined`](crate::buffer::quarantined). No buffer is freed while the kernel may write.
-pub struct Shard<R: Ring> {
+pub struct Shard<R: Ring = AutoRing> {
     inner: Rc<Inner<R>>,
 }
 
@@ -70,8 +83,15 @@ struct Inner<R: Ring> {
     delivering: RefCell<(Vec<Body>, Vec<Ending>)>,
     arena: Arena,
     waker: R::Waker,
-    driven: Cell<bool>,
+    driven: Driven,
     drain_ns: u64,
+    tasks: Tasks,
+    /// Where other threads leave messages, once somebody asked for it.
+    mailbox: OnceCell<Arc<Mailbox>>,
+    mailbox_max: u32,
+    intake: RefCell<Intake>,
+    /// A duplicate of what [`Ring::poll_fd`] gave, once somebody asked for it.
+    fd: OnceCell<OwnedFd>,
 }
 
 impl<R: Ring> Clone for Shard<R> {
@@ -90,14 +110,20 @@ impl<R: Ring> Shard<R> {
         let arena = Arena::new(&config.arena).map_err(EngineError::Arena)?;
         let waker = ring.waker();
         let most = config.in_flight_max as usize + config.backlog_max as usize;
+        let bell = Arc::new(Bell::new(Waker::from(Arc::new(Unpark(waker.clone())))));
         let core = RefCell::new(Core::new(ring, arena.clone(), config));
         let inner = Inner {
             core,
             delivering: RefCell::new((Vec::with_capacity(most), Vec::with_capacity(most))),
             arena,
             waker,
-            driven: Cell::new(false),
+            driven: Driven::default(),
             drain_ns: config.drain_ns,
+            tasks: Tasks::new(config.tasks_max, bell),
+            mailbox: OnceCell::new(),
+            mailbox_max: config.mailbox_max,
+            intake: RefCell::default(),
+            fd: OnceCell::new(),
         };
         Ok(Self { inner: Rc::new(inner) })
     }
@@ -217,10 +243,19 @@ impl<R: Ring> Shard<R> {
         look(&self.inner.core.borrow().ring)
     }
 
-    /// Accepts nothing more, cancels what is in flight and waits for all of it, at most
-    /// [`Config::drain_ns`]. Returns how many ops are still in flight: 0 is a clean shutdown.
+    /// Tasks that are not over.
+    #[must_use]
+    pub fn tasks(&self) -> u32 {
+        self.inner.tasks.alive()
+    }
+
+    /// Accepts nothing more, ends every task, cancels what is in flight and waits for all of
+    /// it, at most [`Config::drain_ns`]. Returns how many ops are still in flight: 0 is a clean
+    /// shutdown.
     pub fn shutdown(&self) -> u32 {
+        let _ended = self.inner.tasks.close();
         self.inner.core.borrow_mut().close();
+        self.inner.close_mailbox();
         self.inner.deliver();
         let deadline_ns = self.inner.deadline_ns();
         while !self.is_idle() {
@@ -233,7 +268,15 @@ impl<R: Ring> Shard<R> {
                 break;
             }
         }
+        self.inner.end_intake();
         self.in_flight()
+    }
+}
+
+impl<R: Ring> Drop for Inner<R> {
+    fn drop(&mut self) {
+        self.close_mailbox();
+        self.end_intake();
     }
 }
 
@@ -302,50 +345,6 @@ impl<R: Ring> Drop for Core<R> {
         }
         // What is still in its slot now is quarantined with the table.
         Delivery { done: self.done.drain(..), endings: self.endings.drain(..) }.run();
-    }
-}
-
-impl<R: Ring> Drive for Inner<R> {
-    fn poll_drive(&self, _cx: &mut Context<'_>) {
-        // Busy is not lost: the ops are queued, and the next drive tries again.
-        let _busy = self.core.borrow_mut().turn(Wait::NONE);
-        self.deliver();
-    }
-
-    /// # Panics
-    /// When the ring broke: what is in flight will never complete, so neither will its
-    /// future. Its memory is quarantined while the panic unwinds.
-    fn park(&self) -> bool {
-        let result = self.core.borrow_mut().turn(Wait::at_least(1));
-        self.deliver();
-        if let Err(EngineError::Ring { errno }) = result {
-            panic!("the ring broke ({errno}) with I/O in flight");
-        }
-        // With nothing in flight the ring cannot be waited on; a wake from elsewhere can.
-        let core = self.core.borrow();
-        core.in_flight > 0 || core.has_work() || result.is_ok_and(|reaped| reaped > 0)
-    }
-
-    fn unpark_waker(&self) -> Option<Waker> {
-        Some(Waker::from(Arc::new(Unpark(self.waker.clone()))))
-    }
-}
-
-struct Unpark<W: RingWaker>(W);
-
-impl<W: RingWaker> Wake for Unpark<W> {
-    fn wake(self: Arc<Self>) {
-        self.0.wake();
-    }
-}
-
-impl<R: Ring> IoBackend for Shard<R> {
-    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        // Inside a waker that the shard is calling, nothing else would be delivered.
-        if self.inner.delivering.try_borrow_mut().is_err() {
-            return Err(BackendBusy);
-        }
-        BackendHandle::acquire(&*self.inner, &self.inner.driven).map(Some)
     }
 }
 

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use super::*;
 use crate::buffer::{ArenaConfig, Region, SizeClass};
 use crate::ring::sealed::Sealed;
-use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, Tag};
+use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker, Tag};
 use crate::target::TargetKind;
 
 #[derive(Default)]

@@ -21,6 +21,7 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
@@ -378,6 +379,9 @@ impl Ring for KernelRing {
         if self.staged.is_some() && self.run_staged() {
             return Ok(1);
         }
+        if wait.min == 0 && self.wake.is_watched() {
+            self.wake.hush();
+        }
         if wait.min == 0 || self.wake.is_armed() {
             return self.enter_once(wait);
         }
@@ -469,6 +473,21 @@ impl Ring for KernelRing {
             _ => return true,
         };
         self.features.in_use.contains(&needs)
+    }
+
+    /// An eventfd registered with the ring, because the ring's own descriptor does not tell of
+    /// work that `DEFER_TASKRUN` has left to the next `enter`.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.host().map(AsFd::as_fd)
+    }
+
+    fn watch(&mut self) {
+        if let Some(host) = self.wake.host()
+            && !self.wake.is_watched()
+            && self.submitter.register_eventfd(host.as_raw_fd()).is_ok()
+        {
+            self.wake.watch();
+        }
     }
 
     fn dropped_completions(&self) -> u32 {

@@ -6,8 +6,8 @@
 //! Not here: pushing the poll SQE and recognising its CQE (`kernel`).
 
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -22,6 +22,9 @@ struct Bell {
     event: EventFd,
     /// A wake has been asked for and not been seen yet: more of them need no system call.
     rung: AtomicBool,
+    /// Tells a host's event loop; registered with the ring once it is watched.
+    host: OnceLock<EventFd>,
+    watched: AtomicBool,
 }
 
 /// Ends a blocking wait of one [`KernelRing`](super::KernelRing). See
@@ -36,6 +39,13 @@ impl RingWaker for KernelWaker {
         if !self.0.rung.swap(true, Ordering::AcqRel) {
             // Fails only when the counter is full, and then the descriptor is readable anyway.
             let _readable_anyway = self.0.event.write(1);
+            // Not left to the ring, which would have to signal one eventfd because of another:
+            // the kernel puts that off, and was seen to forget it (Linux 6.18).
+            if self.0.watched.load(Ordering::Acquire)
+                && let Some(host) = self.0.host.get()
+            {
+                let _readable_anyway = host.write(1);
+            }
         }
     }
 }
@@ -53,8 +63,9 @@ impl Wake {
     /// # Errors
     /// Of `eventfd(2)`: `EMFILE` or `ENFILE` when no more files can be open.
     pub(super) fn new() -> Result<Self, Errno> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let bell = Arc::new(Bell { event, rung: AtomicBool::new(false) });
+        let (event, host) = (event()?, OnceLock::new());
+        let (rung, watched) = (AtomicBool::new(false), AtomicBool::new(false));
+        let bell = Arc::new(Bell { event, rung, host, watched });
         Ok(Self { bell, armed: false, multishot: true })
     }
 
@@ -74,6 +85,47 @@ impl Wake {
         (self.bell.event.as_raw_fd(), self.multishot)
     }
 
+    /// The descriptor for a host's event loop; `None` when no more files can be open.
+    pub(super) fn host(&self) -> Option<&EventFd> {
+        if self.bell.host.get().is_none() {
+            let _first = self.bell.host.set(event().ok()?);
+        }
+        self.bell.host.get()
+    }
+
+    /// Whether wakes and the ring make that descriptor readable.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.bell.watched.load(Ordering::Relaxed)
+    }
+
+    /// It has been registered with the ring: from now on wakes tell it too.
+    pub(super) fn watch(&self) {
+        self.bell.watched.store(true, Ordering::Release);
+        if let Some(host) = self.host() {
+            // What arrived before counts too. Readable anyway where it fails.
+            let _readable_anyway = host.write(1);
+        }
+    }
+
+    /// Makes that descriptor unreadable, before everything that it told of is looked at.
+    #[cold]
+    pub(super) fn hush(&self) {
+        if let Some(host) = self.host() {
+            let _empty_already = host.read();
+        }
+        if self.bell.rung.load(Ordering::Relaxed) {
+            self.quiet();
+        }
+    }
+
+    fn quiet(&self) {
+        // Emptied before the flag is cleared: in the other order, a wake between the two would
+        // be emptied away, and a poll that is armed afterwards would never see it.
+        let _empty_already = self.bell.event.read();
+        self.bell.rung.swap(false, Ordering::AcqRel);
+    }
+
     /// Takes note of a CQE of the poll.
     pub(super) fn seen(&mut self, result: i32, more: bool) {
         self.armed = more;
@@ -81,9 +133,10 @@ impl Wake {
             // Refused; the wait ended with this CQE, and the next one arms the plain form.
             self.multishot = false;
         }
-        // Emptied before the flag is cleared: in the other order, a wake between the two would
-        // be emptied away, and a poll that is armed afterwards would never see it.
-        let _empty_already = self.bell.event.read();
-        self.bell.rung.swap(false, Ordering::AcqRel);
+        self.quiet();
     }
+}
+
+fn event() -> Result<EventFd, Errno> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
 }
