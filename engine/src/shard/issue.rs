@@ -302,11 +302,12 @@ impl<R: Ring> Core<R> {
         self.push(Op::on(kind, file), tag);
     }
 
-    #[inline]
+    // Called from few places, and the usual one must not pay for a call.
+    #[inline(always)]
     fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
-        if let Some(stamps) = &mut self.slots.stamps {
-            stamps.pushed(tag.slot, self.ring.now_ns());
+        if self.slots.stamps.is_some() {
+            self.slots.stamp_pushed(tag, self.ring.now_ns());
         }
         self.in_flight += 1;
         self.metrics.ops += 1;
