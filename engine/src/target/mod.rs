@@ -16,6 +16,8 @@ use crate::shard::{Barrier, Epoch, FlushRequest};
 
 mod facts;
 mod geometry;
+#[cfg(test)]
+pub(crate) mod loop_device;
 mod open;
 mod refusal;
 mod sysfs;
