@@ -29,7 +29,15 @@ fn main() {
     assert!(json.stderr.is_empty(), "JSON mode keeps stderr clean");
     let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(document["mfio"]["warnings"].to_string().contains("seccomp"), "{document}");
-    say("seccomp: 3 passed, 0 failed");
+    let doctor = filtered(&["doctor", "--output-format=json"]);
+    assert_eq!(doctor.status.code(), Some(1), "no ring is wrong, not merely degraded");
+    let document: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = document["machine"]["findings"].as_array().unwrap();
+    let of = |what| findings.iter().find(|finding| finding["what"] == what).unwrap();
+    assert_eq!(of("io_uring")["state"], "wrong");
+    assert!(of("io_uring")["do"].to_string().contains("seccomp"), "{document}");
+    assert_eq!(of("seccomp")["state"], "degraded");
+    say("seccomp: 4 passed, 0 failed");
 }
 
 fn say(line: &str) {

@@ -121,6 +121,8 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
     let mut options = OpenOptions::new().read(true).write(setup.writes).direct(direct);
     // Clones of a job share their file, as with fio.
     options.lock = false;
+    // fio opens without a flush, and so do the engines that this one is compared with.
+    options.sync_on_open = false;
     shard.open(path, &options).map_err(io::Error::other)
 }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::ring::RingKind;
 use crate::ring::kernel::RingError;
+use crate::target::loop_device::Loop;
 
 /// A machine with nothing wrong; each case then spoils a file of it.
 const GOOD: [(&str, &str); 13] = [
@@ -325,6 +326,21 @@ fn file_in_memory_is_called_meaningless_and_punting() {
         assert_eq!(nowait.state, State::Degraded, "{report}");
         assert!(nowait.value.contains("punted"), "{report}");
     }
+}
+
+#[test]
+fn f44_device_of_4096_byte_sectors_is_described_as_such() {
+    let backing = file_on_disk();
+    backing.as_file().set_len(4 << 20).unwrap();
+    let Some(device) = Loop::over(backing.path(), 4096) else { return };
+    let report = Doctor::new().target(device.path());
+    check_form(&report);
+    let value = |what| report.find(what).unwrap().value.as_str();
+    assert_eq!(value("open"), "a block device of 4 MiB");
+    assert_eq!(value("alignment"), "offsets 4 KiB, memory 4 KiB");
+    assert_eq!(value("blocks"), "logical 4 KiB, physical 4 KiB");
+    assert_eq!(value("meaningful"), "hardly");
+    assert_eq!(value("free_space"), "all of it");
 }
 
 #[test]

@@ -185,7 +185,6 @@ impl Stamps {
     }
 
     /// An op was pushed; a retry does not start it again.
-    #[inline(never)]
     pub(crate) fn pushed(&mut self, slot: u32, now_ns: u64) {
         let started = &mut self.started_ns[slot as usize];
         if *started == 0 {
@@ -194,7 +193,6 @@ impl Stamps {
     }
 
     /// The occupant of a slot has left it.
-    #[inline(never)]
     pub(crate) fn left(&mut self, slot: u32, class: usize, direction: Direction) {
         let started_ns = std::mem::take(&mut self.started_ns[slot as usize]);
         if started_ns > 0

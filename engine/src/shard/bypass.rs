@@ -220,6 +220,9 @@ impl<R: Ring> Core<R> {
         }
         let kind = if is_read { OpKind::Read } else { OpKind::Write };
         self.ring.stage(Op::transfer(kind, entry.file, offset_bytes, memory), tag, how);
+        if self.slots.stamps.is_some() {
+            self.slots.stamp_pushed(tag, self.ring.now_ns());
+        }
         self.in_flight += 1;
         self.metrics.ops += 1;
         true

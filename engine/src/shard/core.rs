@@ -225,6 +225,7 @@ impl<R: Ring> Core<R> {
         self.issue();
         self.wake_waiting();
         if self.published.is_wanted() {
+            self.metrics.inline_ops = self.ring.inline_ops();
             self.published.publish(&self.metrics);
         }
         entered.map(|()| reaped)

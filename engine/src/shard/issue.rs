@@ -344,8 +344,8 @@ impl<R: Ring> Core<R> {
     #[inline(always)]
     fn push_beside(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
-        if let Some(stamps) = &mut self.slots.stamps {
-            stamps.pushed(tag.slot, self.ring.now_ns());
+        if self.slots.stamps.is_some() {
+            self.slots.stamp_pushed(tag, self.ring.now_ns());
         }
         self.in_flight += 1;
         self.metrics.ops += 1;

@@ -274,20 +274,38 @@ impl Slots {
     /// When the occupant has left already.
     #[inline]
     pub(super) fn vacate(&mut self, tag: Tag) {
+        if self.stamps.is_some() {
+            self.stamp_leaving(tag);
+        }
         let entry = &mut self.table[tag.slot as usize];
         assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(tag.slot);
         debug_assert!(entry.occupant.is_some(), "a slot is vacated once");
+        entry.occupant = None;
+    }
+
+    /// The occupant of a slot is about to leave it, and its latency is wanted.
+    #[cold]
+    #[inline(never)]
+    fn stamp_leaving(&mut self, tag: Tag) {
+        let direction = match &self.table[tag.slot as usize].occupant {
+            Some(Occupant::Transfer(transfer)) if transfer.is_read => Direction::Read,
+            Some(Occupant::Transfer(_)) => Direction::Write,
+            _ => Direction::Flush,
+        };
         if let Some(stamps) = &mut self.stamps {
-            let direction = match &entry.occupant {
-                Some(Occupant::Transfer(transfer)) if transfer.is_read => Direction::Read,
-                Some(Occupant::Transfer(_)) => Direction::Write,
-                _ => Direction::Flush,
-            };
             stamps.left(tag.slot, FOREGROUND, direction);
         }
-        entry.occupant = None;
+    }
+
+    /// An op of the slot was pushed, and its latency is wanted.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn stamp_pushed(&mut self, tag: Tag, now_ns: u64) {
+        if let Some(stamps) = &mut self.stamps {
+            stamps.pushed(tag.slot, now_ns);
+        }
     }
 
     /// Every occupant with its tag, in slot order.

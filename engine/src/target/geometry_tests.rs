@@ -3,10 +3,10 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
 
 use super::*;
 use crate::target::Device;
+use crate::target::loop_device::Loop;
 
 fn told(mem: u32, offset: u32) -> Facts {
     let (mem, offset) = (Some(mem), Some(offset));
@@ -100,41 +100,19 @@ fn file_that_is_only_written_says_nothing_of_waiting() {
     assert_eq!(Geometry::of(&file).unwrap().facts.nowait, None);
 }
 
-/// A loop device for the duration of a test; detached by the kernel once nothing has it open.
-struct Loop(String);
-
-impl Loop {
-    /// `None`, with the reason told, where this machine has no loop devices for us.
-    fn attach(backing: &Path, sector_bytes: u32) -> Option<Self> {
-        let sector = format!("--sector-size={sector_bytes}");
-        let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", &sector]).arg(backing);
-        let output = losetup.output().ok()?;
-        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(Self(name)).filter(|made| !made.0.is_empty())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
-        assert!(detached.is_ok_and(|status| status.success()), "{} stays behind", self.0);
-    }
-}
-
 #[test]
 fn f44_device_of_4096_byte_sectors_demands_them_of_memory_too() {
     let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let backing = tempfile::NamedTempFile::new_in(directory).unwrap();
     backing.as_file().set_len(4 << 20).unwrap();
-    let Some(device) = Loop::attach(backing.path(), 4096) else { return };
+    let Some(device) = Loop::over(backing.path(), 4096) else { return };
     let mut how = OpenOptions::new();
-    let file = how.read(true).custom_flags(libc::O_DIRECT).open(&device.0).unwrap();
+    let file = how.read(true).custom_flags(libc::O_DIRECT).open(device.path()).unwrap();
     let geometry = Geometry::of(&file).unwrap();
     assert_eq!((geometry.kind, geometry.len_bytes), (TargetKind::BlockDevice, 4 << 20));
     assert_eq!((geometry.offset_align, geometry.mem_align), (4096, 4096));
     assert_eq!(geometry.facts.logical_block_bytes, Some(4096));
     assert!(geometry.facts.physical_block_bytes.is_some_and(|bytes| bytes >= 4096));
     let found = geometry.facts.device.unwrap();
-    assert_eq!(format!("/dev/{}", found.name), device.0);
+    assert_eq!(format!("/dev/{}", found.name), device.path().to_str().unwrap());
 }

@@ -17,6 +17,8 @@ use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 mod durability;
 mod facts;
 mod geometry;
+#[cfg(test)]
+pub(crate) mod loop_device;
 mod open;
 mod poison;
 mod refusal;

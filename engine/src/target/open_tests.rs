@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::target::geometry::{FileSystem, TargetKind};
+use crate::target::loop_device::Loop;
 
 /// What is synced: the inode of it.
 fn inode(file: &File) -> u64 {
@@ -173,28 +173,6 @@ fn f38_flush_that_fails_on_open_says_what_was_lost() {
     assert!(matches!(refused, Err(OpenError::Os { call: "fsync of its directory", .. })));
 }
 
-/// A loop device; `None` where this machine has none for us.
-struct Loop(String);
-
-impl Loop {
-    fn attached_by(program: &str, args: &[&str]) -> Option<Self> {
-        let output = Command::new(program).args(args).output().ok()?;
-        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (output.status.success() && name.starts_with("/dev/loop")).then_some(Self(name))
-    }
-
-    fn path(&self) -> &Path {
-        Path::new(&self.0)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.0]).status();
-        assert!(detached.is_ok_and(|status| status.success()), "{} stays behind", self.0);
-    }
-}
-
 /// The process that wrote is told nothing and ends; the next one is told, once.
 #[test]
 fn f38_writes_that_an_earlier_process_lost_fail_the_open() {
@@ -217,10 +195,7 @@ fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
     let directory = directory();
     let backing = directory.path().join("backing");
     File::create(&backing).unwrap().set_len(1 << 20).unwrap();
-    let backing = backing.to_str().unwrap();
-    let Some(device) = Loop::attached_by("losetup", &["--find", "--show", backing]) else {
-        return;
-    };
+    let Some(device) = Loop::over(&backing, 512) else { return };
     let refused = open(device.path(), &OpenOptions::new().write(true)).unwrap_err();
     assert_eq!(refused, OpenError::BlockDeviceWrite { path: device.path().to_owned() });
     // Even where it says to make a file: there is something already, and O_EXCL holds.
