@@ -48,13 +48,17 @@ pub struct ArenaConfig {
     pub poison_released: bool,
     /// Which pages it lies on; [`Arena::pages`] says what became of that.
     pub huge_pages: HugePages,
+    /// Pinned from the start by a ring of its own, so that every shard clones it and none pins
+    /// it again (see [`share`](crate::ring::kernel::share)). For an arena that several shards
+    /// are to see; where it is refused, each of them registers it.
+    pub shared: bool,
 }
 
 impl ArenaConfig {
     /// An arena of `classes`, without poison.
     #[must_use]
     pub const fn new(classes: Vec<SizeClass>) -> Self {
-        Self { classes, poison_released: false, huge_pages: HugePages::Auto }
+        Self { classes, poison_released: false, huge_pages: HugePages::Auto, shared: false }
     }
 
     /// Checks everything that [`Arena::new`] would refuse, without mapping anything.
@@ -193,7 +197,12 @@ impl Arena {
             .map_err(|errno| ArenaError::Map { len_bytes: layout.len_bytes, errno })?;
         let withheld = config.poison_released.then(|| Mutex::new(Vec::new()));
         let pool = Pool { region, classes: layout.classes, withheld };
-        Ok(Self(Arc::new(Handle { pool: Arc::new(pool) })))
+        let arena = Self(Arc::new(Handle { pool: Arc::new(pool) }));
+        if config.shared {
+            // Without it, each ring registers the memory for itself.
+            let _or_each = crate::ring::kernel::share(&arena);
+        }
+        Ok(arena)
     }
 
     /// A buffer of `len_bytes`, from the smallest class that fits and has one left. `None`

@@ -200,7 +200,7 @@ impl<R: Ring> Core<R> {
             return false;
         }
         let Some(Occupant::Transfer(transfer)) = self.slots.find(tag) else { return false };
-        if transfer.linked != Linked::No || transfer.atomic {
+        if !transfer.plain || transfer.atomic || transfer.linked != Linked::No {
             // Durability is the ring's business: the flush is linked, or will be.
             return false;
         }

@@ -83,7 +83,7 @@ impl<R: Ring> Shard<R> {
         let ops = occupants
             .filter(|(_, occupant)| match occupant {
                 Occupant::Transfer(transfer) => transfer.memory.touches(region),
-                _ => false,
+                Occupant::Flush(_) => false,
             })
             .count();
         if ops > 0 {

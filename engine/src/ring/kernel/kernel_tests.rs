@@ -367,3 +367,39 @@ fn shared_region_is_cloned_by_rings_of_other_threads() {
         thread.join().unwrap();
     }
 }
+
+/// Pinned memory of this process in bytes.
+fn pinned_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn f32_shared_arena_is_pinned_once_however_many_rings_know_it() {
+    // Far larger than what other tests pin meanwhile.
+    let classes = vec![SizeClass { bytes: 1 << 20, count: 256 }];
+    let arena = Arena::new(&ArenaConfig { shared: true, ..ArenaConfig::new(classes) }).unwrap();
+    if arena.region().shared().is_none() {
+        return;
+    }
+    let rings: Vec<_> = (0..4)
+        .filter_map(|number| {
+            let mut ring = kernel_ring(&KernelConfig::new(4))?;
+            if number == 0 {
+                // Its own arena.
+                ring.register_buffers(arena.region());
+                assert_eq!(arena.region().registered_bytes(), arena.bytes());
+                assert_eq!(arena.alloc(4096).unwrap().mem_range().buf_index(), Some(0));
+            } else {
+                ring.register_buffers(self::arena().region());
+                assert!(ring.add_region(arena.region()).is_some());
+            }
+            Some(ring)
+        })
+        .collect();
+    if rings.iter().all(|ring| ring.features().in_use.contains(&CLONED_BUFFERS)) {
+        let pinned = pinned_bytes();
+        assert!((256 << 20..400 << 20).contains(&pinned), "{pinned} bytes are pinned");
+    }
+}

@@ -92,6 +92,7 @@ impl BufferTable {
             match self.clone_from(submitter, shared) {
                 Ok(span) => {
                     name_once(features, CLONED);
+                    note(features, region, shared.registered_bytes, Errno::ENOMEM);
                     return Some(span);
                 }
                 Err(errno) => explain_once(
