@@ -96,7 +96,8 @@ pub enum EngineError {
 /// One failed operation, as an operator needs it: where, what, how far, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IoError {
-    /// `read`, `write`, `durable write`, `fdatasync`, `fsync`.
+    /// `read`, `write`, `durable write`, `atomic write`, `fdatasync`, `fsync`, `discard`,
+    /// `write zeroes`, `preallocate`, `punch hole`, `set length`, `copy`, `chain`.
     pub op: &'static str,
     /// The name under which the target was opened.
     pub target: String,

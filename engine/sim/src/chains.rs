@@ -12,12 +12,17 @@ use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
 use crate::world::World;
 
+/// The file of the device that chains copy to.
+pub(crate) const COPIES: usize = 1;
+
 /// One step of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     Read,
     Write,
     Sync,
+    /// Writes what the read before it has brought to the same place of the other file.
+    Copy,
 }
 
 /// One step of a chain under way.
@@ -100,6 +105,14 @@ impl World {
             self.coverage.bytes_checked += buffer.len() as u64;
             let result = self.model.check_read(sent.issued, step.range.offset, &buffer);
             self.require("chained read", result);
+            if steps[..done].get(at + 1).is_some_and(|next| next.link == Link::Copy) {
+                self.coverage.chained_copies += 1;
+                let mut copied = vec![0; buffer.len()];
+                self.device.peek(COPIES, step.range.offset as u64, &mut copied);
+                if copied != buffer[..] {
+                    self.violate(format!("{step:?} of a chain was copied as something else"));
+                }
+            }
         }
         self.model.end_read(sent.issued);
         match result {
@@ -122,7 +135,7 @@ impl World {
         }
         let kind = match step.link {
             Link::Read => Kind::Read,
-            Link::Write | Link::Sync => Kind::Write,
+            Link::Write | Link::Sync | Link::Copy => Kind::Write,
         };
         let Issued { offset, len, .. } = step.range;
         let size = self.model.size_bytes();

@@ -74,6 +74,9 @@ pub(crate) struct Driver<'a> {
     pub(crate) calm: bool,
     shard: &'a Shard<SimRing>,
     file: &'a SimFile,
+    /// Where chains copy to, one at a time, so that it is known what must be there.
+    copies: &'a SimFile,
+    copying: bool,
     reads: CompletionQueue<Read, ArenaBuf>,
     writes: CompletionQueue<Write, ArenaBuf>,
     /// What the tags of the completion queues stand for.
@@ -90,6 +93,7 @@ impl<'a> Driver<'a> {
         control: SimControl,
         shard: &'a Shard<SimRing>,
         file: &'a SimFile,
+        copies: &'a SimFile,
     ) -> Self {
         Self {
             world,
@@ -98,6 +102,8 @@ impl<'a> Driver<'a> {
             calm: false,
             shard,
             file,
+            copies,
+            copying: false,
             reads: CompletionQueue::new(),
             writes: CompletionQueue::new(),
             sent: Vec::new(),
@@ -197,6 +203,11 @@ impl<'a> Driver<'a> {
         );
     }
 
+    /// Whether no chain that copies is, or may be, under way.
+    pub(crate) fn may_copy(&self) -> bool {
+        !self.copying
+    }
+
     /// Makes a future of a chain.
     pub(crate) fn make_chain(&mut self, steps: Vec<(Link, usize, Option<ArenaBuf>)>) {
         let (mut chain, mut linked) = (self.file.chain(), Vec::new());
@@ -211,6 +222,10 @@ impl<'a> Driver<'a> {
                 (Link::Write, Some(mut buffer)) => {
                     range = self.stamped(Kind::Write, offset, &mut buffer);
                     chain.write_at(at, buffer)
+                }
+                (Link::Copy, _) => {
+                    self.copying = true;
+                    chain.on(self.copies).write_from_previous(at).on(self.file)
                 }
                 _ => {
                     let level = self.world.random.pick(&[Durability::Data, Durability::Full]);
@@ -371,6 +386,8 @@ impl<'a> Driver<'a> {
             },
         }
         let over = self.futures.swap_remove(at);
+        // One that was dropped is over when nothing is under way.
+        self.copying &= !over.steps.iter().any(|step| step.link == Link::Copy);
         self.flags.push((over.flag, over.waker));
         true
     }
@@ -420,6 +437,8 @@ impl<'a> Driver<'a> {
     /// Nothing is in flight: the books must balance.
     pub(crate) fn idle(&mut self) {
         self.world.model.settle();
+        let copies = |step: &Linked| step.link == Link::Copy;
+        self.copying = self.futures.iter().any(|waiting| waiting.steps.iter().any(copies));
         self.check_released();
     }
 

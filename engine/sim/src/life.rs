@@ -10,7 +10,7 @@ use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{FaultRates, SimRing};
 use mfio_engine::{Config, STEPS_MAX, Shard, SyncMethod};
 
-use crate::chains::Link;
+use crate::chains::{COPIES, Link};
 use crate::driver::Driver;
 use crate::packets::Kind;
 use crate::scenario::Weights;
@@ -47,16 +47,18 @@ pub(crate) fn live(world: &mut World) {
     let arena = shard.arena().clone();
     let geometry = world.device.geometry(0);
     let file = shard.adopt_simulated("simulated", world.device.fd(0), geometry);
+    let fd = world.device.fd(COPIES);
+    let copies = shard.adopt_simulated("copies", fd, world.device.geometry(COPIES));
     let drawn = world.random.pick(&SyncMethod::ALL);
     // Only a direct file takes RWF_DSYNC; another keeps its linked flush.
     let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
-    let mut driver = Driver::new(world, control.clone(), &shard, &file);
+    let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
     driver.knowledge.dsync = file.sync_method().method == SyncMethod::Dsync;
     let end = work(&mut driver);
     let poisoned = driver.knowledge.poisoned_at.is_some();
     drop(driver);
     world.coverage.chains_relaunched += shard.metrics().chains_relaunched;
-    drop(file);
+    drop((file, copies));
     if world.random.one_in(2) {
         // Without this, dropping the last handle drains just the same.
         let left = shard.shutdown();
@@ -218,6 +220,11 @@ fn make_chain(driver: &mut Driver<'_>) {
         let (offset, len) = draw_range(driver, Kind::Chain);
         let Some(buffer) = driver.buffer(len) else { break };
         steps.push((link, offset, Some(buffer)));
+        let copies = steps.iter().any(|(link, ..)| *link == Link::Copy);
+        let full = steps.len() == STEPS_MAX;
+        if link == Link::Read && !full && !copies && driver.may_copy() {
+            steps.push((Link::Copy, offset, None));
+        }
     }
     if steps.is_empty() {
         return driver.drain();

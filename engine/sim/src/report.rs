@@ -45,6 +45,8 @@ pub struct Coverage {
     pub chains_relaunched: u64,
     /// Ranges zeroed without a buffer.
     pub ranges_acknowledged: u64,
+    /// Steps of chains that wrote what the step before had read.
+    pub chained_copies: u64,
 }
 
 impl Coverage {
@@ -57,12 +59,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 16] {
+    pub fn fields(&self) -> [(&'static str, u64); 17] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 16] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -80,6 +82,7 @@ impl Coverage {
             ("chained durable writes", &mut self.chained_durable),
             ("chains relaunched", &mut self.chains_relaunched),
             ("ranges acknowledged", &mut self.ranges_acknowledged),
+            ("chained copies", &mut self.chained_copies),
         ]
     }
 }

@@ -5,7 +5,7 @@
 //! Not here: a life (`life`).
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::{Random, SimControl, SimDevice, SimStats, Trace};
+use mfio_engine::ring::sim::{FileSpec, Random, SimControl, SimDevice, SimStats, Trace};
 
 use crate::model::Model;
 use crate::report::{Coverage, RunReport};
@@ -34,7 +34,8 @@ impl World {
     pub(crate) fn new(seed: u64, ops_max: u32, plant: Option<Plant>) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::draw(&mut random, plant);
-        let device = SimDevice::new(&[scenario.spec]);
+        let device =
+            SimDevice::new(&[scenario.spec, FileSpec { space_sectors: None, ..scenario.spec }]);
         let mut trace = Trace::new();
         trace.fold(u64::from(ops_max));
         Self {

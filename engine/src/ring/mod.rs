@@ -248,19 +248,24 @@ pub enum Plant {
     FlushEarly,
     /// Dropping a future frees the buffer while the op is in flight (F01).
     FreeOnDrop,
+    /// The rest of a chain's short step is launched again without the steps behind it (F14).
+    ForgetFollowers,
 }
 
 impl Plant {
     /// Every planted bug, in the order of their names.
-    pub const ALL: [Self; 3] = [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop];
+    pub const ALL: [Self; 4] =
+        [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop, Self::ForgetFollowers];
 
-    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`.
+    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`,
+    /// `forget-followers`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::AcceptShort => "accept-short",
             Self::FlushEarly => "flush-early",
             Self::FreeOnDrop => "free-on-drop",
+            Self::ForgetFollowers => "forget-followers",
         }
     }
 }

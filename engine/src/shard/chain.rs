@@ -134,7 +134,8 @@ impl<R: Ring> Core<R> {
     fn linkable(&mut self, id: ChainId) -> usize {
         let most = (self.ring.limits().sq_entries as usize).min(self.slots.count());
         let entry = self.chains.get(id);
-        let most = if entry.single { 1 } else { most };
+        let forgets = self.ring.plant(Plant::ForgetFollowers) && entry.relaunched;
+        let most = if entry.single || forgets { 1 } else { most };
         let steps = &entry.steps[entry.first..entry.count];
         let mut count = 1;
         for (at, step) in steps.iter().flatten().enumerate().skip(1).take(most.saturating_sub(1)) {
@@ -253,6 +254,9 @@ impl<R: Ring> Core<R> {
                 verdict => return self.step_not_whole(id, at, verdict),
             }
         }
+        if self.ring.plant(Plant::ForgetFollowers) && self.chains.get(id).relaunched {
+            return self.end_chain(id, Ok(()));
+        }
         self.go_on(id);
     }
 
@@ -325,6 +329,7 @@ impl<R: Ring> Core<R> {
             return self.end_chain(id, Err(error));
         }
         self.metrics.chains_relaunched += 1;
+        self.chains.get(id).relaunched = true;
         self.go_on(id);
     }
 
@@ -350,6 +355,19 @@ impl<R: Ring> Core<R> {
         let id = step.chain;
         self.slots.vacate(tag);
         self.go_on(id);
+    }
+
+    /// The chain waits in a slot to be tried again, which it is not any more. What is left in
+    /// the list of retries names a slot that has moved on.
+    #[cold]
+    fn stop_backing_off(&mut self, id: ChainId) {
+        let is_it =
+            |occupant: &Occupant| matches!(occupant, Occupant::Step(step) if step.chain == id);
+        let kept = self.slots.iter_mut().find(|(_, occupant)| is_it(occupant)).map(|(tag, _)| tag);
+        if let Some(tag) = kept {
+            self.slots.vacate(tag);
+            self.end_chain(id, Err(ErrorKind::Cancelled.into()));
+        }
     }
 
     /// The flush that a chain has asked for has come to an end.
@@ -434,6 +452,8 @@ impl<R: Ring> Core<R> {
                     let _job = self.backlog.remove(at);
                     self.end_chain(id, Err(ErrorKind::Cancelled.into()));
                     self.wake_waiting();
+                } else {
+                    self.stop_backing_off(id);
                 }
             }
             Phase::Flushing | Phase::Free => {}

@@ -55,6 +55,8 @@ pub(super) struct Entry {
     pub(super) cut: bool,
     /// Nothing is linked any more.
     pub(super) single: bool,
+    /// A step was short: for the planted bug that then forgets the steps behind it.
+    pub(super) relaunched: bool,
     pub(super) abandoned: bool,
     pub(super) waker: Option<Waker>,
 }
@@ -80,6 +82,7 @@ impl Chains {
                 launched_to: 0,
                 cut: false,
                 single: false,
+                relaunched: false,
                 abandoned: false,
                 waker: None,
             });
@@ -96,6 +99,7 @@ impl Chains {
             launched_to: 0,
             cut: false,
             single: false,
+            relaunched: false,
             abandoned: false,
             waker: None,
         };

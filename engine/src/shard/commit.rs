@@ -29,12 +29,36 @@ use crate::ring::{OpKind, Ring};
 /// launched in pieces. A flush is linked only where no other flush of its target is under way,
 /// else it shares the next one.
 ///
+/// No completion is kept back (`IOSQE_CQE_SKIP_SUCCESS`): behind a short step, the kernel would
+/// keep back those by which one learns that nothing more will run.
+///
 /// Writes before the first flush of the chain count as sent when the chain is; those behind it
 /// when it has succeeded: a [`File::sync`] covers them from then on.
 ///
 /// A submit that the kernel takes only in part (it lacks memory) can start a later step beside
 /// an earlier one. The engine notices, trusts none of it and does it again one by one; but until
 /// then a power loss may leave a later step without an earlier one.
+/// ```
+/// # use mfio_core::block_on;
+/// # use mfio_engine::{Config, Durability, OpenOptions, Shard, ring::threads::ThreadRing};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let shard = Shard::with_ring(ThreadRing::new(2, 64)?, &Config::new())?;
+/// # let options = OpenOptions::new().write(true).create(true);
+/// # let file = shard.open(&dir.path().join("data"), &options)?;
+/// let mut record = shard.arena().alloc(4096).ok_or("the arena is in use")?;
+/// let mut commit_mark = shard.arena().alloc(4096).ok_or("the arena is in use")?;
+/// record.fill(7);
+/// commit_mark.fill(1);
+/// // The mark is written when the record is durable.
+/// let chain = file.chain().write_at(4096, record).sync(Durability::Data);
+/// let chain = chain.write_at(0, commit_mark).sync(Durability::Data);
+/// let (result, mut buffers) = block_on(&shard, chain.commit())?;
+/// result?;
+/// assert!(buffers.take(0).is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing happens before the chain is committed and awaited"]
 pub struct Chain<R: Ring> {
     file: File<R>,
@@ -116,7 +140,8 @@ impl<R: Ring> Chain<R> {
     /// # Errors
     /// Resolves to `(Err, buffers)` with the first step that was not done and why; those before
     /// it were done, of those behind it nothing is known: nothing of them was acknowledged.
-    /// Refused before anything is issued: more than [`STEPS_MAX`] steps (`OutOfRange`), another
+    /// Refused before anything is issued: more than [`STEPS_MAX`] steps (`OutOfRange`; buffers of
+    /// steps beyond go back to their arena), another
     /// shard's file or a copy without a read (`Unsupported`), a range or memory that the target
     /// does not take (`Misaligned`, `OutOfRange`). A failed flush poisons its target (F37).
     ///

@@ -34,16 +34,18 @@ use crate::target::{Geometry, Inode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable(pub u64);
 
-/// What [`File::sync`] makes durable.
+/// What is to survive power loss when a write, a flush or a step of a chain has succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// The data and the metadata needed to read it back (`fdatasync(2)`).
     Data,
     /// All metadata as well (`fsync(2)`).
     Full,
-    /// Nothing.
+    /// Nothing: a flush of it has nothing to do.
     None,
-    /// As `Data`, by writes that the device itself makes durable where it can (`RWF_DSYNC`).
+    /// As `Data`, by writes that flush themselves (`RWF_DSYNC`), whatever the target's method:
+    /// with direct I/O to blocks that were written before, a device with FUA makes just these
+    /// bytes durable. Unsupported through the page cache. Of a flush, the same as `Data`.
     Fua,
 }
 
@@ -166,6 +168,10 @@ impl<R: Ring> File<R> {
     }
 
     /// Writes all of `buffer` from byte `offset` on and resolves when it survives power loss.
+    ///
+    /// The first call on a device finds out which method is the fastest there, on a nameless
+    /// file beside the target ([`File::calibrate`]), which takes up to a second; so does not a
+    /// target whose method was chosen ([`File::set_sync_method`]).
     ///
     /// # Errors
     /// As [`File::write_all_at`] and [`File::sync`]. After an error nothing is promised of
