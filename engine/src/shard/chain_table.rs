@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use mfio_core::Error;
 
-use crate::buffer::quarantine;
+use crate::buffer::{Region, quarantine};
 use crate::chain::{STEPS_MAX, Step};
 
 /// The steps of a chain; the first `None` ends it.
@@ -123,6 +123,12 @@ impl Chains {
         let steps = core::mem::take(&mut entry.steps);
         self.free.push(id.at);
         steps
+    }
+
+    /// Steps of chains that have not ended whose memory lies in `region`.
+    pub(super) fn steps_on(&self, region: &Region) -> usize {
+        let steps = self.table.iter().flat_map(|entry| entry.steps.iter().flatten());
+        steps.filter(|step| step.memory.is_some_and(|memory| memory.touches(region))).count()
     }
 
     /// Nothing that is in flight behind a link is trusted to have run in order.

@@ -83,9 +83,11 @@ impl<R: Ring> Shard<R> {
         let ops = occupants
             .filter(|(_, occupant)| match occupant {
                 Occupant::Transfer(transfer) => transfer.memory.touches(region),
-                Occupant::Flush(_) => false,
+                // The memory of a step is its chain's, also between two launches.
+                Occupant::Flush(_) | Occupant::Step(_) => false,
             })
             .count();
+        let ops = ops + core.chains.steps_on(region);
         if ops > 0 {
             return Err(EngineError::RegionInUse { ops });
         }
