@@ -6,8 +6,8 @@
 //! Not here: pushing the poll SQE and recognising its CQE (`kernel`).
 
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
