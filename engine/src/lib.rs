@@ -27,6 +27,39 @@
 //! # }
 //! ```
 //!
+//! An [`Engine`] is several shards, each on a thread of its own that is bound to a core. Tasks
+//! run on a shard, beside its I/O; everybody else has a [`RemoteFile`], which is `Send`, awaited
+//! in any runtime, and blocked on by the same call:
+//!
+//! ```
+//! use mfio_core::block_on;
+//! use mfio_engine::{Engine, OpenOptions, Shards};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("data");
+//! let engine = Engine::builder().shards(Shards::Count(2)).queue_depth(64).build()?;
+//! let remote = engine.remote();
+//! let options = OpenOptions::new().write(true).create(true);
+//! let file = block_on(&remote, remote.open(&path, &options))??;
+//! block_on(&file, file.write_durable_at(0, vec![7; 4096]))?.0?;
+//!
+//! let sums = engine.run_on_each(move |_shard| {
+//!     let file = file.clone();
+//!     async move {
+//!         let (read, bytes) = file.read_exact_at(0, vec![0; 4096]).await;
+//!         read.map(|()| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>())
+//!     }
+//! })?;
+//! assert_eq!(sums, [Ok(7 * 4096), Ok(7 * 4096)]);
+//! assert!(engine.shutdown().is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A host that has a loop of its own (a current-thread Tokio runtime, `epoll(7)`) drives a shard
+//! by the descriptor of [`Shard::poll_fd`].
+//!
 //! One direction: a packet is sent to a [`File`], cut by [`plan`], lives in a slot while the
 //! [`ring`] executes it, is judged by [`complete`], and its views get their results.
 #![cfg(target_os = "linux")]

@@ -135,8 +135,11 @@ impl<R: Ring> Inner<R> {
     fn turn_out(&self) -> bool {
         let mut whole = false;
         for _ in 0..ROUNDS_MAX {
-            // Busy and broken are told to whoever waits by their own results.
-            let _told_elsewhere = self.turn_io(Wait::NONE);
+            if let Err(EngineError::Ring { errno }) = self.turn_io(Wait::NONE)
+                && self.core.borrow().in_flight > 0
+            {
+                panic!("the ring broke ({errno}) with I/O in flight");
+            }
             whole = !self.core.borrow_mut().has_unsubmitted();
             if whole {
                 break;
@@ -161,6 +164,9 @@ impl<R: Ring> Inner<R> {
 impl<R: Ring> Drive for Inner<R> {
     /// As the trait says, with the shard's tasks. While an op waits for the time of its retry
     /// `cx` is woken at once: the back-off is in microseconds.
+    ///
+    /// # Panics
+    /// As [`Drive::park`] here.
     fn poll_drive(&self, cx: &mut Context<'_>) {
         self.watch();
         if !self.is_reachable() {

@@ -377,6 +377,54 @@ fn f21_completions_are_delivered_although_enter_fails() {
 }
 
 #[test]
+fn broken_ring_ends_the_blocking_call_and_everything_that_is_sent_later() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let (reading, other) = (file.clone(), shard.remote());
+    let task = shard.spawn(async move { reading.read_exact_at(0, vec![0; 8]).await.0 }).unwrap();
+    ring.0.borrow_mut().enter_fails = Some(Errno::EBADF);
+    let broken = shard.block_on(file.read_exact_at(0, vec![0; 8])).map(drop);
+    assert!(matches!(broken, Err(EngineError::Ring { errno: Errno::EBADF })), "{broken:?}");
+    let again = shard.block_on(std::future::pending::<()>());
+    assert!(matches!(again, Err(EngineError::Ring { errno: Errno::EBADF })), "{again:?}");
+    // A host is told as the blocking call of the core is: by a panic.
+    let hosted = catch_unwind(AssertUnwindSafe(|| {
+        let drive = shard.get_backend().unwrap().unwrap();
+        drive.poll_drive(&mut Context::from_waker(Waker::noop()));
+    }));
+    assert!(hosted.is_err());
+    assert_eq!(shard.shutdown(), 2, "what is in flight stays the kernel's");
+    assert!(task.is_finished());
+    let mut late = pin!(other.open("/", &OpenOptions::new()));
+    let late = poll(late.as_mut(), Waker::noop());
+    assert!(matches!(late, Poll::Ready(Err(EngineError::Closed))), "{late:?}");
+}
+
+#[test]
+fn retry_that_waits_for_its_time_is_driven_by_a_host() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let mut read = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    ring.answer_all(|_| -(Errno::EAGAIN as i32));
+    let woken = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&woken);
+    let waker = on_wake(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut cx = Context::from_waker(&waker);
+    shard.get_backend().unwrap().unwrap().poll_drive(&mut cx);
+    assert_eq!(woken.load(Ordering::Relaxed), 1, "nothing else would call again");
+    ring.answer_all(WHOLE);
+    while poll(read.as_mut(), Waker::noop()).is_pending() {
+        let before = woken.load(Ordering::Relaxed);
+        shard.get_backend().unwrap().unwrap().poll_drive(&mut cx);
+        let owed = woken.load(Ordering::Relaxed) > before;
+        assert!(owed || shard.is_idle(), "nothing else would call again");
+    }
+}
+
+#[test]
 fn cancels_that_found_no_room_are_sent_later() {
     let ring = Scripted::new();
     ring.0.borrow_mut().sq_entries = 2;
