@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::flush::Tickets;
 use super::slot::{Body, Occupant, Slots};
+use super::timer::Timers;
 use crate::buffer::Arena;
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
@@ -95,6 +96,7 @@ pub(super) struct Core<R: Ring> {
     pub(super) drain_ns: u64,
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
+    pub(super) timers: Timers,
 }
 
 impl<R: Ring> Core<R> {
@@ -122,6 +124,7 @@ impl<R: Ring> Core<R> {
             cancels_owed: false,
             drain_ns: config.drain_ns,
             broken: None,
+            timers: Timers::default(),
             ring,
         }
     }
@@ -182,6 +185,9 @@ impl<R: Ring> Core<R> {
         let reaped = self.reap();
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
+        if !self.timers.is_empty() {
+            self.fire_timers();
+        }
         self.wake_waiting();
         entered.map(|()| reaped)
     }
@@ -190,16 +196,16 @@ impl<R: Ring> Core<R> {
         if let Some(errno) = self.broken {
             return Err(EngineError::Ring { errno });
         }
-        // With nothing in flight there are only retries to wait for, until they are due.
-        let most = self.in_flight.max(u32::from(!self.retries.is_empty()));
+        // With nothing in flight there are only moments to wait for: retries and timers.
+        let due_ns = self.due_ns();
+        let most = self.in_flight.max(u32::from(due_ns.is_some()));
         let mut wait = Wait { min: wait.min.min(most), ..wait };
-        if let Some(retry) = self.retries.front()
+        if let Some(due) = due_ns
             && wait.min > 0
         {
-            let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        if self.in_flight == 0 && (wait.min == 0 || self.retries.is_empty()) {
+        if self.in_flight == 0 && (wait.min == 0 || due_ns.is_none()) {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {
@@ -222,6 +228,16 @@ impl<R: Ring> Core<R> {
             }
         }
         Err(EngineError::Busy)
+    }
+
+    /// When there is something to do although no op completes: a retry or a timer.
+    #[inline]
+    fn due_ns(&self) -> Option<u64> {
+        let retry_ns = self.retries.front().map(|retry| retry.not_before_ns);
+        match (retry_ns, self.timers.next_ns()) {
+            (Some(retry_ns), Some(timer_ns)) => Some(retry_ns.min(timer_ns)),
+            (retry_ns, timer_ns) => retry_ns.or(timer_ns),
+        }
     }
 
     /// A submit that leaves ops in the queue may have cut a chain in two (F15): its follower

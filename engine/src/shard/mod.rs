@@ -25,6 +25,7 @@ use crate::ring::{Features, Ring, RingWaker, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
+mod bounded;
 mod core;
 mod file;
 mod flush;
@@ -33,10 +34,13 @@ mod reap;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod timer;
 
 pub use self::barrier::{Barrier, Epoch};
+pub use self::bounded::{Bounded, Ended, Outcome};
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
+pub use self::timer::Sleep;
 
 use self::core::{Core, Ending};
 use self::slot::Body;
@@ -281,7 +285,8 @@ impl<R: Ring> Drive for Inner<R> {
         }
         // With nothing in flight the ring cannot be waited on; a wake from elsewhere can.
         let core = self.core.borrow();
-        core.in_flight > 0 || core.has_work() || result.is_ok_and(|reaped| reaped > 0)
+        let waits = core.in_flight > 0 || core.has_work() || !core.timers.is_empty();
+        waits || result.is_ok_and(|reaped| reaped > 0)
     }
 
     fn unpark_waker(&self) -> Option<Waker> {
