@@ -17,6 +17,8 @@ pub struct Config {
     /// How long a shutdown waits for ops in flight, in nanoseconds. What is not drained by
     /// then is quarantined (F02).
     pub drain_ns: u64,
+    /// Whether neighbouring entries of a batch go as one op (`Metrics::coalesced`).
+    pub coalesce: bool,
 }
 
 impl Config {
@@ -33,6 +35,7 @@ impl Config {
             backlog_max: 1024,
             arena: ArenaConfig::new(classes),
             drain_ns: 5_000_000_000,
+            coalesce: true,
         }
     }
 

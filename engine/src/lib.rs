@@ -45,6 +45,6 @@ pub mod target;
 pub use config::Config;
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
-pub use shard::{Bounded, Ended, Outcome, Sleep};
+pub use shard::{Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Durability, Durable, File, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -30,4 +30,8 @@ pub struct Metrics {
     pub stale_completions: u64,
     /// Ops that went through a bounce buffer.
     pub bounced: u64,
+    /// Entries of batches that went together with their neighbours, as one op.
+    pub coalesced: u64,
+    /// Of those, the ones that were issued again by themselves: the op was not whole.
+    pub uncoalesced: u64,
 }

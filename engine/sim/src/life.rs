@@ -89,6 +89,7 @@ fn limits(world: &World) -> Config {
         backlog_max: world.scenario.backlog_max,
         arena,
         drain_ns: DRAIN_NS,
+        ..Config::new()
     }
 }
 

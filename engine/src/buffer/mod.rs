@@ -9,9 +9,11 @@
 mod arena;
 mod pool;
 mod quarantine;
+mod vector;
 
 pub use arena::{ArenaBuf, MemRange, PIECE_BYTES, Region, TRANSFER_BYTES_MAX};
 pub use mfio_core::RegionId;
 pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
 pub(crate) use quarantine::quarantine;
 pub use quarantine::quarantined;
+pub(crate) use vector::{IoVecs, PIECES_MAX};

@@ -82,6 +82,10 @@ pub enum OpKind {
     Fsync,
     /// Does nothing and succeeds; measures the ring alone.
     Nop,
+    /// As `Read`, into memory in several pieces.
+    ReadVectored,
+    /// As `Write`, from memory in several pieces.
+    WriteVectored,
 }
 
 /// How a ring addresses an open file. Handed out by [`Ring::register_file`].
@@ -223,13 +227,15 @@ pub struct Features {
     pub in_use: Vec<&'static str>,
     /// What was wanted and refused, each a sentence that says why and how to change it.
     pub degraded: Vec<String>,
+    /// Vectored ops take registered memory (`IORING_OP_READV_FIXED`, Linux 6.15).
+    pub vectored_fixed: bool,
 }
 
 impl Features {
     /// Nothing in use, nothing refused.
     #[must_use]
     pub const fn new(kind: RingKind) -> Self {
-        Self { kind, in_use: Vec::new(), degraded: Vec::new() }
+        Self { kind, in_use: Vec::new(), degraded: Vec::new(), vectored_fixed: false }
     }
 }
 

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::barrier::Epoch;
 use super::flush::Tickets;
+use super::group::Group;
 use super::slot::{Body, Occupant, Slots};
 use super::timer::Timers;
 use crate::buffer::Arena;
@@ -36,7 +37,13 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Bytes {
     Read(View<Read>),
-    Write { view: View<Write>, epoch: Epoch, durable: bool },
+    Write {
+        view: View<Write>,
+        epoch: Epoch,
+        durable: bool,
+    },
+    /// Neighbours that go as one op.
+    Group(Box<Group>),
 }
 
 /// A result on its way out of the shard that is not plain success.
@@ -97,6 +104,10 @@ pub(super) struct Core<R: Ring> {
     /// Why the ring takes no more calls, once that is so.
     broken: Option<Errno>,
     pub(super) timers: Timers,
+    /// Groups that are not in use, for the next ones.
+    #[allow(clippy::vec_box, reason = "a slot holds a pointer to one, to stay small")]
+    pub(super) groups: Vec<Box<Group>>,
+    pub(super) coalesce: bool,
 }
 
 impl<R: Ring> Core<R> {
@@ -125,6 +136,8 @@ impl<R: Ring> Core<R> {
             drain_ns: config.drain_ns,
             broken: None,
             timers: Timers::default(),
+            groups: Vec::new(),
+            coalesce: config.coalesce,
             ring,
         }
     }
@@ -142,7 +155,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline]
-    fn unreserved_room(&self) -> usize {
+    pub(super) fn unreserved_room(&self) -> usize {
         let taken = self.backlog.len() + self.targets.waiting_for_flush() + self.reserved;
         self.backlog_max.saturating_sub(taken)
     }
@@ -310,6 +323,13 @@ impl<R: Ring> Core<R> {
         self.abandon_backlog(packet);
         let free_on_drop = self.ring.plant(Plant::FreeOnDrop);
         for (_, occupant) in self.slots.iter_mut() {
+            if let Occupant::Group(Some(group)) = occupant
+                && group.cancel(packet)
+            {
+                group.cancel_requested = true;
+                self.metrics.cancels += 1;
+                self.cancels_owed = true;
+            }
             let Occupant::Transfer(transfer) = occupant else { continue };
             if transfer.body.as_ref().is_none_or(|body| body.packet_id() != packet) {
                 continue;
@@ -339,6 +359,7 @@ impl<R: Ring> Core<R> {
                     &mut transfer.cancel_sent
                 }
                 Occupant::Flush(flush) if self.closing => &mut flush.cancel_sent,
+                Occupant::Group(Some(group)) if group.cancel_requested => &mut group.cancel_sent,
                 _ => continue,
             };
             if *sent {
@@ -353,15 +374,17 @@ impl<R: Ring> Core<R> {
     fn abandon_backlog(&mut self, packet: PacketId) {
         let mut at = 0;
         while at < self.backlog.len() {
-            let job_packet = match &self.backlog[at].bytes {
-                Bytes::Read(view) => view.packet_id(),
-                Bytes::Write { view, .. } => view.packet_id(),
+            let found = match &mut self.backlog[at].bytes {
+                Bytes::Read(view) => view.packet_id() == packet,
+                Bytes::Write { view, .. } => view.packet_id() == packet,
+                Bytes::Group(group) => group.cancel(packet),
             };
-            if job_packet == packet {
-                let job = self.backlog.remove(at).expect("inside the backlog");
-                self.fail_job(job, Error::new(ErrorKind::Cancelled));
-            } else {
-                at += 1;
+            let job = if found { self.backlog.remove(at) } else { None };
+            match job {
+                // The others of the group are on their own.
+                Some(Job { bytes: Bytes::Group(group), .. }) => self.dissolve(group, 0),
+                Some(job) => self.fail_job(job, Error::new(ErrorKind::Cancelled)),
+                None => at += 1,
             }
         }
         self.wake_waiting();
@@ -375,6 +398,7 @@ impl<R: Ring> Core<R> {
                 self.targets.get_mut(job.target).barrier.write_ended(epoch);
                 self.endings.push(Ending::FailedWrite(view, error));
             }
+            Bytes::Group(group) => self.fail_group(group, error),
         }
         self.targets.release(job.target, &mut self.ring);
     }
@@ -386,8 +410,10 @@ impl<R: Ring> Core<R> {
             self.fail_job(job, Error::new(ErrorKind::Closed));
         }
         for (_, occupant) in self.slots.iter_mut() {
-            if let Occupant::Transfer(transfer) = occupant {
-                transfer.cancel_requested = true;
+            match occupant {
+                Occupant::Transfer(transfer) => transfer.cancel_requested = true,
+                Occupant::Group(Some(group)) => group.cancel_requested = true,
+                Occupant::Group(None) | Occupant::Flush(_) => {}
             }
         }
         self.send_cancels();

@@ -82,6 +82,10 @@ impl<R: Ring> File<R> {
         Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
     }
 
+    pub(super) fn target(&self) -> u32 {
+        self.inner.target
+    }
+
     /// The shard that the target belongs to.
     #[must_use]
     pub fn shard(&self) -> &Shard<R> {
@@ -187,7 +191,7 @@ impl<R: Ring> File<R> {
         (result, done.into_buffer())
     }
 
-    fn io_error(
+    pub(super) fn io_error(
         &self,
         op: &'static str,
         offset_bytes: u64,
@@ -258,7 +262,7 @@ impl<R: Ring> File<R> {
         None
     }
 
-    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         if self.inner.shard.inner.core.borrow().has_room() {
             return Poll::Ready(());
         }
@@ -280,12 +284,12 @@ impl<R: Ring> File<R> {
 impl<R: Ring> Core<R> {
     /// Whether earlier views wait already, so that a new one has to wait behind them.
     #[inline]
-    fn must_queue(&self) -> bool {
+    pub(super) fn must_queue(&self) -> bool {
         !self.backlog.is_empty()
     }
 
     #[cold]
-    fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
+    pub(super) fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
         self.targets.retain(target);
         self.backlog.push_back(Job { target, offset_bytes, bytes });
     }

@@ -221,7 +221,12 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline(always)]
-    fn memory_of(&self, ptr: *mut u8, op_bytes: u32, region: Option<RegionId>) -> MemRange {
+    pub(super) fn memory_of(
+        &self,
+        ptr: *mut u8,
+        op_bytes: u32,
+        region: Option<RegionId>,
+    ) -> MemRange {
         let own = (region == Some(self.arena_id)).then(|| self.arena.region());
         MemRange::of_raw(ptr, op_bytes, own).expect("a cut is neither empty nor too long")
     }
@@ -303,7 +308,7 @@ impl<R: Ring> Core<R> {
     }
 
     #[inline]
-    fn push(&mut self, op: Op, tag: Tag) {
+    pub(super) fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
@@ -333,9 +338,12 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    fn issue_job(&mut self, job: Job) -> Option<Job> {
+    pub(super) fn issue_job(&mut self, job: Job) -> Option<Job> {
         let Job { target, offset_bytes, bytes } = job;
         let rest = match bytes {
+            Bytes::Group(group) => {
+                self.issue_group(group).map(|group| (offset_bytes, Bytes::Group(group)))
+            }
             Bytes::Read(view) => {
                 let rest = self.advance(target, offset_bytes, view, WriteTerms::default());
                 rest.map(|(offset, view)| (offset, Bytes::Read(view)))

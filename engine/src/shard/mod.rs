@@ -25,10 +25,13 @@ use crate::ring::{Features, Ring, RingWaker, Wait};
 use crate::target::{Geometry, OpenOptions, open};
 
 mod barrier;
+mod batch;
 mod bounded;
+mod class;
 mod core;
 mod file;
 mod flush;
+mod group;
 mod issue;
 mod reap;
 #[cfg(test)]
@@ -37,7 +40,9 @@ mod slot;
 mod timer;
 
 pub use self::barrier::{Barrier, Epoch};
+pub use self::batch::{Batch, Full, Reaped};
 pub use self::bounded::{Bounded, Ended, Outcome};
+pub use self::class::Class;
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 pub use self::timer::Sleep;

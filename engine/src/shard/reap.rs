@@ -31,7 +31,10 @@ impl<R: Ring> Core<R> {
         }
         self.in_flight -= 1;
         let Occupant::Transfer(transfer) = occupant else {
-            return self.complete_flush(tag, result);
+            return match occupant {
+                Occupant::Group(_) => self.complete_group(tag, result),
+                _ => self.complete_flush(tag, result),
+            };
         };
         // The usual case first, with nothing of the others to be paid for.
         if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {

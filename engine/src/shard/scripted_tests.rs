@@ -153,6 +153,7 @@ fn shard(ring: &Scripted, align: u32) -> (Shard<Scripted>, File<Scripted>) {
         backlog_max: 8,
         arena: ArenaConfig::new(classes),
         drain_ns: 1_000_000,
+        ..Config::new()
     };
     let shard = Shard::with_ring(ring.clone(), &config).unwrap();
     let file = shard.adopt_simulated("scripted", 3, geometry(align));

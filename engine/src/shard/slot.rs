@@ -11,6 +11,7 @@
 use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
+use super::group::Group;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::ring::Tag;
 
@@ -160,6 +161,8 @@ pub(super) enum Behind {
 pub(super) enum Occupant {
     Transfer(Transfer),
     Flush(FlushOp),
+    /// Several parts in one op; `None` only while its completion is judged.
+    Group(Option<Box<Group>>),
 }
 
 /// Two whole cache lines.

@@ -186,8 +186,18 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     }
     let (ring, rung) = climb_down(config)?;
     require_features(&ring)?;
-    require_opcodes(&ring)?;
+    let vectored_fixed = require_opcodes(&ring)?;
     let mut features = Features::new(RingKind::Kernel);
+    features.vectored_fixed = vectored_fixed;
+    if vectored_fixed {
+        features.in_use.push("READV_FIXED");
+    } else {
+        features.degraded.push(
+            "READV_FIXED: the kernel has no such op (Linux 6.15 has it); coalesced ops whose \
+             memory is not contiguous go unregistered"
+                .to_owned(),
+        );
+    }
     features.in_use.extend(rung.iter().map(|flag| flag.name));
     for wanted in LADDER[0] {
         if !features.in_use.contains(&wanted.name) {
@@ -246,7 +256,8 @@ fn require_features(ring: &IoUring) -> Result<(), RingError> {
     Ok(())
 }
 
-fn require_opcodes(ring: &IoUring) -> Result<(), RingError> {
+/// Checks for what the engine cannot do without; whether vectored ops take fixed buffers.
+fn require_opcodes(ring: &IoUring) -> Result<bool, RingError> {
     let mut probe = Probe::new();
     let probed = ring.submitter().register_probe(&mut probe);
     probed.map_err(|_| RingError::TooOld { lacks: "the opcode probe (Linux 5.6)" })?;
@@ -257,6 +268,8 @@ fn require_opcodes(ring: &IoUring) -> Result<(), RingError> {
         (opcode::ReadFixed::CODE, "READ_FIXED"),
         (opcode::WriteFixed::CODE, "WRITE_FIXED"),
         (opcode::Fsync::CODE, "FSYNC"),
+        (opcode::Readv::CODE, "READV"),
+        (opcode::Writev::CODE, "WRITEV"),
         (opcode::PollAdd::CODE, "POLL_ADD"),
         (opcode::AsyncCancel::CODE, "ASYNC_CANCEL (Linux 5.5)"),
     ] {
@@ -264,7 +277,8 @@ fn require_opcodes(ring: &IoUring) -> Result<(), RingError> {
             return Err(RingError::TooOld { lacks });
         }
     }
-    Ok(())
+    let fixed = [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE];
+    Ok(fixed.into_iter().all(|code| probe.is_supported(code)))
 }
 
 fn limit_workers(ring: &IoUring, workers_max: u32, features: &mut Features) {

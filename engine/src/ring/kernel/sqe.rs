@@ -79,6 +79,7 @@ impl Sqe {
             OpKind::Fdatasync => return Self { op_flags: FSYNC_DATASYNC, ..sqe.flush() },
             OpKind::Fsync => return sqe.flush(),
             OpKind::Nop => return sqe,
+            OpKind::ReadVectored | OpKind::WriteVectored => return sqe.vectored(op),
         };
         let memory = op.memory.expect("a read or a write names its memory");
         let index = memory.buf_index();
@@ -87,6 +88,22 @@ impl Sqe {
         sqe.addr = memory.addr().addr() as u64;
         sqe.len_bytes = memory.len_bytes();
         sqe
+    }
+
+    /// Memory in several pieces: the address and the length are those of their array.
+    #[cold]
+    fn vectored(self, op: &Op) -> Self {
+        let memory = op.memory.expect("a read or a write names its memory");
+        let index = memory.buf_index();
+        let opcode = match (op.kind == OpKind::ReadVectored, index.is_some()) {
+            (true, false) => opcode::Readv::CODE,
+            (true, true) => opcode::ReadvFixed::CODE,
+            (false, false) => opcode::Writev::CODE,
+            (false, true) => opcode::WritevFixed::CODE,
+        };
+        let addr = memory.addr().addr() as u64;
+        let len_bytes = u32::from(memory.vector_len());
+        Self { opcode, addr, len_bytes, buf_index: index.unwrap_or(0), ..self }
     }
 
     const fn flush(self) -> Self {

@@ -81,10 +81,12 @@ impl SimRing {
             cq_entries: config.cq_entries,
             transfer_bytes_max: config.transfer_bytes_max,
         };
+        let mut features = Features::new(RingKind::Sim);
+        features.vectored_fixed = true;
         Self {
             kernel: Rc::new(RefCell::new(Kernel::new(config, device.clone()))),
             woken: Arc::new(AtomicBool::new(false)),
-            features: Features::new(RingKind::Sim),
+            features,
             limits,
             plant: config.plant,
         }

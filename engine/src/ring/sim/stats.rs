@@ -52,6 +52,8 @@ pub struct SimStats {
     pub duplicates: u64,
     /// Power losses.
     pub crashes: u64,
+    /// Transfers with memory in several pieces.
+    pub vectored: u64,
 }
 
 impl SimStats {
@@ -64,12 +66,12 @@ impl SimStats {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 21] {
+    pub fn fields(&self) -> [(&'static str, u64); 22] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 22] {
         [
             ("kernel steps", &mut self.kernel_steps),
             ("ops", &mut self.ops),
@@ -92,6 +94,7 @@ impl SimStats {
             ("flush failures", &mut self.flush_failures),
             ("duplicates", &mut self.duplicates),
             ("crashes", &mut self.crashes),
+            ("vectored", &mut self.vectored),
         ]
     }
 }

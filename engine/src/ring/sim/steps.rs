@@ -21,9 +21,15 @@ impl Kernel {
         self.trace.fold(op.offset_bytes);
         self.check(op, tag);
         let file = self.resolve(op.file);
+        // The memory knows its pieces; apart from that there is no difference.
+        let kind = match op.kind {
+            OpKind::ReadVectored => OpKind::Read,
+            OpKind::WriteVectored => OpKind::Write,
+            other => other,
+        };
         let mut flight = Flight {
             tag,
-            kind: op.kind,
+            kind,
             file: file.unwrap_or(0),
             offset_bytes: op.offset_bytes,
             memory: op.memory,
@@ -57,12 +63,16 @@ impl Kernel {
         if self.flights.iter().any(|flight| flight.tag == tag) {
             self.complain(Complaint::TagInUse { tag });
         }
-        let is_transfer = matches!(op.kind, OpKind::Read | OpKind::Write);
-        if is_transfer != op.memory.is_some() {
+        let is_vectored = matches!(op.kind, OpKind::ReadVectored | OpKind::WriteVectored);
+        let is_transfer = is_vectored || matches!(op.kind, OpKind::Read | OpKind::Write);
+        let in_pieces = op.memory.is_some_and(|memory| memory.vector_len() > 0);
+        if is_transfer != op.memory.is_some() || is_vectored != in_pieces {
             self.complain(Complaint::WrongMemory { tag });
         }
+        self.stats.vectored += u64::from(is_vectored);
         let Some(memory) = &op.memory else { return };
-        let racing = self.flights.iter().find(|flight| flight.races_with(op.kind, memory));
+        let is_write = matches!(op.kind, OpKind::Write | OpKind::WriteVectored);
+        let racing = self.flights.iter().find(|flight| flight.races_with(is_write, memory));
         if let Some(other) = racing.map(|flight| flight.tag) {
             self.complain(Complaint::MemoryShared { tag, other });
         }
@@ -111,9 +121,9 @@ impl Kernel {
             return;
         }
         match self.flights[at].kind {
-            OpKind::Read | OpKind::Write => self.start_transfer(at),
             OpKind::Fdatasync | OpKind::Fsync => self.start_flush(at),
             OpKind::Nop => {}
+            _ => self.start_transfer(at),
         }
     }
 
@@ -137,6 +147,11 @@ impl Kernel {
             if file.is_misaligned(flight.offset_bytes, &memory) {
                 stats.misaligned += 1;
                 flight.result = negated(Errno::EINVAL);
+                return;
+            }
+            if file.is_bad(flight.offset_bytes, memory.len_bytes()) {
+                stats.eio += 1;
+                flight.result = negated(Errno::EIO);
                 return;
             }
             let possible = if is_read {
@@ -238,7 +253,7 @@ impl Kernel {
                     file.write_from(offset_bytes, &memory, from..to);
                 });
             }
-            OpKind::Fdatasync | OpKind::Fsync | OpKind::Nop => {}
+            _ => {}
         }
     }
 
