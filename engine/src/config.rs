@@ -19,6 +19,47 @@ pub struct Config {
     pub drain_ns: u64,
     /// Whether neighbouring entries of a batch go as one op (`Metrics::coalesced`).
     pub coalesce: bool,
+    /// Who goes first, and who waits where.
+    pub classes: ClassLimits,
+}
+
+/// The limits of the classes of traffic; foreground's own room is [`Config::backlog_max`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// The most log views accepted and not yet started.
+    pub log_backlog_max: u32,
+    /// The most background views accepted and not yet started.
+    pub background_backlog_max: u32,
+    /// Bytes of foreground ops, in proportion, where both classes wait for slots.
+    pub foreground_share: u32,
+    /// Bytes of background ops, likewise.
+    pub background_share: u32,
+    /// The most background ops in flight; at most three quarters of `in_flight_max`.
+    pub background_in_flight_max: u32,
+    /// Let fewer in while foreground ops suffer. Without it, background traffic takes what it
+    /// gets.
+    pub adaptive: bool,
+}
+
+impl ClassLimits {
+    /// 256 and 1024 views of room, shares of 8 to 1, at most 64 background ops, adaptive.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            log_backlog_max: 256,
+            background_backlog_max: 1024,
+            foreground_share: 8,
+            background_share: 1,
+            background_in_flight_max: 64,
+            adaptive: true,
+        }
+    }
+}
+
+impl Default for ClassLimits {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Config {
@@ -36,6 +77,7 @@ impl Config {
             arena: ArenaConfig::new(classes),
             drain_ns: 5_000_000_000,
             coalesce: true,
+            classes: ClassLimits::new(),
         }
     }
 
@@ -44,8 +86,15 @@ impl Config {
     /// # Errors
     /// [`EngineError::Config`] naming the limit and what it must be; [`EngineError::Arena`].
     pub fn validate(&self) -> Result<(), EngineError> {
-        let at_least_one =
-            [("in_flight_max", self.in_flight_max), ("backlog_max", self.backlog_max)];
+        let at_least_one = [
+            ("in_flight_max", self.in_flight_max),
+            ("backlog_max", self.backlog_max),
+            ("classes.log_backlog_max", self.classes.log_backlog_max),
+            ("classes.background_backlog_max", self.classes.background_backlog_max),
+            ("classes.foreground_share", self.classes.foreground_share),
+            ("classes.background_share", self.classes.background_share),
+            ("classes.background_in_flight_max", self.classes.background_in_flight_max),
+        ];
         for (limit, value) in at_least_one {
             if value == 0 {
                 return Err(EngineError::Config { limit, must: "be at least 1" });

@@ -42,9 +42,9 @@ pub mod shard;
 mod sys;
 pub mod target;
 
-pub use config::Config;
+pub use config::{ClassLimits, Config};
 pub use error::{EngineError, IoError};
 pub use metrics::Metrics;
-pub use shard::{Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
+pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Durability, Durable, File, Shard, SyncFut};
 pub use target::{DirectMode, Geometry, OpenOptions};

@@ -66,6 +66,7 @@ impl Scenario {
             latency_ns_max: random.pick(&[1000, 10_000, 50_000]),
             faults: draw_faults(random),
             plant,
+            service: None,
         };
         Self {
             spec,

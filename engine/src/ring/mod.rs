@@ -113,6 +113,8 @@ pub struct Op {
     pub link: bool,
     /// Go straight to a kernel worker (`IOSQE_ASYNC`): the last retry after EAGAIN.
     pub force_async: bool,
+    /// Everything else goes first, as far as the device's scheduler heeds priorities.
+    pub background: bool,
 }
 
 impl Op {
@@ -120,7 +122,15 @@ impl Op {
     #[must_use]
     #[inline]
     pub const fn on(kind: OpKind, file: FileRef) -> Self {
-        Self { kind, file, offset_bytes: 0, memory: None, link: false, force_async: false }
+        Self {
+            kind,
+            file,
+            offset_bytes: 0,
+            memory: None,
+            link: false,
+            force_async: false,
+            background: false,
+        }
     }
 
     /// Moves all of `memory` from or to byte `offset_bytes` of `file`, unlinked.

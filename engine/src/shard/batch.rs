@@ -16,10 +16,10 @@ use std::task::{Context, Poll, Waker};
 
 use mfio_core::{Buffer, Completed, Error, ErrorKind, Packet, PacketIo, Perms, Read, Sent, Write};
 
+use super::Shard;
 use super::file::{Durable, File};
 use super::group::{Staged, StagedView};
 use super::timer::Sleep;
-use super::{Class, Shard};
 use crate::error::{EngineError, IoError};
 use crate::ring::{Ring, Wait};
 
@@ -237,7 +237,7 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
         offset: u64,
         buffer: B,
     ) -> Result<usize, Full<B>> {
-        if !self.shard.inner.core.borrow().has_room() {
+        if !self.shard.inner.core.borrow().has_room_in(file.class()) {
             return Err(Full(buffer));
         }
         let Some(index) = self.reserve(file) else { return Err(Full(buffer)) };
@@ -271,8 +271,7 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
     }
 
     fn stage(&mut self, index: usize, file: &File<R>, offset_bytes: u64, view: StagedView) {
-        let (target, class) = (file.target(), Class::Foreground);
-        self.staged[index] = Some(Staged { target, class, offset_bytes, view });
+        self.staged[index] = Some(file.staged(offset_bytes, view, false));
         self.order[self.staged_len] = u16::try_from(index).unwrap_or(0);
         self.staged_len += 1;
     }
@@ -449,7 +448,8 @@ impl<R: Ring> super::Inner<R> {
         let mut core = self.core.borrow_mut();
         let (mut at, mut left) = (0, 0);
         while at < order.len() {
-            let room = core.unreserved_room();
+            let class = staged[usize::from(order[at])].as_ref().map(|staged| staged.class);
+            let room = core.room_in(class.unwrap_or_default());
             if room == 0 {
                 order[left] = order[at];
                 (at, left) = (at + 1, left + 1);

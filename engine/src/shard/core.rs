@@ -13,6 +13,7 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::class::{Class, Classes};
 use super::flush::Tickets;
 use super::group::Group;
 use super::slot::{Body, Occupant, Slots};
@@ -108,6 +109,7 @@ pub(super) struct Core<R: Ring> {
     #[allow(clippy::vec_box, reason = "a slot holds a pointer to one, to stay small")]
     pub(super) groups: Vec<Box<Group>>,
     pub(super) coalesce: bool,
+    pub(super) classes: Classes,
 }
 
 impl<R: Ring> Core<R> {
@@ -138,6 +140,7 @@ impl<R: Ring> Core<R> {
             timers: Timers::default(),
             groups: Vec::new(),
             coalesce: config.coalesce,
+            classes: Classes::new(&config.classes, slots),
             ring,
         }
     }
@@ -283,8 +286,15 @@ impl<R: Ring> Core<R> {
     #[cold]
     fn break_down(&mut self, errno: Errno) {
         self.broken = Some(errno);
-        while let Some(job) = self.backlog.pop_front() {
-            self.fail_job(job, Error::new(ErrorKind::Closed));
+        self.fail_queued();
+    }
+
+    /// Tells everything that has not been started that it will not be.
+    fn fail_queued(&mut self) {
+        for class in [Class::Log, Class::Foreground, Class::Background] {
+            while let Some(job) = self.pop_job(class) {
+                self.fail_job(job, Error::new(ErrorKind::Closed));
+            }
         }
     }
 
@@ -301,19 +311,25 @@ impl<R: Ring> Core<R> {
         if !self.waiting.is_empty() && self.has_room() {
             self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
         }
+        while let Some(class) = self.class_to_wake() {
+            let mut waiting = std::mem::take(self.waiting_in(class));
+            self.endings.extend(waiting.drain(..).map(Ending::Wake));
+            *self.waiting_in(class) = waiting;
+        }
     }
 
     /// Whether a turn could do something without waiting for a completion first (F28).
     pub(super) fn has_work(&self) -> bool {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
-        let can_issue = queued > 0 && self.slots.free() > 0;
+        let can_issue = (queued > 0 || self.classes.can_issue()) && self.slots.free() > 0;
         can_issue || (self.in_flight == 0 && !self.retries.is_empty())
     }
 
     /// Whether nothing is accepted, in flight or waiting.
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
-        self.slots.occupied() == 0 && self.backlog.is_empty() && waiting == 0
+        let queued = self.backlog.len() + self.classes.queued;
+        self.slots.occupied() == 0 && queued == 0 && waiting == 0
     }
 
     /// The caller of `packet` has gone: what has not started is dropped, what is in flight is
@@ -372,19 +388,21 @@ impl<R: Ring> Core<R> {
     }
 
     fn abandon_backlog(&mut self, packet: PacketId) {
-        let mut at = 0;
-        while at < self.backlog.len() {
-            let found = match &mut self.backlog[at].bytes {
-                Bytes::Read(view) => view.packet_id() == packet,
-                Bytes::Write { view, .. } => view.packet_id() == packet,
-                Bytes::Group(group) => group.cancel(packet),
-            };
-            let job = if found { self.backlog.remove(at) } else { None };
-            match job {
-                // The others of the group are on their own.
-                Some(Job { bytes: Bytes::Group(group), .. }) => self.dissolve(group, 0),
-                Some(job) => self.fail_job(job, Error::new(ErrorKind::Cancelled)),
-                None => at += 1,
+        for class in [Class::Log, Class::Foreground, Class::Background] {
+            let mut at = 0;
+            while at < self.jobs_in(class) {
+                let found = match &mut self.job_mut(class, at).bytes {
+                    Bytes::Read(view) => view.packet_id() == packet,
+                    Bytes::Write { view, .. } => view.packet_id() == packet,
+                    Bytes::Group(group) => group.cancel(packet),
+                };
+                let job = if found { self.remove_job(class, at) } else { None };
+                match job {
+                    // The others of the group are on their own.
+                    Some(Job { bytes: Bytes::Group(group), .. }) => self.dissolve(group, 0),
+                    Some(job) => self.fail_job(job, Error::new(ErrorKind::Cancelled)),
+                    None => at += 1,
+                }
             }
         }
         self.wake_waiting();
@@ -406,9 +424,7 @@ impl<R: Ring> Core<R> {
     /// Accepts nothing more, fails what has not started, and asks the rest to stop.
     pub(super) fn close(&mut self) {
         self.closing = true;
-        while let Some(job) = self.backlog.pop_front() {
-            self.fail_job(job, Error::new(ErrorKind::Closed));
-        }
+        self.fail_queued();
         for (_, occupant) in self.slots.iter_mut() {
             match occupant {
                 Occupant::Transfer(transfer) => transfer.cancel_requested = true,

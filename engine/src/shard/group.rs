@@ -13,7 +13,6 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
-use super::issue::{Direction, WriteTerms};
 use super::slot::{Body, Occupant};
 use crate::buffer::{IoVecs, PIECES_MAX};
 use crate::error::from_errno;
@@ -26,6 +25,8 @@ pub(crate) struct Staged {
     pub(crate) target: u32,
     pub(crate) class: Class,
     pub(crate) offset_bytes: u64,
+    /// Only of a write, and of one that is not part of a batch.
+    pub(crate) durable: bool,
     pub(crate) view: StagedView,
 }
 
@@ -88,6 +89,7 @@ pub(super) struct Group {
     epoch: Epoch,
     is_read: bool,
     class: Class,
+    counted: bool,
     pub(super) cancel_requested: bool,
     pub(super) cancel_sent: bool,
 }
@@ -103,6 +105,7 @@ impl Group {
             epoch: Epoch::default(),
             is_read: true,
             class: Class::Foreground,
+            counted: false,
             cancel_requested: false,
             cancel_sent: false,
         }
@@ -117,6 +120,10 @@ impl Group {
             found |= its;
         }
         found
+    }
+
+    pub(super) const fn len_bytes(&self) -> u32 {
+        self.len_bytes
     }
 }
 
@@ -152,48 +159,33 @@ impl<R: Ring> Core<R> {
         length.max(1)
     }
 
-    /// Accepts one entry as it would have been accepted without a batch.
+    /// Accepts one view, of whatever class: the long way of `File::send_read` and its like.
     pub(super) fn accept_single(&mut self, staged: Staged) {
-        let Staged { target, offset_bytes, view, .. } = staged;
-        match view {
-            StagedView::Read(view) => match self.refusal(target, false) {
-                Some(error) => self.endings.push(Ending::FailedRead(view, error)),
-                None => {
-                    let terms = WriteTerms::default();
-                    if let Some((at, view)) =
-                        self.advance_in_turn(target, offset_bytes, view, terms)
-                    {
-                        self.queue_rest(target, at, Bytes::Read(view));
-                    }
-                }
-            },
-            StagedView::Write(view) => match self.refusal(target, true) {
-                Some(error) => self.endings.push(Ending::FailedWrite(view, error)),
-                None => {
-                    let epoch = self.targets.get_mut(target).barrier.write_started();
-                    let terms = WriteTerms { epoch, ..WriteTerms::default() };
-                    if let Some((at, view)) =
-                        self.advance_in_turn(target, offset_bytes, view, terms)
-                    {
-                        let bytes = Bytes::Write { view, epoch, durable: false };
-                        self.queue_rest(target, at, bytes);
-                    }
-                }
-            },
+        let Staged { target, class, offset_bytes, durable, view } = staged;
+        let is_write = matches!(view, StagedView::Write(_));
+        if let Some(error) = self.refusal(target, is_write) {
+            let staged = Staged { target, class, offset_bytes, durable, view };
+            return staged.fail_in(&mut self.endings, error);
         }
+        let bytes = match view {
+            StagedView::Read(view) => Bytes::Read(view),
+            StagedView::Write(view) => {
+                let epoch = self.targets.get_mut(target).barrier.write_started();
+                Bytes::Write { view, epoch, durable }
+            }
+        };
+        self.targets.retain(target);
+        self.accept_job(class, Job { target, offset_bytes, bytes });
     }
 
-    fn advance_in_turn<D: Direction>(
-        &mut self,
-        target: u32,
-        offset_bytes: u64,
-        view: View<D>,
-        terms: WriteTerms,
-    ) -> Option<(u64, View<D>)> {
-        if self.must_queue() {
-            return Some((offset_bytes, view));
+    /// Starts a job, or as much of it as there is room for; the rest waits behind the others
+    /// of its class.
+    fn accept_job(&mut self, class: Class, job: Job) {
+        if self.jobs_in(class) > 0 {
+            self.queue_job(class, job, false);
+        } else if let Some(rest) = self.issue_job(job, class) {
+            self.queue_job(class, rest, true);
         }
-        self.advance(target, offset_bytes, view, terms)
     }
 
     /// Accepts neighbours, which [`Core::run_length`] has found, as one op.
@@ -215,17 +207,14 @@ impl<R: Ring> Core<R> {
             self.add_part(&mut group, staged.view);
         }
         self.metrics.coalesced += group.parts.len() as u64;
+        let group_class = group.class;
         let job = Job {
             target: group.target,
             offset_bytes: group.offset_bytes,
             bytes: Bytes::Group(group),
         };
         self.targets.retain(job.target);
-        if self.must_queue() {
-            self.backlog.push_back(job);
-        } else if let Some(job) = self.issue_job(job) {
-            self.backlog.push_front(job);
-        }
+        self.accept_job(group_class, job);
     }
 
     fn add_part(&mut self, group: &mut Group, view: StagedView) {
@@ -250,7 +239,8 @@ impl<R: Ring> Core<R> {
 
     /// Starts the group if there is room. Its job's hold on the target becomes the op's.
     pub(super) fn issue_group(&mut self, group: Box<Group>) -> Option<Box<Group>> {
-        if self.slots.free() == 0 || !self.ring.reserve(1) {
+        let capped = group.class == Class::Background && self.classes.is_capped();
+        if self.slots.free() == 0 || !self.ring.reserve(1) || capped {
             return Some(group);
         }
         let fixed = self.ring.features().vectored_fixed;
@@ -262,9 +252,17 @@ impl<R: Ring> Core<R> {
             (false, _) => OpKind::WriteVectored,
         };
         let file = self.targets.get(group.target).file;
-        let op = Op::transfer(kind, file, group.offset_bytes, memory);
+        let class = group.class;
+        let background = class == Class::Background;
+        let op = Op { background, ..Op::transfer(kind, file, group.offset_bytes, memory) };
         self.targets.retain(group.target);
+        let mut group = group;
+        group.counted = background || self.classes.is_watching();
+        let counted = group.counted;
         let tag = self.slots.occupy(Occupant::Group(Some(group)));
+        if counted {
+            self.count_started(tag, class);
+        }
         self.push(op, tag);
         None
     }
@@ -274,6 +272,9 @@ impl<R: Ring> Core<R> {
     pub(super) fn complete_group(&mut self, tag: Tag, result: i32) {
         let Some(Occupant::Group(group)) = self.slots.find(tag) else { return };
         let group = group.take().expect("a group stays in its slot until its completion");
+        if group.counted {
+            self.count_ended(tag, group.class);
+        }
         self.slots.vacate(tag);
         // More than was asked for is not believed.
         let moved = u32::try_from(result).unwrap_or(0);
@@ -304,7 +305,7 @@ impl<R: Ring> Core<R> {
             } else {
                 let bytes = part.body.into_bytes(epoch);
                 self.targets.retain(target);
-                self.backlog.push_front(Job { target, offset_bytes, bytes });
+                self.queue_job(group.class, Job { target, offset_bytes, bytes }, true);
                 self.metrics.uncoalesced += 1;
             }
             end -= part.len_bytes;

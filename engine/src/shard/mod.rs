@@ -31,6 +31,7 @@ mod class;
 mod core;
 mod file;
 mod flush;
+mod governor;
 mod group;
 mod issue;
 mod reap;
@@ -42,7 +43,7 @@ mod timer;
 pub use self::barrier::{Barrier, Epoch};
 pub use self::batch::{Batch, Full, Reaped};
 pub use self::bounded::{Bounded, Ended, Outcome};
-pub use self::class::Class;
+pub use self::class::{AsBackground, AsLog, Class};
 pub use self::file::{Durability, Durable, File, SyncFut};
 pub(crate) use self::flush::FlushRequest;
 pub use self::timer::Sleep;
@@ -171,6 +172,12 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.core.borrow().metrics
+    }
+
+    /// Background ops that are let in at a time, at the moment.
+    #[must_use]
+    pub fn background_limit(&self) -> u32 {
+        self.inner.core.borrow().classes.background_limit()
     }
 
     /// What the ring can do and what it could not have.

@@ -11,6 +11,7 @@
 use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
+use super::class::Class;
 use super::group::Group;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::ring::Tag;
@@ -122,6 +123,9 @@ pub(super) struct Transfer {
     pub(super) force_async: bool,
     pub(super) retries: u8,
     pub(super) stalls: u8,
+    pub(super) class: Class,
+    /// Its class counts it as in flight, until its first completion.
+    pub(super) counted: bool,
 }
 
 impl Transfer {
@@ -183,13 +187,16 @@ pub(super) struct Slots {
     free: Vec<u32>,
     /// The bounce buffer of each slot that has one, kept as long as its op is in flight.
     bounces: Vec<Option<ArenaBuf>>,
+    /// When the op of each slot started, where that is wanted.
+    stamps_ns: Vec<Option<u64>>,
 }
 
 impl Slots {
     pub(super) fn new(count: u32) -> Self {
         let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
         let bounces = (0..count).map(|_| None).collect();
-        Self { table, free: (0..count).rev().collect(), bounces }
+        let stamps_ns = vec![None; count as usize];
+        Self { table, free: (0..count).rev().collect(), bounces, stamps_ns }
     }
 
     #[inline]
@@ -210,6 +217,16 @@ impl Slots {
         debug_assert!(entry.occupant.is_none(), "a free slot is empty");
         entry.occupant = Some(occupant);
         Tag { slot, generation: entry.generation }
+    }
+
+    /// Remembers when the op of `tag` started, if it is timed.
+    pub(super) fn stamp(&mut self, tag: Tag, stamp_ns: Option<u64>) {
+        self.stamps_ns[tag.slot as usize] = stamp_ns;
+    }
+
+    /// When the op of `tag` started, if it is timed.
+    pub(super) fn stamp_of(&self, tag: Tag) -> Option<u64> {
+        self.stamps_ns[tag.slot as usize]
     }
 
     /// Keeps `bounce` for the op of `tag` until its slot is vacated.

@@ -34,7 +34,7 @@ mod stats;
 mod steps;
 
 pub use complaint::Complaint;
-pub use config::{FaultRates, SimConfig};
+pub use config::{FaultRates, Service, SimConfig};
 pub use device::{FD_BASE, FileSpec, SECTOR_BYTES, SimDevice};
 pub use random::Random;
 pub use stats::{SimStats, Trace};

@@ -108,7 +108,7 @@ impl Kernel {
     fn start(&mut self, at: usize) {
         let bits = self.random.bits();
         let drawn = (bits & 0xffff_ffff) * u64::from(self.config.latency_ns_max);
-        let mut latency_ns = 1 + (drawn >> 32);
+        let mut latency_ns = self.draw_service().unwrap_or(1 + (drawn >> 32));
         if self.random.chance(self.config.faults.delay) {
             latency_ns *= 20;
         }
