@@ -17,12 +17,16 @@ use mfio_core::{CompletionQueue, IoFut, Packet, PacketIo, PacketIoExt, Read, Wri
 use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{SimControl, SimRing};
-use mfio_engine::{Durability, Durable, EngineError, File, Shard, SyncFut};
+use mfio_engine::{Class, Durability, Durable, EngineError, File, Shard, SyncFut};
 
 use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
 use crate::stamp;
 use crate::world::World;
+
+use self::batches::Batched;
+
+mod batches;
 
 type SimFile = File<SimRing>;
 
@@ -69,6 +73,9 @@ pub(crate) struct Driver<'a> {
     pub(crate) calm: bool,
     shard: &'a Shard<SimRing>,
     file: &'a SimFile,
+    /// The same file, for each class of traffic.
+    files: [SimFile; 3],
+    batches: Vec<Batched>,
     reads: CompletionQueue<Read, ArenaBuf>,
     writes: CompletionQueue<Write, ArenaBuf>,
     /// What the tags of the completion queues stand for.
@@ -93,6 +100,8 @@ impl<'a> Driver<'a> {
             calm: false,
             shard,
             file,
+            files: [Class::Log, Class::Foreground, Class::Background].map(|c| file.with_class(c)),
+            batches: Batched::all(shard),
             reads: CompletionQueue::new(),
             writes: CompletionQueue::new(),
             sent: Vec::new(),
@@ -103,7 +112,8 @@ impl<'a> Driver<'a> {
     }
 
     pub(crate) fn under_way(&self) -> usize {
-        self.reads.in_flight() + self.writes.in_flight() + self.futures.len()
+        let batched: usize = self.batches.iter().map(Batched::under_way).sum();
+        self.reads.in_flight() + self.writes.in_flight() + self.futures.len() + batched
     }
 
     pub(crate) fn futures(&self) -> usize {
@@ -127,14 +137,17 @@ impl<'a> Driver<'a> {
             self.sent.len() - 1
         });
         let at = offset as u64;
+        let class = self.world.random.below(6) as usize;
+        let file = self.files.get(class).unwrap_or(self.file);
+        self.world.coverage.in_class += u64::from(file.class() != Class::Foreground);
         let accepted = match kind {
-            Kind::Read => self.reads.send(self.file, at, Packet::new(buffer), tag as u64).is_ok(),
+            Kind::Read => self.reads.send(file, at, Packet::new(buffer), tag as u64).is_ok(),
             Kind::Durable => {
                 let at = Durable(at);
-                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
+                self.writes.send(file, at, Packet::new(buffer), tag as u64).is_ok()
             }
             Kind::Write | Kind::Flush => {
-                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
+                self.writes.send(file, at, Packet::new(buffer), tag as u64).is_ok()
             }
         };
         if accepted {
@@ -225,6 +238,7 @@ impl<'a> Driver<'a> {
 
     /// Takes completed packets and polls futures that were woken.
     pub(crate) fn collect(&mut self) {
+        self.collect_batches();
         while let Some((tag, done)) = self.reads.pop() {
             if let Some(sent) = self.take_tag(tag) {
                 self.world.read_done(sent, done);
@@ -334,6 +348,7 @@ impl<'a> Driver<'a> {
         }
         self.reads = CompletionQueue::new();
         self.writes = CompletionQueue::new();
+        self.forget_batches();
     }
 
     /// Nothing is in flight: the books must balance.

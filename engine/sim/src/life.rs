@@ -58,6 +58,9 @@ pub(crate) fn live(world: &mut World) {
             world.violate(format!("{left} ops are in flight after a shutdown"));
         }
     }
+    let metrics = shard.metrics();
+    world.coverage.coalesced += metrics.coalesced;
+    world.coverage.uncoalesced += metrics.uncoalesced;
     drop(shard);
     world.model.settle();
     let released = arena.verify_released();
@@ -89,7 +92,8 @@ fn limits(world: &World) -> Config {
         backlog_max: world.scenario.backlog_max,
         arena,
         drain_ns: DRAIN_NS,
-        ..Config::new()
+        coalesce: world.scenario.coalesce,
+        classes: world.scenario.classes,
     }
 }
 
@@ -175,6 +179,10 @@ fn submit(driver: &mut Driver<'_>) {
     driver.world.ops_done += 1;
     if kind == Kind::Flush {
         return driver.make_flush();
+    }
+    let batched = driver.world.random.below(256) < scenario.weights.batch;
+    if batched && kind != Kind::Durable && driver.make_batch(kind, offset, len) {
+        return;
     }
     let Some(buffer) = driver.buffer(len) else {
         // All buffers are under way or withheld: only an idle shard gives them back.

@@ -35,6 +35,18 @@ pub struct Coverage {
     pub released_checked: u64,
     /// Times the target was opened.
     pub opens: u64,
+    /// Batches handed to the engine.
+    pub batches: u64,
+    /// Their entries.
+    pub batch_entries: u64,
+    /// Entries that were under way when their batch was dropped.
+    pub dropped_in_batches: u64,
+    /// Entries that went in one op with their neighbours.
+    pub coalesced: u64,
+    /// Of those, the ones issued again by themselves.
+    pub uncoalesced: u64,
+    /// Packets of another class than foreground.
+    pub in_class: u64,
 }
 
 impl Coverage {
@@ -47,12 +59,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 11] {
+    pub fn fields(&self) -> [(&'static str, u64); 17] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 11] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -65,6 +77,12 @@ impl Coverage {
             ("durability refused", &mut self.durability_refused),
             ("released buffers checked", &mut self.released_checked),
             ("opens", &mut self.opens),
+            ("batches", &mut self.batches),
+            ("batch entries", &mut self.batch_entries),
+            ("dropped in batches", &mut self.dropped_in_batches),
+            ("coalesced", &mut self.coalesced),
+            ("uncoalesced", &mut self.uncoalesced),
+            ("log and background", &mut self.in_class),
         ]
     }
 }

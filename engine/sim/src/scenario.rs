@@ -6,6 +6,7 @@
 //!
 //! Not here: the ops themselves (`life`).
 
+use mfio_engine::ClassLimits;
 use mfio_engine::ring::Plant;
 use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
 
@@ -27,6 +28,8 @@ pub(crate) struct Scenario {
     /// Ops go to the first bytes of the file, so that they meet.
     pub(crate) hot_bytes: u32,
     pub(crate) weights: Weights,
+    pub(crate) coalesce: bool,
+    pub(crate) classes: ClassLimits,
 }
 
 /// How often the workload does what, relative to each other.
@@ -46,6 +49,8 @@ pub(crate) struct Weights {
     pub(crate) life_steps: u32,
     /// Of 256 lives, how many end with a power loss.
     pub(crate) crash: u32,
+    /// Of 256 packets, how many become a batch of several.
+    pub(crate) batch: u32,
 }
 
 impl Scenario {
@@ -88,6 +93,15 @@ impl Scenario {
                 turn: random.pick(&[32, 96, 160, 255]),
                 life_steps: random.pick(&[50, 200, 500, 1000]),
                 crash: random.pick(&[0, 128, 256]),
+                batch: random.pick(&[0, 32, 128, 255]),
+            },
+            coalesce: !random.one_in(4),
+            classes: ClassLimits {
+                log_backlog_max: random.pick(&[1, 2, 8]),
+                background_backlog_max: random.pick(&[1, 2, 8]),
+                background_in_flight_max: random.pick(&[1, 4, 64]),
+                adaptive: random.one_in(2),
+                ..ClassLimits::new()
             },
         }
     }

@@ -17,7 +17,7 @@ use super::slot::{Body, Occupant};
 use crate::buffer::{IoVecs, PIECES_MAX};
 use crate::error::from_errno;
 use crate::plan;
-use crate::ring::{Op, OpKind, Ring, Tag};
+use crate::ring::{Op, OpKind, Plant, Ring, Tag};
 
 /// A view of a batch on its way into the shard.
 #[derive(Debug)]
@@ -279,6 +279,8 @@ impl<R: Ring> Core<R> {
         // More than was asked for is not believed.
         let moved = u32::try_from(result).unwrap_or(0);
         let moved = if moved > group.len_bytes { 0 } else { moved };
+        let accept_short = moved > 0 && self.ring.plant(Plant::AcceptShort);
+        let moved = if accept_short { group.len_bytes } else { moved };
         self.metrics.short_transfers += u64::from(moved > 0 && moved < group.len_bytes);
         self.dissolve(group, moved);
     }
