@@ -34,6 +34,49 @@ pub struct Config {
     /// The most packets and requests from other threads that wait for the shard; more are
     /// refused, as back-pressure.
     pub mailbox_max: u32,
+    /// Whether neighbouring entries of a batch go as one op (`Metrics::coalesced`).
+    pub coalesce: bool,
+    /// Who goes first, and who waits where.
+    pub classes: ClassLimits,
+}
+
+/// The limits of the classes of traffic; foreground's own room is [`Config::backlog_max`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// The most log views accepted and not yet started.
+    pub log_backlog_max: u32,
+    /// The most background views accepted and not yet started.
+    pub background_backlog_max: u32,
+    /// Bytes of foreground ops, in proportion, where both classes wait for slots.
+    pub foreground_share: u32,
+    /// Bytes of background ops, likewise.
+    pub background_share: u32,
+    /// The most background ops in flight; at most three quarters of `in_flight_max`.
+    pub background_in_flight_max: u32,
+    /// Let fewer in while foreground ops suffer. Without it, background traffic takes what it
+    /// gets.
+    pub adaptive: bool,
+}
+
+impl ClassLimits {
+    /// 256 and 1024 views of room, shares of 8 to 1, at most 64 background ops, adaptive.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            log_backlog_max: 256,
+            background_backlog_max: 1024,
+            foreground_share: 8,
+            background_share: 1,
+            background_in_flight_max: 64,
+            adaptive: true,
+        }
+    }
+}
+
+impl Default for ClassLimits {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Config {
@@ -56,6 +99,8 @@ impl Config {
             bypass: BypassMode::Auto,
             tasks_max: 1024,
             mailbox_max: 1024,
+            coalesce: true,
+            classes: ClassLimits::new(),
         }
     }
 
@@ -69,6 +114,11 @@ impl Config {
             ("backlog_max", self.backlog_max),
             ("tasks_max", self.tasks_max),
             ("mailbox_max", self.mailbox_max),
+            ("classes.log_backlog_max", self.classes.log_backlog_max),
+            ("classes.background_backlog_max", self.classes.background_backlog_max),
+            ("classes.foreground_share", self.classes.foreground_share),
+            ("classes.background_share", self.classes.background_share),
+            ("classes.background_in_flight_max", self.classes.background_in_flight_max),
         ];
         for (limit, value) in at_least_one {
             if value == 0 {

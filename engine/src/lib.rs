@@ -82,13 +82,13 @@ mod sys;
 pub mod target;
 
 pub use chain::STEPS_MAX;
-pub use config::Config;
+pub use config::{ClassLimits, Config};
 pub use engine::{Engine, EngineBuilder, Joinable, Shards, ShutdownReport};
 pub use error::{EngineError, IoError};
 pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
 pub use remote::{Remote, RemoteFile, RemoteOpen};
-pub use shard::WriteAt;
+pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};
-pub use shard::{Chain, ChainBuffers, ChainError, Commit};
+pub use shard::{Chain, ChainBuffers, ChainError, Commit, WriteAt};
 pub use target::{AtomicWrite, DirectMode, Geometry, OpenOptions};
 pub use target::{MethodReport, SyncMethod, SyncReport, SyncSource};

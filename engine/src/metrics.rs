@@ -100,6 +100,10 @@ pub struct Metrics {
     pub chains_relaunched: u64,
     /// Ops executed by a plain system call, because nothing else was in flight.
     pub inline_ops: u64,
+    /// Entries of batches that went together with their neighbours, as one op.
+    pub coalesced: u64,
+    /// Of those, the ones that were issued again by themselves: the op was not whole.
+    pub uncoalesced: u64,
 }
 }
 

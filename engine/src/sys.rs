@@ -131,6 +131,26 @@ pub(crate) fn transfer_nowait(
     bytes_moved(moved)
 }
 
+/// `preadv(2)`: fills the pieces of `into` from `offset_bytes` of `fd`, once. Returns the bytes
+/// moved.
+pub(crate) fn preadv(fd: i32, into: MemRange, offset_bytes: u64) -> Result<u32, Errno> {
+    let (pieces, offset) = (i32::from(into.vector_len()), file_offset(offset_bytes)?);
+    // SAFETY: lifetime: the slot that pushed the op owns the array and what it names until its
+    // completion, which the calling ring posts after this returns. Aliasing: the slot keeps
+    // everybody else away. Bounds: the array has as many entries, each of one range.
+    let moved = unsafe { libc::preadv(fd, into.addr().cast(), pieces, offset) };
+    bytes_moved(moved)
+}
+
+/// `pwritev(2)`: writes the pieces of `from` to `offset_bytes` of `fd`, once. Returns the bytes
+/// moved.
+pub(crate) fn pwritev(fd: i32, from: MemRange, offset_bytes: u64) -> Result<u32, Errno> {
+    let (pieces, offset) = (i32::from(from.vector_len()), file_offset(offset_bytes)?);
+    // SAFETY: as in `preadv`; the memory is only read.
+    let moved = unsafe { libc::pwritev(fd, from.addr().cast(), pieces, offset) };
+    bytes_moved(moved)
+}
+
 fn file_offset(offset_bytes: u64) -> Result<libc::off_t, Errno> {
     libc::off_t::try_from(offset_bytes).map_err(|_| Errno::EINVAL)
 }

@@ -11,8 +11,8 @@ use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
-use mfio_engine::{Config, DirectMode, Direction, Durability, Durable, File, OpenOptions, Shard};
-use mfio_engine::{SyncMethod, WriteAt};
+use mfio_engine::{Batch, Config, DirectMode, Direction, Durability, Durable, File};
+use mfio_engine::{OpenOptions, Shard, SyncMethod, WriteAt};
 
 struct Counting;
 
@@ -115,16 +115,51 @@ fn steady_state<R: Ring>(ring: R, name: &str, ios: u64, latency: bool) {
     if let Some(latency) = reader.and_then(|reader| reader.latency(Direction::Read)) {
         assert!(latency.count() > ios / 2, "latencies are counted meanwhile");
     }
+    let mut batch = shard.batch::<32, ArenaBuf>();
+    // Long enough to have met the most groups that these batches make at a time.
+    batches(&file, &mut batch, ios);
+    let batched = allocations(|| batches(&file, &mut batch, ios));
+    drop(batch);
+    let coalesced = shard.metrics().coalesced;
 
     // One call makes its waker and its future; what is left over is the cost per I/O.
     block_on(&shard, awaited(&file, 100)).unwrap();
     let few = allocations(|| block_on(&shard, awaited(&file, 1)).unwrap());
     let many = allocations(|| block_on(&shard, awaited(&file, 1 + ios / 100)).unwrap());
+    println!("{name}: {batched} allocations in {ios} batched I/Os, {coalesced} joined");
     println!("{name}: {queued} allocations in {ios} queued I/Os, {few} to start awaiting");
     drop((file, shard));
     std::fs::remove_file(path).unwrap();
+    assert!(coalesced > ios / 4, "neighbours are joined: {coalesced}");
+    assert_eq!(batched, 0, "batches allocate nothing once warm");
     assert_eq!(queued, 0, "the packet path allocates nothing once warm");
     assert_eq!(many, few, "awaiting allocates nothing per I/O once warm");
+}
+
+/// Reads and rewrites blocks in batches, some of them neighbours, until `ios` are done.
+fn batches<R: Ring>(file: &File<R>, batch: &mut Batch<32, ArenaBuf, R>, ios: u64) {
+    let arena = file.shard().arena();
+    let mut done = 0;
+    while done < ios {
+        for at in 0..32 {
+            let mut buffer = arena.alloc(BLOCK).unwrap();
+            let block = (done / 32 * 7 + at + at / 5) % BLOCKS * BLOCK as u64;
+            if at % 11 < 9 {
+                batch.push_read(file, block, buffer).unwrap();
+            } else {
+                buffer.fill(1);
+                batch.push_write(file, block, buffer).unwrap();
+            }
+        }
+        batch.submit().unwrap();
+        while batch.ready() < 32 {
+            file.shard().turn(Wait::at_least(1)).unwrap();
+        }
+        while let Some(reaped) = batch.reap() {
+            reaped.result.unwrap();
+            done += 1;
+        }
+    }
 }
 
 /// A buffer out of the arena, read, written durably, given back; a value in the future itself;

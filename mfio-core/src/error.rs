@@ -31,6 +31,8 @@ pub enum ErrorKind {
     Closed,
     /// The kernel refused with the errno beside this kind.
     Os,
+    /// Not done by its deadline, and cancelled then; what became of the bytes is unknown.
+    TimedOut,
 }
 
 /// Why a range of bytes failed. Eight bytes and `Copy`, so that every range can carry its own.
@@ -98,6 +100,7 @@ impl fmt::Display for Error {
             ErrorKind::Poisoned => "an earlier flush failed: reopen the target to continue",
             ErrorKind::Unsupported => "the target does not support this operation",
             ErrorKind::Closed => "the backend was shut down before this was started",
+            ErrorKind::TimedOut => "not done by its deadline, the bytes' fate is unknown",
             ErrorKind::Os => return write!(f, "the system reported errno {}", self.errno),
         })?;
         if self.errno != 0 {

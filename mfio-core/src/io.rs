@@ -10,6 +10,7 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use crate::error::ErrorKind;
 use crate::packet::{Buffer, Completed, Packet, PacketId, Perms, View};
 
 /// Something that packets of direction `P` can be sent to, at a place that `Param` names: a
@@ -192,8 +193,23 @@ where
     }
 
     /// Asks the backend to stop. Await the future all the same: it resolves when every byte
-    /// has its result, whichever side has won, and gives the buffer back.
+    /// has its result, whichever side has won, and gives the buffer back. What the backend has
+    /// not taken over yet is not sent any more, and fails as `Cancelled`. Asking again changes
+    /// nothing.
     pub fn cancel(&mut self) {
+        match core::mem::replace(&mut self.unsent, Unsent::Nothing) {
+            Unsent::Nothing => self.abandon(),
+            Unsent::Refused(refused) => refused.view.fail(ErrorKind::Cancelled),
+            Unsent::New(_) => {
+                if let Some(packet) = &mut self.packet {
+                    packet.arm().fail(ErrorKind::Cancelled);
+                }
+            }
+        }
+    }
+
+    /// Tells the backend, if it has the packet, that nobody waits for the result.
+    fn abandon(&mut self) {
         let io = self.io;
         if let Some(packet) = self.sent() {
             let handle = packet.handle_mut();
@@ -211,7 +227,7 @@ where
     B: Buffer<P>,
 {
     fn drop(&mut self) {
-        self.cancel();
+        self.abandon();
     }
 }
 

@@ -17,13 +17,17 @@ use mfio_core::{CompletionQueue, IoFut, Packet, PacketIo, PacketIoExt, Read, Wri
 use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{SimControl, SimRing};
-use mfio_engine::{Commit, Durability, Durable, EngineError, File, IoError, Shard, SyncFut};
+use mfio_engine::{Class, Commit, Durability, Durable, EngineError, File, IoError, Shard, SyncFut};
 
 use crate::chains::{Link, Linked};
 use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
 use crate::stamp::{self, ZEROES};
 use crate::world::World;
+
+use self::batches::Batched;
+
+mod batches;
 
 type SimFile = File<SimRing>;
 
@@ -77,6 +81,9 @@ pub(crate) struct Driver<'a> {
     /// Where chains copy to, one at a time, so that it is known what must be there.
     copies: &'a SimFile,
     copying: bool,
+    /// The same file, for each class of traffic.
+    files: [SimFile; 3],
+    batches: Vec<Batched>,
     reads: CompletionQueue<Read, ArenaBuf>,
     writes: CompletionQueue<Write, ArenaBuf>,
     /// What the tags of the completion queues stand for.
@@ -104,6 +111,8 @@ impl<'a> Driver<'a> {
             file,
             copies,
             copying: false,
+            files: [Class::Log, Class::Foreground, Class::Background].map(|c| file.with_class(c)),
+            batches: Batched::all(shard),
             reads: CompletionQueue::new(),
             writes: CompletionQueue::new(),
             sent: Vec::new(),
@@ -114,7 +123,8 @@ impl<'a> Driver<'a> {
     }
 
     pub(crate) fn under_way(&self) -> usize {
-        self.reads.in_flight() + self.writes.in_flight() + self.futures.len()
+        let batched: usize = self.batches.iter().map(Batched::under_way).sum();
+        self.reads.in_flight() + self.writes.in_flight() + self.futures.len() + batched
     }
 
     pub(crate) fn futures(&self) -> usize {
@@ -138,13 +148,16 @@ impl<'a> Driver<'a> {
             self.sent.len() - 1
         });
         let at = offset as u64;
+        let class = self.world.random.below(6) as usize;
+        let file = self.files.get(class).unwrap_or(self.file);
+        self.world.coverage.in_class += u64::from(file.class() != Class::Foreground);
         let accepted = match kind {
-            Kind::Read => self.reads.send(self.file, at, Packet::new(buffer), tag as u64).is_ok(),
+            Kind::Read => self.reads.send(file, at, Packet::new(buffer), tag as u64).is_ok(),
             Kind::Durable => {
                 let at = Durable(at);
-                self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok()
+                self.writes.send(file, at, Packet::new(buffer), tag as u64).is_ok()
             }
-            _ => self.writes.send(self.file, at, Packet::new(buffer), tag as u64).is_ok(),
+            _ => self.writes.send(file, at, Packet::new(buffer), tag as u64).is_ok(),
         };
         if accepted {
             self.sent[tag] = Some(self.issue(kind, range));
@@ -298,6 +311,7 @@ impl<'a> Driver<'a> {
 
     /// Takes completed packets and polls futures that were woken.
     pub(crate) fn collect(&mut self) {
+        self.collect_batches();
         while let Some((tag, done)) = self.reads.pop() {
             if let Some(sent) = self.take_tag(tag) {
                 self.world.read_done(sent, done);
@@ -432,6 +446,7 @@ impl<'a> Driver<'a> {
         }
         self.reads = CompletionQueue::new();
         self.writes = CompletionQueue::new();
+        self.forget_batches();
     }
 
     /// Nothing is in flight: the books must balance.

@@ -66,6 +66,9 @@ pub(crate) fn live(world: &mut World) {
             world.violate(format!("{left} ops are in flight after a shutdown"));
         }
     }
+    let metrics = shard.metrics();
+    world.coverage.coalesced += metrics.coalesced;
+    world.coverage.uncoalesced += metrics.uncoalesced;
     drop(shard);
     world.model.settle();
     let released = arena.verify_released();
@@ -97,6 +100,8 @@ fn limits(world: &World) -> Config {
         backlog_max: world.scenario.backlog_max,
         arena,
         drain_ns: DRAIN_NS,
+        coalesce: world.scenario.coalesce,
+        classes: world.scenario.classes,
         ..Config::new()
     }
 }
@@ -195,6 +200,10 @@ fn submit(driver: &mut Driver<'_>) {
     }
     if kind == Kind::Chain {
         return make_chain(driver);
+    }
+    let batched = driver.world.random.below(256) < scenario.weights.batch;
+    if batched && kind != Kind::Durable && driver.make_batch(kind, offset, len) {
+        return;
     }
     let Some(buffer) = driver.buffer(len) else {
         // All buffers are under way or withheld: only an idle shard gives them back.

@@ -51,16 +51,21 @@ impl World {
     /// A read has come back.
     pub(crate) fn read_done(&mut self, sent: Sent, mut done: Completed<Read, ArenaBuf>) {
         let failed = if done.is_ok() { Vec::new() } else { done.failed_ranges() };
-        self.note(sent, &failed);
+        self.read_over(sent, done.buffer_mut(), &failed);
+    }
+
+    /// A read is over, with these bytes.
+    pub(crate) fn read_over(&mut self, sent: Sent, buffer: &[u8], failed: &[FailedRange]) {
+        self.note(sent, failed);
         let Issued { offset, len, .. } = sent.range;
-        for range in succeeded(&failed, len) {
+        for range in succeeded(failed, len) {
             self.coverage.bytes_checked += range.len() as u64;
-            let bytes = &done.buffer_mut()[range.clone()];
+            let bytes = &buffer[range.clone()];
             let result = self.model.check_read(sent.issued, offset + range.start, bytes);
             self.require("read", result);
         }
         self.model.end_read(sent.issued);
-        self.check_failures(sent, &failed);
+        self.check_failures(sent, failed);
     }
 
     /// A write, durable or not, has come back.
@@ -71,9 +76,19 @@ impl World {
         knowledge: &mut Knowledge,
     ) {
         let failed = if done.is_ok() { Vec::new() } else { done.failed_ranges() };
-        self.note(sent, &failed);
+        self.write_over(sent, &failed, knowledge);
+    }
+
+    /// A write is over.
+    pub(crate) fn write_over(
+        &mut self,
+        sent: Sent,
+        failed: &[FailedRange],
+        knowledge: &mut Knowledge,
+    ) {
+        self.note(sent, failed);
         let ranges: Vec<Range<usize>> = failed.iter().map(range_of).collect();
-        let acknowledged = succeeded(&failed, sent.range.len).next().is_some();
+        let acknowledged = succeeded(failed, sent.range.len).next().is_some();
         let beyond = sent.range.offset + sent.range.len > self.model.size_bytes();
         if beyond && failed.is_empty() {
             self.violate(format!("a write beyond the end of the file succeeded: {sent:?}"));
@@ -96,7 +111,7 @@ impl World {
         if failed.iter().any(|range| range.error.kind() == ErrorKind::Poisoned) {
             self.poisoned(knowledge);
         }
-        self.check_failures(sent, &failed);
+        self.check_failures(sent, failed);
     }
 
     /// A flush has come back: acknowledged, or refused because durability is lost.

@@ -47,6 +47,18 @@ pub struct Coverage {
     pub ranges_acknowledged: u64,
     /// Steps of chains that wrote what the step before had read.
     pub chained_copies: u64,
+    /// Batches handed to the engine.
+    pub batches: u64,
+    /// Their entries.
+    pub batch_entries: u64,
+    /// Entries that were under way when their batch was dropped.
+    pub dropped_in_batches: u64,
+    /// Entries that went in one op with their neighbours.
+    pub coalesced: u64,
+    /// Of those, the ones issued again by themselves.
+    pub uncoalesced: u64,
+    /// Packets of another class than foreground.
+    pub in_class: u64,
 }
 
 impl Coverage {
@@ -59,12 +71,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 17] {
+    pub fn fields(&self) -> [(&'static str, u64); 23] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -83,6 +95,12 @@ impl Coverage {
             ("chains relaunched", &mut self.chains_relaunched),
             ("ranges acknowledged", &mut self.ranges_acknowledged),
             ("chained copies", &mut self.chained_copies),
+            ("batches", &mut self.batches),
+            ("batch entries", &mut self.batch_entries),
+            ("dropped in batches", &mut self.dropped_in_batches),
+            ("coalesced", &mut self.coalesced),
+            ("uncoalesced", &mut self.uncoalesced),
+            ("log and background", &mut self.in_class),
         ]
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! Not here: the ops themselves (`life`).
 
-use mfio_engine::SyncMethod;
 use mfio_engine::ring::Plant;
 use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
+use mfio_engine::{ClassLimits, SyncMethod};
 
 /// What one run is like.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Scenario {
     pub(crate) weights: Weights,
     /// How durable writes become durable; `None` for another way in each life.
     pub(crate) sync_method: Option<SyncMethod>,
+    pub(crate) coalesce: bool,
+    pub(crate) classes: ClassLimits,
 }
 
 /// How often the workload does what, relative to each other.
@@ -51,6 +53,8 @@ pub(crate) struct Weights {
     pub(crate) crash: u32,
     pub(crate) zero: u32,
     pub(crate) chain: u32,
+    /// Of 256 packets, how many become a batch of several.
+    pub(crate) batch: u32,
 }
 
 impl Scenario {
@@ -71,6 +75,7 @@ impl Scenario {
             latency_ns_max: random.pick(&[1000, 10_000, 50_000]),
             faults: draw_faults(random),
             plant,
+            service: None,
         };
         Self {
             spec,
@@ -94,6 +99,15 @@ impl Scenario {
                 crash: random.pick(&[0, 128, 256]),
                 zero: random.below(3),
                 chain: random.below(5),
+                batch: random.pick(&[0, 32, 128, 255]),
+            },
+            coalesce: !random.one_in(4),
+            classes: ClassLimits {
+                log_backlog_max: random.pick(&[1, 2, 8]),
+                background_backlog_max: random.pick(&[1, 2, 8]),
+                background_in_flight_max: random.pick(&[1, 4, 64]),
+                adaptive: random.one_in(2),
+                ..ClassLimits::new()
             },
             sync_method: random.pick(&[
                 None,

@@ -213,6 +213,8 @@ pub struct MemRange {
     /// [`UNREGISTERED`] or an index. Not an `Option`: that would be where `Option<MemRange>`
     /// hides its `None`, and every op would pay for telling the two apart.
     buf_index: u16,
+    /// 0 where `ptr` is the memory itself; else it points to as many `iovec`s that name it.
+    vector_len: u8,
 }
 
 /// More than the kernel takes (16,384 fixed buffers).
@@ -235,7 +237,52 @@ impl MemRange {
         let len = NonZeroU32::new(len).filter(|len| len.get() <= TRANSFER_BYTES_MAX)?;
         let buf_index = region.and_then(|region| region.buf_index(ptr.addr().get(), len.get()));
         let buf_index = buf_index.unwrap_or(UNREGISTERED);
-        Some(Self { ptr, len, buf_index })
+        Some(Self { ptr, len, buf_index, vector_len: 0 })
+    }
+
+    /// Names `len` bytes in the `vector_len` pieces that the `iovec`s at `ptr` name.
+    ///
+    /// The caller's slot owns the array and every piece, and changes neither, until the target
+    /// CQE. `buf_index` is the fixed buffer that holds all pieces, if one does.
+    pub(super) fn of_vector(
+        ptr: *mut libc::iovec,
+        vector_len: u8,
+        len: u32,
+        buf_index: Option<u16>,
+    ) -> Option<Self> {
+        let (ptr, len) = (NonNull::new(ptr.cast())?, NonZeroU32::new(len)?);
+        Some(Self { ptr, len, buf_index: buf_index.unwrap_or(UNREGISTERED), vector_len })
+    }
+
+    /// How many `iovec`s [`MemRange::addr`] points to; 0 where it points to the bytes.
+    #[inline]
+    pub(crate) const fn vector_len(&self) -> u8 {
+        self.vector_len
+    }
+
+    /// The pieces, in order: the range itself where it is one.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Self> {
+        let (whole, count) = (*self, usize::from(self.vector_len));
+        let piece = move |at: usize| {
+            // SAFETY: only an address is computed; `at` is below the number of entries.
+            let entry = unsafe { whole.ptr.cast::<libc::iovec>().add(at) };
+            // SAFETY: lifetime: the slot owns the array until the target CQE. Aliasing: nobody
+            // writes to it meanwhile. Bounds: it is an entry of the array, initialised.
+            let entry = unsafe { entry.read() };
+            Self::of_raw(entry.iov_base.cast(), u32::try_from(entry.iov_len).ok()?, None)
+        };
+        let one = (count == 0).then_some(whole);
+        one.into_iter().chain((0..count).filter_map(piece))
+    }
+
+    /// This range and `next` as one, where they are neighbours in the same fixed buffer: one
+    /// mapping, so one address reaches all of it.
+    pub(super) fn joined(&self, next: &Self) -> Option<Self> {
+        let end = self.addr().addr().checked_add(self.len.get() as usize)?;
+        let fits = self.buf_index != UNREGISTERED && self.buf_index == next.buf_index;
+        let len = self.len.checked_add(next.len.get())?;
+        (fits && end == next.addr().addr()).then_some(Self { len, ..*self })
     }
 
     /// As [`MemRange::of_raw`], for memory of a region that the ring knows at `span`.
@@ -286,7 +333,7 @@ impl MemRange {
         // SAFETY: lifetime and aliasing: only an address is computed. Bounds: inside the range,
         // asserted above.
         let ptr = unsafe { self.ptr.add(offset_bytes as usize) };
-        Self { ptr, len, buf_index: self.buf_index }
+        Self { ptr, len, buf_index: self.buf_index, vector_len: 0 }
     }
 
     /// Copies `bytes` into the range from `offset_bytes` on, as the kernel does for a read.
@@ -344,6 +391,7 @@ impl MemRange {
 
     #[inline]
     fn assert_inside(&self, offset_bytes: u32, len_bytes: usize) {
+        assert_eq!(self.vector_len, 0, "only memory in one piece has an address");
         let end = (offset_bytes as usize).checked_add(len_bytes);
         assert!(
             end.is_some_and(|end| end <= self.len.get() as usize),

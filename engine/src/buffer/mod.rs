@@ -10,6 +10,7 @@ mod arena;
 mod memory;
 mod pool;
 mod quarantine;
+mod vector;
 
 pub use arena::{
     ArenaBuf, FrameBuf, Frames, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX,
@@ -20,3 +21,4 @@ pub use mfio_core::RegionId;
 pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
 pub(crate) use quarantine::quarantine;
 pub use quarantine::quarantined;
+pub(crate) use vector::{IoVecs, PIECES_MAX};

@@ -35,6 +35,11 @@ impl Direction {
     /// Every direction.
     pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Flush];
 
+    /// That of a transfer.
+    pub(crate) const fn of(is_read: bool) -> Self {
+        if is_read { Self::Read } else { Self::Write }
+    }
+
     /// `read`, `write`, `flush`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -96,6 +96,10 @@ pub enum OpKind {
     PunchHole,
     /// Makes the file `len_bytes` long (`ftruncate(2)`).
     Truncate,
+    /// As `Read`, into memory in several pieces.
+    ReadVectored,
+    /// As `Write`, from memory in several pieces.
+    WriteVectored,
 }
 
 impl OpKind {
@@ -153,6 +157,8 @@ pub struct Op {
     /// A write survives power loss as a whole or not at all (`RWF_ATOMIC`); it does not make it
     /// survive.
     pub atomic: bool,
+    /// Everything else goes first, as far as the device's scheduler heeds priorities.
+    pub background: bool,
 }
 
 impl Op {
@@ -170,6 +176,7 @@ impl Op {
             len_bytes: 0,
             dsync: false,
             atomic: false,
+            background: false,
         }
     }
 
@@ -302,13 +309,15 @@ pub struct Features {
     pub in_use: Vec<&'static str>,
     /// What was wanted and refused, each a sentence that says why and how to change it.
     pub degraded: Vec<String>,
+    /// Vectored ops take registered memory (`IORING_OP_READV_FIXED`, Linux 6.15).
+    pub vectored_fixed: bool,
 }
 
 impl Features {
     /// Nothing in use, nothing refused.
     #[must_use]
     pub const fn new(kind: RingKind) -> Self {
-        Self { kind, in_use: Vec::new(), degraded: Vec::new() }
+        Self { kind, in_use: Vec::new(), degraded: Vec::new(), vectored_fixed: false }
     }
 }
 

@@ -326,7 +326,10 @@ fn run(op: &Op) -> Result<u32, Errno> {
             sys::pwritev2(fd, memory, op.offset_bytes, dsync | atomic)
         }
         (OpKind::Write, Some(memory)) => sys::pwrite(fd, memory, op.offset_bytes),
+        (OpKind::ReadVectored, Some(memory)) => sys::preadv(fd, memory, op.offset_bytes),
+        (OpKind::WriteVectored, Some(memory)) => sys::pwritev(fd, memory, op.offset_bytes),
         (OpKind::Read | OpKind::Write, None) => Err(Errno::EFAULT),
+        (OpKind::ReadVectored | OpKind::WriteVectored, None) => Err(Errno::EFAULT),
         (OpKind::Fdatasync, _) => sys::fdatasync(fd).map(|()| 0),
         (OpKind::Fsync, _) => sys::fsync(fd).map(|()| 0),
         (OpKind::Nop, _) => Ok(0),

@@ -205,8 +205,10 @@ impl<R: Ring> Core<R> {
     /// A completion that is not of a read or a write.
     #[cold]
     pub(super) fn complete_other(&mut self, tag: Tag, result: i32) {
-        let Some(Occupant::Step(step)) = self.slots.find(tag) else {
-            return self.complete_flush(tag, result);
+        let step = match self.slots.find(tag) {
+            Some(Occupant::Step(step)) => step,
+            Some(Occupant::Group(_)) => return self.complete_group(tag, result),
+            _ => return self.complete_flush(tag, result),
         };
         let (id, at) = (step.chain, usize::from(step.step));
         self.slots.vacate(tag);

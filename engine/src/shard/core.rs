@@ -16,10 +16,13 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::bypass::{BypassMode, Timed};
 use super::chain_table::{ChainId, Chains};
+use super::class::{Class, Classes};
 use super::durable::How;
 use super::flush::Tickets;
+use super::group::Group;
 use super::regions::Regions;
 use super::slot::{Body, Occupant, Slots};
+use super::timer::Timers;
 use crate::buffer::Arena;
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
@@ -47,6 +50,8 @@ pub(super) enum Bytes {
     },
     /// A chain that waits for room. It keeps its targets by itself.
     Chain(ChainId),
+    /// Neighbours that go as one op.
+    Group(Box<Group>),
 }
 
 /// A result on its way out of the shard that is not plain success.
@@ -119,6 +124,12 @@ pub(super) struct Core<R: Ring> {
     pub(super) bypass: BypassMode,
     /// The lone op that is being timed.
     pub(super) timed: Option<Timed>,
+    pub(super) timers: Timers,
+    /// Groups that are not in use, for the next ones.
+    #[allow(clippy::vec_box, reason = "a slot holds a pointer to one, to stay small")]
+    pub(super) groups: Vec<Box<Group>>,
+    pub(super) coalesce: bool,
+    pub(super) classes: Classes,
 }
 
 impl<R: Ring> Core<R> {
@@ -156,6 +167,10 @@ impl<R: Ring> Core<R> {
             chains: Chains::default(),
             bypass: config.bypass,
             timed: None,
+            timers: Timers::default(),
+            groups: Vec::new(),
+            coalesce: config.coalesce,
+            classes: Classes::new(&config.classes, slots),
             ring,
         }
     }
@@ -223,6 +238,9 @@ impl<R: Ring> Core<R> {
         }
         // Room has appeared: fill it before the caller's next enter.
         self.issue();
+        if !self.timers.is_empty() {
+            self.fire_timers();
+        }
         self.wake_waiting();
         if self.published.is_wanted() {
             self.metrics.inline_ops = self.ring.inline_ops();
@@ -235,17 +253,18 @@ impl<R: Ring> Core<R> {
         if let Some(errno) = self.broken {
             return Err(EngineError::Ring { errno });
         }
-        // With nothing in flight there are only retries to wait for, until they are due.
+        // With nothing in flight there are only moments to wait for, retries and timers, and
+        // wakes from elsewhere.
+        let due_ns = self.due_ns();
         let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
-        let most = self.in_flight.max(u32::from(!self.retries.is_empty() || idles));
+        let asleep = idles || due_ns.is_some();
+        let most = self.in_flight.max(u32::from(asleep));
         let mut wait = Wait { min: wait.min.min(most), ..wait };
-        if let Some(retry) = self.retries.front()
+        if let Some(due) = due_ns
             && wait.min > 0
         {
-            let due = retry.not_before_ns;
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        let asleep = idles || !self.retries.is_empty();
         // A chain may wait for room in a queue where only a cancel is left.
         let nothing_queued = self.in_flight == 0 && self.backlog.is_empty();
         if nothing_queued && !self.watched && (wait.min == 0 || !asleep) {
@@ -272,6 +291,16 @@ impl<R: Ring> Core<R> {
             }
         }
         Err(EngineError::Busy)
+    }
+
+    /// When there is something to do although no op completes: a retry or a timer.
+    #[inline]
+    fn due_ns(&self) -> Option<u64> {
+        let retry_ns = self.retries.front().map(|retry| retry.not_before_ns);
+        match (retry_ns, self.timers.next_ns()) {
+            (Some(retry_ns), Some(timer_ns)) => Some(retry_ns.min(timer_ns)),
+            (retry_ns, timer_ns) => retry_ns.or(timer_ns),
+        }
     }
 
     /// A submit that leaves ops in the queue may have cut a chain in two (F15): its follower
@@ -307,8 +336,15 @@ impl<R: Ring> Core<R> {
     #[cold]
     fn break_down(&mut self, errno: Errno) {
         self.broken = Some(errno);
-        while let Some(job) = self.backlog.pop_front() {
-            self.fail_job(job, Error::new(ErrorKind::Closed));
+        self.fail_queued();
+    }
+
+    /// Tells everything that has not been started that it will not be.
+    fn fail_queued(&mut self) {
+        for class in [Class::Log, Class::Foreground, Class::Background] {
+            while let Some(job) = self.pop_job(class) {
+                self.fail_job(job, Error::new(ErrorKind::Closed));
+            }
         }
     }
 
@@ -325,12 +361,17 @@ impl<R: Ring> Core<R> {
         if !self.waiting.is_empty() && self.has_room() {
             self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
         }
+        while let Some(class) = self.class_to_wake() {
+            let mut waiting = std::mem::take(self.waiting_in(class));
+            self.endings.extend(waiting.drain(..).map(Ending::Wake));
+            *self.waiting_in(class) = waiting;
+        }
     }
 
     /// Whether a turn could do something without waiting for a completion first (F28).
     pub(super) fn has_work(&self) -> bool {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
-        let can_issue = queued > 0 && self.slots.free() > 0;
+        let can_issue = (queued > 0 || self.classes.can_issue()) && self.slots.free() > 0;
         can_issue || (self.in_flight == 0 && !self.retries.is_empty())
     }
 
@@ -352,7 +393,8 @@ impl<R: Ring> Core<R> {
     /// Whether nothing is accepted, in flight or waiting.
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
-        self.slots.occupied() == 0 && self.backlog.is_empty() && waiting == 0
+        let queued = self.backlog.len() + self.classes.queued;
+        self.slots.occupied() == 0 && queued == 0 && waiting == 0
     }
 
     /// The caller of `packet` has gone: what has not started is dropped, what is in flight is
@@ -362,6 +404,13 @@ impl<R: Ring> Core<R> {
         self.abandon_backlog(packet);
         let free_on_drop = self.ring.plant(Plant::FreeOnDrop);
         for (_, occupant) in self.slots.iter_mut() {
+            if let Occupant::Group(Some(group)) = occupant
+                && group.cancel(packet)
+            {
+                group.cancel_requested = true;
+                self.metrics.cancels += 1;
+                self.cancels_owed = true;
+            }
             let Occupant::Transfer(transfer) = occupant else { continue };
             if transfer.body.as_ref().is_none_or(|body| body.packet_id() != packet) {
                 continue;
@@ -394,6 +443,7 @@ impl<R: Ring> Core<R> {
                 Occupant::Step(step) if self.closing || step.cancel_requested => {
                     &mut step.cancel_sent
                 }
+                Occupant::Group(Some(group)) if group.cancel_requested => &mut group.cancel_sent,
                 _ => continue,
             };
             if *sent {
@@ -406,21 +456,22 @@ impl<R: Ring> Core<R> {
     }
 
     fn abandon_backlog(&mut self, packet: PacketId) {
-        let mut at = 0;
-        while at < self.backlog.len() {
-            let job_packet = match &self.backlog[at].bytes {
-                Bytes::Read(view) => view.packet_id(),
-                Bytes::Write { view, .. } => view.packet_id(),
-                Bytes::Chain(_) => {
-                    at += 1;
-                    continue;
+        for class in [Class::Log, Class::Foreground, Class::Background] {
+            let mut at = 0;
+            while at < self.jobs_in(class) {
+                let found = match &mut self.job_mut(class, at).bytes {
+                    Bytes::Read(view) => view.packet_id() == packet,
+                    Bytes::Write { view, .. } => view.packet_id() == packet,
+                    Bytes::Group(group) => group.cancel(packet),
+                    Bytes::Chain(_) => false,
+                };
+                let job = if found { self.remove_job(class, at) } else { None };
+                match job {
+                    // The others of the group are on their own.
+                    Some(Job { bytes: Bytes::Group(group), .. }) => self.dissolve(group, 0),
+                    Some(job) => self.fail_job(job, Error::new(ErrorKind::Cancelled)),
+                    None => at += 1,
                 }
-            };
-            if job_packet == packet {
-                let job = self.backlog.remove(at).expect("inside the backlog");
-                self.fail_job(job, Error::new(ErrorKind::Cancelled));
-            } else {
-                at += 1;
             }
         }
         self.wake_waiting();
@@ -435,6 +486,7 @@ impl<R: Ring> Core<R> {
                 self.endings.push(Ending::FailedWrite(view, error));
             }
             Bytes::Chain(id) => return self.end_chain(id, Err(error)),
+            Bytes::Group(group) => self.fail_group(group, error),
         }
         self.targets.release(job.target, &mut self.ring);
     }
@@ -442,12 +494,12 @@ impl<R: Ring> Core<R> {
     /// Accepts nothing more, fails what has not started, and asks the rest to stop.
     pub(super) fn close(&mut self) {
         self.closing = true;
-        while let Some(job) = self.backlog.pop_front() {
-            self.fail_job(job, Error::new(ErrorKind::Closed));
-        }
+        self.fail_queued();
         for (_, occupant) in self.slots.iter_mut() {
-            if let Occupant::Transfer(transfer) = occupant {
-                transfer.cancel_requested = true;
+            match occupant {
+                Occupant::Transfer(transfer) => transfer.cancel_requested = true,
+                Occupant::Group(Some(group)) => group.cancel_requested = true,
+                Occupant::Group(None) | Occupant::Flush(_) | Occupant::Step(_) => {}
             }
         }
         self.send_cancels();

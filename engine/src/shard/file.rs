@@ -19,6 +19,7 @@ use mfio_core::{
 
 use super::Shard;
 use super::bypass::{Bypass, Lone};
+use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
@@ -53,6 +54,7 @@ pub enum Durability {
 /// handle has gone and the last op on it has completed.
 pub struct File<R: Ring = AutoRing> {
     inner: Rc<FileInner<R>>,
+    class: Class,
 }
 
 struct FileInner<R: Ring> {
@@ -70,7 +72,7 @@ impl<R: Ring> Drop for FileInner<R> {
 
 impl<R: Ring> Clone for File<R> {
     fn clone(&self) -> Self {
-        Self { inner: Rc::clone(&self.inner) }
+        Self { inner: Rc::clone(&self.inner), class: self.class }
     }
 }
 
@@ -86,7 +88,25 @@ impl<R: Ring> File<R> {
         let mut core = shard.inner.core.borrow_mut();
         let target = core.add_target(name, opened, fd, geometry, inode);
         drop(core);
-        Self { inner: Rc::new(FileInner { shard: shard.clone(), target }) }
+        let inner = Rc::new(FileInner { shard: shard.clone(), target });
+        Self { inner, class: Class::Foreground }
+    }
+
+    /// The same target, for traffic of `class`: the packets of this handle, and of its clones,
+    /// wait in the queue of that class. Flushes have no class.
+    #[must_use]
+    pub fn with_class(&self, class: Class) -> Self {
+        Self { inner: Rc::clone(&self.inner), class }
+    }
+
+    /// What the packets of this handle are for.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    pub(super) fn target(&self) -> u32 {
+        self.inner.target
     }
 
     /// The shard that the target belongs to.
@@ -193,10 +213,6 @@ impl<R: Ring> File<R> {
         self.explain("durable write", offset, len, done)
     }
 
-    pub(super) fn target(&self) -> u32 {
-        self.inner.target
-    }
-
     pub(super) fn explain<P: Perms, B: Buffer<P>>(
         &self,
         op: &'static str,
@@ -228,6 +244,10 @@ impl<R: Ring> File<R> {
     fn send_write(&self, offset: u64, how: How, view: View<Write>) -> Option<View<Write>> {
         let target = self.inner.target;
         let mut core = self.inner.shard.inner.core.borrow_mut();
+        if self.class != Class::Foreground || core.classes.is_watching() {
+            drop(core);
+            return self.send_write_in_class(offset, how, view);
+        }
         if !core.has_room() {
             return Some(view);
         }
@@ -236,7 +256,7 @@ impl<R: Ring> File<R> {
             core.endings.push(Ending::FailedWrite(view, error));
         } else {
             let epoch = core.targets.get_mut(target).barrier.write_started();
-            let terms = WriteTerms { epoch, how };
+            let terms = WriteTerms { epoch, how, ..WriteTerms::default() };
             let rest = if core.must_queue() {
                 Some((offset, view))
             } else {
@@ -276,6 +296,10 @@ impl<R: Ring> File<R> {
     fn send_read(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
         let target = self.inner.target;
         let mut core = self.inner.shard.inner.core.borrow_mut();
+        if self.class != Class::Foreground || core.classes.is_watching() {
+            drop(core);
+            return self.send_read_in_class(offset, view);
+        }
         if !core.has_room() {
             return Some(view);
         }
@@ -300,15 +324,16 @@ impl<R: Ring> File<R> {
         None
     }
 
-    fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.inner.shard.inner.core.borrow().has_room() {
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.inner.shard.inner.core.borrow().has_room_in(self.class) {
             return Poll::Ready(());
         }
         // Cloned while nothing is borrowed: that may run anything.
         let waker = cx.waker().clone();
         let mut core = self.inner.shard.inner.core.borrow_mut();
-        if !core.waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
-            core.waiting.push(waker);
+        let waiting = core.waiting_in(self.class);
+        if !waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
+            waiting.push(waker);
         }
         Poll::Pending
     }
@@ -351,7 +376,7 @@ impl<R: Ring> Core<R> {
 
     /// Whether earlier views wait already, so that a new one has to wait behind them.
     #[inline]
-    fn must_queue(&self) -> bool {
+    pub(super) fn must_queue(&self) -> bool {
         !self.backlog.is_empty()
     }
 
@@ -370,11 +395,11 @@ macro_rules! admission {
         }
 
         fn reserve(&self, views: usize) -> bool {
-            self.inner.shard.inner.core.borrow_mut().reserve(views)
+            self.inner.shard.inner.core.borrow_mut().reserve_in(self.class, views)
         }
 
         fn release(&self, views: usize) {
-            self.inner.shard.inner.core.borrow_mut().unreserve(views);
+            self.inner.shard.inner.core.borrow_mut().unreserve_in(self.class, views);
         }
 
         fn abandon(&self, packet: PacketId) {

@@ -9,6 +9,7 @@ use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
@@ -90,6 +91,9 @@ impl Direction for Write {
 pub(super) struct WriteTerms {
     pub(super) epoch: Epoch,
     pub(super) how: How,
+    pub(super) class: Class,
+    /// It is counted, or timed: see `class`.
+    pub(super) counted: bool,
 }
 
 /// What became of the first piece of a view.
@@ -115,6 +119,9 @@ impl<R: Ring> Core<R> {
     ) -> Option<(u64, View<D>)> {
         loop {
             if self.slots.free() == 0 || !self.ring.reserve(1) {
+                return Some((offset, view));
+            }
+            if terms.class == Class::Background && self.classes.is_capped() {
                 return Some((offset, view));
             }
             let len = view.len();
@@ -268,7 +275,9 @@ impl<R: Ring> Core<R> {
             linked: terms.how.linked(),
             is_read: D::IS_READ,
             bounced: cut.bounce,
-            plain: !cut.bounce && terms.how.promise == Promise::Taken,
+            plain: !cut.bounce && terms.how.promise == Promise::Taken && !terms.counted,
+            class: terms.class,
+            counted: terms.counted,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
@@ -278,6 +287,9 @@ impl<R: Ring> Core<R> {
             all_metadata: terms.how.all_metadata(),
             atomic: terms.how.atomic,
         }));
+        if terms.counted {
+            self.count_started(tag, terms.class);
+        }
         let flushed = matches!(terms.how.promise, Promise::Flushed { .. });
         let link = flushed && last_piece && self.can_link(target);
         if self.in_flight > 1 || !self.start_lone(tag) {
@@ -285,6 +297,7 @@ impl<R: Ring> Core<R> {
                 link,
                 dsync: terms.how.promise == Promise::Dsync,
                 atomic: terms.how.atomic,
+                background: terms.class == Class::Background,
                 ..Op::transfer(D::KIND, file, cut.op_offset, memory)
             };
             self.push_beside(op, tag);
@@ -355,7 +368,8 @@ impl<R: Ring> Core<R> {
     #[inline]
     pub(super) fn issue(&mut self) {
         let waiting = self.targets.waiting_for_flush() + self.retries.len();
-        if (waiting > 0 || !self.backlog.is_empty()) && self.is_usable() {
+        let queued = self.backlog.len() + self.classes.queued;
+        if (waiting > 0 || queued > 0) && self.is_usable() {
             self.issue_waiting();
         }
     }
@@ -367,27 +381,43 @@ impl<R: Ring> Core<R> {
         if self.targets.waiting_for_flush() > 0 {
             self.issue_flushes();
         }
-        while let Some(job) = self.backlog.pop_front() {
-            if let Some(rest) = self.issue_job(job) {
-                self.backlog.push_front(rest);
-                break;
-            }
-        }
+        self.issue_classes();
     }
 
-    fn issue_job(&mut self, job: Job) -> Option<Job> {
+    /// An op that is counted is about to start.
+    #[cold]
+    pub(super) fn count_started(&mut self, tag: Tag, class: Class) {
+        let stamp_ns = self.classes.times(class).then(|| self.ring.now_ns());
+        self.slots.stamp(tag, stamp_ns);
+        self.classes.op_started(class);
+    }
+
+    /// It has completed.
+    #[cold]
+    pub(super) fn count_ended(&mut self, tag: Tag, class: Class) {
+        let stamp_ns = self.slots.stamp_of(tag);
+        let took_ns = stamp_ns.map(|stamp_ns| self.ring.now_ns().saturating_sub(stamp_ns));
+        self.classes.op_ended(class, took_ns);
+    }
+
+    pub(super) fn issue_job(&mut self, job: Job, class: Class) -> Option<Job> {
+        let counted = class == Class::Background || self.classes.is_watching();
+        let terms = WriteTerms { class, counted, ..WriteTerms::default() };
         let Job { target, offset_bytes, bytes } = job;
         let rest = match bytes {
             Bytes::Chain(id) => {
                 let launched = self.launch(id);
                 return (!launched).then_some(Job { target, offset_bytes, bytes });
             }
+            Bytes::Group(group) => {
+                self.issue_group(group).map(|group| (offset_bytes, Bytes::Group(group)))
+            }
             Bytes::Read(view) => {
-                let rest = self.advance(target, offset_bytes, view, WriteTerms::default());
+                let rest = self.advance(target, offset_bytes, view, terms);
                 rest.map(|(offset, view)| (offset, Bytes::Read(view)))
             }
             Bytes::Write { view, epoch, how } => {
-                let terms = WriteTerms { epoch, how };
+                let terms = WriteTerms { epoch, how, ..terms };
                 let rest = self.advance(target, offset_bytes, view, terms);
                 rest.map(|(offset, view)| (offset, Bytes::Write { view, epoch, how }))
             }
@@ -425,6 +455,7 @@ impl<R: Ring> Core<R> {
                 force_async: transfer.force_async,
                 dsync: transfer.linked == Linked::Dsync,
                 atomic: transfer.atomic,
+                background: transfer.class == Class::Background,
                 ..Op::transfer(kind, file, offset_bytes, memory)
             };
             self.push_seldom(op, retry.tag);

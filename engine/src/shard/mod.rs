@@ -26,16 +26,21 @@ use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
 mod barrier;
+mod batch;
 mod bell;
+mod bounded;
 mod bypass;
 mod calibrate;
 mod chain;
 mod chain_table;
+mod class;
 mod commit;
 mod core;
 mod durable;
 mod file;
 mod flush;
+mod governor;
+mod group;
 mod intake;
 mod issue;
 mod join;
@@ -47,11 +52,15 @@ mod run;
 mod scripted_tests;
 mod slot;
 mod tasks;
+mod timer;
 
 pub use self::barrier::{Barrier, Epoch};
+pub use self::batch::{Batch, Full, Reaped};
 pub(crate) use self::bell::Bell;
+pub use self::bounded::{Bounded, Ended, Outcome};
 pub(crate) use self::bypass::Courses;
 pub use self::bypass::{Bypass, BypassMode, Lone};
+pub use self::class::{AsBackground, AsLog, Class};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
 pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File, SyncFut};
@@ -59,6 +68,7 @@ pub(crate) use self::flush::FlushRequest;
 pub use self::join::JoinHandle;
 pub(crate) use self::join::panicked;
 pub(crate) use self::tasks::inside_a_shard;
+pub use self::timer::Sleep;
 
 use self::core::{Core, Ending};
 use self::intake::Intake;
@@ -230,6 +240,12 @@ impl<R: Ring> Shard<R> {
     pub fn metrics_reader(&self) -> MetricsReader {
         let core = self.inner.core.borrow();
         MetricsReader::new(&core.published, &core.metrics)
+    }
+
+    /// Background ops that are let in at a time, at the moment.
+    #[must_use]
+    pub fn background_limit(&self) -> u32 {
+        self.inner.core.borrow().classes.background_limit()
     }
 
     /// What the ring can do and what it could not have.

@@ -41,6 +41,11 @@ impl<R: Ring> Core<R> {
             let body = transfer.body.take();
             return self.end_whole(tag, target, write, body);
         }
+        if std::mem::take(&mut transfer.counted) {
+            let class = transfer.class;
+            self.count_ended(tag, class);
+        }
+        let Some(transfer) = self.slots.transfer(tag) else { return };
         let accept_short = self.ring.plant(Plant::AcceptShort);
         match complete::transfer(result, attempt(transfer), accept_short) {
             Verdict::Done => self.transfer_whole(tag),

@@ -83,11 +83,12 @@ impl<R: Ring> Shard<R> {
         let ops = occupants
             .filter(|(_, occupant)| match occupant {
                 Occupant::Transfer(transfer) => transfer.memory.touches(region),
+                Occupant::Group(group) => group.as_ref().is_some_and(|group| group.touches(region)),
                 // The memory of a step is its chain's, also between two launches.
                 Occupant::Flush(_) | Occupant::Step(_) => false,
             })
             .count();
-        let ops = ops + core.chains.steps_on(region);
+        let ops = ops + core.chains.steps_on(region) + core.queued_groups_on(region);
         if ops > 0 {
             return Err(EngineError::RegionInUse { ops });
         }

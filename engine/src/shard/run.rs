@@ -213,7 +213,7 @@ impl<R: Ring> Drive for Inner<R> {
         // With nothing in flight and nobody who could wake it, the ring cannot be waited on; a
         // wake from elsewhere can.
         let core = self.core.borrow();
-        let pending = core.in_flight > 0 || core.has_work();
+        let pending = core.in_flight > 0 || core.has_work() || !core.timers.is_empty();
         ran || self.is_reachable() || pending || result.is_ok_and(|reaped| reaped > 0)
     }
 

@@ -12,6 +12,8 @@ use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
 
 use super::barrier::Epoch;
 use super::chain_table::ChainId;
+use super::class::Class;
+use super::group::Group;
 use crate::buffer::{ArenaBuf, MemRange, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
@@ -129,6 +131,9 @@ pub(super) struct Transfer {
     pub(super) all_metadata: bool,
     /// All of it or nothing, so never a rest.
     pub(super) atomic: bool,
+    pub(super) class: Class,
+    /// Its class counts it as in flight, until its first completion.
+    pub(super) counted: bool,
 }
 
 impl Transfer {
@@ -169,6 +174,8 @@ pub(super) enum Occupant {
     Transfer(Transfer),
     Flush(FlushOp),
     Step(StepOp),
+    /// Several parts in one op; `None` only while its completion is judged.
+    Group(Option<Box<Group>>),
 }
 
 /// A step of a chain in flight, or the place it keeps while it waits to be tried again. What
@@ -180,9 +187,6 @@ pub(super) struct StepOp {
     pub(super) cancel_requested: bool,
     pub(super) cancel_sent: bool,
 }
-
-/// The class that latencies are counted in.
-const FOREGROUND: usize = 1;
 
 /// Two whole cache lines.
 #[derive(Debug)]
@@ -206,13 +210,16 @@ pub(super) struct Slots {
     bounces: Vec<Option<ArenaBuf>>,
     /// Where latencies are wanted: when each occupant started.
     pub(super) stamps: Option<Stamps>,
+    /// When the op of each slot started, where that is wanted.
+    stamps_ns: Vec<Option<u64>>,
 }
 
 impl Slots {
     pub(super) fn new(count: u32, stamps: Option<Stamps>) -> Self {
         let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
         let bounces = (0..count).map(|_| None).collect();
-        Self { table, free: (0..count).rev().collect(), bounces, stamps }
+        let stamps_ns = vec![None; count as usize];
+        Self { table, free: (0..count).rev().collect(), bounces, stamps, stamps_ns }
     }
 
     #[inline]
@@ -238,6 +245,16 @@ impl Slots {
         debug_assert!(entry.occupant.is_none(), "a free slot is empty");
         entry.occupant = Some(occupant);
         Tag { slot, generation: entry.generation }
+    }
+
+    /// Remembers when the op of `tag` started, if it is timed.
+    pub(super) fn stamp(&mut self, tag: Tag, stamp_ns: Option<u64>) {
+        self.stamps_ns[tag.slot as usize] = stamp_ns;
+    }
+
+    /// When the op of `tag` started, if it is timed.
+    pub(super) fn stamp_of(&self, tag: Tag) -> Option<u64> {
+        self.stamps_ns[tag.slot as usize]
     }
 
     /// Keeps `bounce` for the op of `tag` until its slot is vacated.
@@ -289,13 +306,22 @@ impl Slots {
     #[cold]
     #[inline(never)]
     fn stamp_leaving(&mut self, tag: Tag) {
-        let direction = match &self.table[tag.slot as usize].occupant {
-            Some(Occupant::Transfer(transfer)) if transfer.is_read => Direction::Read,
-            Some(Occupant::Transfer(_)) => Direction::Write,
-            _ => Direction::Flush,
-        };
+        match &self.table[tag.slot as usize].occupant {
+            Some(Occupant::Transfer(transfer)) => {
+                let (class, is_read) = (transfer.class, transfer.is_read);
+                self.stamp_left(tag, class, Direction::of(is_read));
+            }
+            Some(Occupant::Flush(_)) => self.stamp_left(tag, Class::Foreground, Direction::Flush),
+            // A group has told already; a chain is timed as a whole by whoever awaits it.
+            _ => {}
+        }
+    }
+
+    /// An op that was timed has completed.
+    #[cold]
+    pub(super) fn stamp_left(&mut self, tag: Tag, class: Class, direction: Direction) {
         if let Some(stamps) = &mut self.stamps {
-            stamps.left(tag.slot, FOREGROUND, direction);
+            stamps.left(tag.slot, class as usize, direction);
         }
     }
 

@@ -19,6 +19,7 @@ mod output;
 mod perms;
 mod pool;
 pub(crate) mod raw;
+mod sent;
 mod view;
 
 pub use completions::{CompletionQueue, Unsent};
@@ -26,6 +27,7 @@ pub use complex::{Absorbed, Generated, Inline, Sink, Source};
 pub use output::{Fragment, Fragments, Output, output_fn};
 pub use perms::{Buffer, Perms, Read, ReadWrite, Write};
 pub use raw::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
+pub use sent::Sent;
 pub use view::{CompletionBatch, Gone, Lent, PacketId, Relay, View};
 
 use raw::Handle;

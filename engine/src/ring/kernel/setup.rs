@@ -218,6 +218,17 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
             ));
         }
     }
+    let vectored = [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE];
+    features.vectored_fixed = vectored.into_iter().all(|code| probe.is_supported(code));
+    if features.vectored_fixed {
+        features.in_use.push("READV_FIXED");
+    } else {
+        features.degraded.push(
+            "READV_FIXED: the kernel has no such op (Linux 6.15 has it); coalesced ops whose \
+             memory is not contiguous go unregistered"
+                .to_owned(),
+        );
+    }
     features.in_use.extend(rung.iter().map(|flag| flag.name));
     for wanted in LADDER[0] {
         if !features.in_use.contains(&wanted.name) {
@@ -295,6 +306,8 @@ fn require_opcodes(ring: &IoUring) -> Result<Probe, RingError> {
         (opcode::ReadFixed::CODE, "READ_FIXED"),
         (opcode::WriteFixed::CODE, "WRITE_FIXED"),
         (opcode::Fsync::CODE, "FSYNC"),
+        (opcode::Readv::CODE, "READV"),
+        (opcode::Writev::CODE, "WRITEV"),
         (opcode::PollAdd::CODE, "POLL_ADD"),
         (opcode::AsyncCancel::CODE, "ASYNC_CANCEL (Linux 5.5)"),
     ] {

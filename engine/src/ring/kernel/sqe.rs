@@ -28,7 +28,13 @@ pub(super) struct Sqe {
     op_flags: u32,
     user_data: u64,
     buf_index: u16,
+    /// The scheduling class and level of a read or a write.
+    ioprio: u16,
 }
+
+/// Best effort, the lowest of its eight levels (`IOPRIO_PRIO_VALUE`, `ioprio_set(2)`): any
+/// process may ask for it, and a scheduler without priorities ignores it.
+const IOPRIO_BACKGROUND: u16 = (2 << 13) | 7;
 
 /// `IORING_FSYNC_DATASYNC`.
 const FSYNC_DATASYNC: u32 = 1;
@@ -51,6 +57,7 @@ impl Sqe {
         op_flags: 0,
         user_data: 0,
         buf_index: 0,
+        ioprio: 0,
     };
 
     /// An SQE of which only opcode and tag are set.
@@ -77,6 +84,7 @@ impl Sqe {
             fd,
             offset_bytes: op.offset_bytes,
             user_data: tag.to_user_data(),
+            ioprio: if op.background { IOPRIO_BACKGROUND } else { 0 },
             ..Self::ZERO
         };
         let (plain, fixed) = match op.kind {
@@ -102,6 +110,7 @@ impl Sqe {
         match op.kind {
             OpKind::Fdatasync => Self { op_flags: FSYNC_DATASYNC, ..self.flush() },
             OpKind::Fsync => self.flush(),
+            OpKind::ReadVectored | OpKind::WriteVectored => self.vectored(op),
             OpKind::Truncate => {
                 Self { opcode: opcode::Ftruncate::CODE, offset_bytes: op.len_bytes, ..self }
             }
@@ -119,6 +128,22 @@ impl Sqe {
         }
     }
 
+    /// Memory in several pieces: the address and the length are those of their array.
+    #[cold]
+    fn vectored(self, op: &Op) -> Self {
+        let memory = op.memory.expect("a read or a write names its memory");
+        let index = memory.buf_index();
+        let opcode = match (op.kind == OpKind::ReadVectored, index.is_some()) {
+            (true, false) => opcode::Readv::CODE,
+            (true, true) => opcode::ReadvFixed::CODE,
+            (false, false) => opcode::Writev::CODE,
+            (false, true) => opcode::WritevFixed::CODE,
+        };
+        let addr = memory.addr().addr() as u64;
+        let len_bytes = u32::from(memory.vector_len());
+        Self { opcode, addr, len_bytes, buf_index: index.unwrap_or(0), ..self }
+    }
+
     const fn flush(self) -> Self {
         Self { opcode: opcode::Fsync::CODE, ..self }
     }
@@ -129,7 +154,8 @@ impl Sqe {
     /// one for each field of a struct.
     #[inline]
     pub(super) fn entry(&self) -> Entry {
-        let first_half = u32::from_ne_bytes([self.opcode, self.flags, 0, 0]);
+        let ioprio = self.ioprio.to_ne_bytes();
+        let first_half = u32::from_ne_bytes([self.opcode, self.flags, ioprio[0], ioprio[1]]);
         let index_half = u32::from_ne_bytes([
             self.buf_index.to_ne_bytes()[0],
             self.buf_index.to_ne_bytes()[1],

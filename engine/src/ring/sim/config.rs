@@ -103,6 +103,18 @@ impl FaultRates {
     }
 }
 
+/// A device that serves a few ops at a time, each for a while, in the order of their start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Ops served at a time; others wait for the next channel that is free.
+    pub channels: u32,
+    /// The shortest that serving one op takes.
+    pub least_ns: u32,
+    /// The longest. Short ones are more frequent: the time grows with the square of an even
+    /// draw.
+    pub most_ns: u32,
+}
+
 /// Sizes and temper of a simulated ring.
 #[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
@@ -122,6 +134,8 @@ pub struct SimConfig {
     pub faults: FaultRates,
     /// The deliberate bug that is switched on in the shard above, if any.
     pub plant: Option<Plant>,
+    /// How long ops take, where `latency_ns_max` is not all there is to say.
+    pub service: Option<Service>,
 }
 
 impl SimConfig {
@@ -137,6 +151,7 @@ impl SimConfig {
             latency_ns_max: 50_000,
             faults: FaultRates::NONE,
             plant: None,
+            service: None,
         }
     }
 

@@ -87,6 +87,8 @@ pub(super) struct SimFile {
     durable: Vec<u8>,
     sectors: Vec<Sector>,
     space_sectors: u32,
+    /// Transfers that touch these bytes fail with `EIO`.
+    bad_bytes: Range<u64>,
 }
 
 impl SimFile {
@@ -99,6 +101,7 @@ impl SimFile {
             durable: vec![0; spec.size_bytes as usize],
             sectors: vec![Sector::NEW; count as usize],
             space_sectors: spec.space_sectors.unwrap_or(count),
+            bad_bytes: 0..0,
         }
     }
 
@@ -107,7 +110,18 @@ impl SimFile {
         let align = u64::from(self.spec.align_bytes);
         !offset_bytes.is_multiple_of(align)
             || !u64::from(memory.len_bytes()).is_multiple_of(align)
-            || !memory.addr().addr().is_multiple_of(self.spec.memory_align_bytes as usize)
+            || memory.pieces().any(|piece| self.is_misplaced(&piece))
+    }
+
+    /// Whether a transfer touches what cannot be read or written.
+    pub(super) fn is_bad(&self, offset_bytes: u64, len_bytes: u32) -> bool {
+        let end = offset_bytes + u64::from(len_bytes);
+        offset_bytes < self.bad_bytes.end && self.bad_bytes.start < end
+    }
+
+    fn is_misplaced(&self, piece: &MemRange) -> bool {
+        !piece.addr().addr().is_multiple_of(self.spec.memory_align_bytes as usize)
+            || !piece.len_bytes().is_multiple_of(self.spec.align_bytes)
     }
 
     /// How many of `len_bytes` from `offset_bytes` lie before the end of the file.
@@ -148,7 +162,7 @@ impl SimFile {
     pub(super) fn read_into(&self, offset_bytes: u64, memory: &MemRange, part: Range<u32>) {
         let start = self.position(offset_bytes + u64::from(part.start));
         let end = start + part.len();
-        memory.write_at(part.start, &self.cache[start..end]);
+        memory.scatter(part.start, &self.cache[start..end]);
     }
 
     /// Moves `part` of a write from memory into the cache.
@@ -158,7 +172,7 @@ impl SimFile {
         }
         let start = self.position(offset_bytes + u64::from(part.start));
         let end = start + part.len();
-        memory.read_at(part.start, &mut self.cache[start..end]);
+        memory.gather(part.start, &mut self.cache[start..end]);
         for sector in &mut self.sectors[sectors_of(start..end)] {
             if !sector.dirty {
                 // What completed before is saved already; this write has not completed.
@@ -366,6 +380,11 @@ impl SimDevice {
         let start = files[file].position(offset_bytes);
         files[file].cache[start..start + bytes.len()].copy_from_slice(bytes);
         files[file].durable[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// From now on every transfer that touches `bytes` of `file` fails with `EIO`.
+    pub fn damage(&self, file: usize, bytes: Range<u64>) {
+        self.files.borrow_mut()[file].bad_bytes = bytes;
     }
 
     /// Makes room for `sectors` more sectors of `file`, as if something had been deleted.

@@ -79,13 +79,15 @@ impl Flight {
     }
 
     /// Whether two ops use the same memory in a way that makes the outcome a race.
-    pub(super) fn races_with(&self, kind: OpKind, memory: &MemRange) -> bool {
+    pub(super) fn races_with(&self, is_write: bool, memory: &MemRange) -> bool {
         let Some(own) = &self.memory else { return false };
-        if self.kind == OpKind::Write && kind == OpKind::Write {
+        if self.kind == OpKind::Write && is_write {
             return false;
         }
-        let (a, b) = (span(own), span(memory));
-        a.start < b.end && b.start < a.end
+        own.pieces().any(|own| {
+            let a = span(&own);
+            memory.pieces().map(|piece| span(&piece)).any(|b| a.start < b.end && b.start < a.end)
+        })
     }
 
     /// Ends the op now with a negated `errno`, without moving anything more.

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use nix::errno::Errno;
 
 use super::complaint::Complaint;
-use super::config::{FaultRates, SimConfig};
+use super::config::{FaultRates, Service, SimConfig};
 use super::device::SimDevice;
 use super::flight::{Flight, Phase};
 use super::random::Random;
@@ -60,6 +60,8 @@ pub(super) struct Kernel {
     complaints: Vec<Complaint>,
     /// The last op before a partial submit, where that cut a chain.
     cut_head: Option<u64>,
+    /// Until when each channel of the device is taken.
+    channels_ns: Vec<u64>,
 }
 
 impl Kernel {
@@ -85,6 +87,7 @@ impl Kernel {
             last_whole: None,
             complaints: Vec::new(),
             cut_head: None,
+            channels_ns: vec![0; config.service.map_or(0, |service| service.channels) as usize],
         }
     }
 
@@ -96,6 +99,18 @@ impl Kernel {
         if self.complaints.len() < COMPLAINTS_MAX {
             self.complaints.push(complaint);
         }
+    }
+
+    /// How long an op that starts now takes on a device of a few channels.
+    pub(super) fn draw_service(&mut self) -> Option<u64> {
+        let Service { least_ns, most_ns, .. } = self.config.service?;
+        let now_ns = self.now_ns;
+        let even = u64::from(self.random.below(1 << 16));
+        let span_ns = u64::from(most_ns.saturating_sub(least_ns));
+        let service_ns = u64::from(least_ns) + ((span_ns * even * even) >> 32);
+        let channel = self.channels_ns.iter_mut().min()?;
+        *channel = (*channel).max(now_ns) + service_ns;
+        Some(*channel - now_ns)
     }
 
     /// Folds one step into the trace.

@@ -35,7 +35,7 @@ mod stats;
 mod steps;
 
 pub use complaint::Complaint;
-pub use config::{FaultRates, SimConfig};
+pub use config::{FaultRates, Service, SimConfig};
 pub use device::{FD_BASE, FileSpec, SECTOR_BYTES, SimDevice};
 pub use random::Random;
 pub use stats::{SimStats, Trace};
@@ -82,10 +82,12 @@ impl SimRing {
             cq_entries: config.cq_entries,
             transfer_bytes_max: config.transfer_bytes_max,
         };
+        let mut features = Features::new(RingKind::Sim);
+        features.vectored_fixed = true;
         Self {
             kernel: Rc::new(RefCell::new(Kernel::new(config, device.clone()))),
             woken: Arc::new(AtomicBool::new(false)),
-            features: Features::new(RingKind::Sim),
+            features,
             limits,
             plant: config.plant,
         }

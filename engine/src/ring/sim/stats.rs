@@ -56,6 +56,8 @@ pub struct SimStats {
     pub ranges: u64,
     /// Writes with `RWF_DSYNC` that have saved their bytes.
     pub dsync_writes: u64,
+    /// Transfers with memory in several pieces.
+    pub vectored: u64,
 }
 
 impl SimStats {
@@ -68,12 +70,12 @@ impl SimStats {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 23] {
+    pub fn fields(&self) -> [(&'static str, u64); 24] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 24] {
         [
             ("kernel steps", &mut self.kernel_steps),
             ("ops", &mut self.ops),
@@ -98,6 +100,7 @@ impl SimStats {
             ("crashes", &mut self.crashes),
             ("ops on ranges", &mut self.ranges),
             ("dsync writes", &mut self.dsync_writes),
+            ("vectored", &mut self.vectored),
         ]
     }
 }

@@ -29,9 +29,15 @@ impl Kernel {
         self.trace.fold(op.offset_bytes);
         self.check(op, tag, meant);
         let file = self.resolve(op.file);
+        // The memory knows its pieces; apart from that there is no difference.
+        let kind = match op.kind {
+            OpKind::ReadVectored => OpKind::Read,
+            OpKind::WriteVectored => OpKind::Write,
+            other => other,
+        };
         let mut flight = Flight {
             tag,
-            kind: op.kind,
+            kind,
             file: file.unwrap_or(0),
             offset_bytes: op.offset_bytes,
             memory: op.memory,
@@ -68,15 +74,19 @@ impl Kernel {
         if self.flights.iter().any(|flight| flight.tag == tag) {
             self.complain(Complaint::TagInUse { tag });
         }
-        let is_transfer = matches!(op.kind, OpKind::Read | OpKind::Write);
-        if is_transfer != op.memory.is_some() {
+        let is_vectored = matches!(op.kind, OpKind::ReadVectored | OpKind::WriteVectored);
+        let is_transfer = is_vectored || matches!(op.kind, OpKind::Read | OpKind::Write);
+        let in_pieces = op.memory.is_some_and(|memory| memory.vector_len() > 0);
+        if is_transfer != op.memory.is_some() || is_vectored != in_pieces {
             self.complain(Complaint::WrongMemory { tag });
         }
+        self.stats.vectored += u64::from(is_vectored);
         let Some(memory) = &op.memory else { return };
+        let is_write = matches!(op.kind, OpKind::Write | OpKind::WriteVectored);
         let racing = self
             .flights
             .iter()
-            .find(|flight| Some(flight.sequence) != meant && flight.races_with(op.kind, memory));
+            .find(|flight| Some(flight.sequence) != meant && flight.races_with(is_write, memory));
         if let Some(other) = racing.map(|flight| flight.tag) {
             self.complain(Complaint::MemoryShared { tag, other });
         }
@@ -112,7 +122,7 @@ impl Kernel {
     fn start(&mut self, at: usize) {
         let bits = self.random.bits();
         let drawn = (bits & 0xffff_ffff) * u64::from(self.config.latency_ns_max);
-        let mut latency_ns = 1 + (drawn >> 32);
+        let mut latency_ns = self.draw_service().unwrap_or(1 + (drawn >> 32));
         if self.random.chance(self.config.faults.delay) {
             latency_ns *= 20;
         }
@@ -125,9 +135,9 @@ impl Kernel {
             return;
         }
         match self.flights[at].kind {
-            OpKind::Read | OpKind::Write => self.start_transfer(at),
             OpKind::Fdatasync | OpKind::Fsync => self.start_flush(at),
             OpKind::Nop => {}
+            OpKind::Read | OpKind::Write => self.start_transfer(at),
             _ => self.start_range(at),
         }
     }
@@ -155,6 +165,11 @@ impl Kernel {
             if file.is_misaligned(flight.offset_bytes, &memory) {
                 stats.misaligned += 1;
                 flight.result = negated(Errno::EINVAL);
+                return;
+            }
+            if file.is_bad(flight.offset_bytes, memory.len_bytes()) {
+                stats.eio += 1;
+                flight.result = negated(Errno::EIO);
                 return;
             }
             let possible = if is_read {
