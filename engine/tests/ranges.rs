@@ -9,7 +9,8 @@ use mfio_core::{ErrorKind, block_on};
 use mfio_engine::ring::Ring;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::{Config, DirectMode, Durability, File, OpenOptions, Shard};
+use mfio_engine::{Config, DirectMode, Durability, File, Geometry, OpenOptions, Shard};
+use mfio_engine::{SyncMethod, SyncSource};
 
 const KIB: u64 = 1 << 10;
 
@@ -186,4 +187,69 @@ fn length_beyond_what_the_file_system_has_is_an_error_with_its_errno() {
         untouched(&file, &shard);
     }
     std::fs::remove_file(path).unwrap();
+}
+
+/// A loop device over a file of its own.
+struct Loop(String, PathBuf);
+
+impl Loop {
+    fn new(name: &str) -> Option<Self> {
+        let image = path(name);
+        std::fs::write(&image, vec![7; 4 << 20]).ok()?;
+        let mut losetup = std::process::Command::new("losetup");
+        let output = losetup.args(["-f", "--show"]).arg(&image).output().ok()?;
+        let device = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        output.status.success().then_some(Self(device, image))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _detached = std::process::Command::new("losetup").args(["-d", &self.0]).status();
+        let _removed = std::fs::remove_file(&self.1);
+    }
+}
+
+fn device_ranges<R: Ring>(ring: R, device: &Loop) {
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let opened = std::fs::File::options().read(true).write(true).open(&device.0).unwrap();
+    let geometry = Geometry::of(&opened).unwrap();
+    let file = shard.adopt(&device.0, opened, geometry);
+    let filled = |byte: u8| vec![byte; 64 << 10];
+    let run = async {
+        file.write_all_at(0, vec![9_u8; 1 << 20]).await.0.unwrap();
+        file.discard(64 * KIB, 64 * KIB).await.unwrap();
+        file.write_zeroes(256 * KIB, 64 * KIB).await.unwrap();
+        for (offset, byte) in [(0, 9), (64, 0), (128, 9), (256, 0), (320, 9)] {
+            let (read, seen) = file.read_exact_at(offset * KIB, filled(1)).await;
+            read.unwrap();
+            assert!(seen == filled(byte), "at {offset} KiB");
+        }
+        let kind = |result: Result<(), mfio_engine::IoError>| result.unwrap_err().error.kind();
+        assert_eq!(kind(file.discard(100, 512).await), ErrorKind::Misaligned);
+        assert_eq!(kind(file.write_zeroes(0, 513).await), ErrorKind::Misaligned);
+        assert_eq!(kind(file.discard(4 << 20, 512).await), ErrorKind::OutOfRange);
+        assert_eq!(kind(file.preallocate(0, 4096).await), ErrorKind::Unsupported);
+        assert_eq!(kind(file.punch_hole(0, 4096).await), ErrorKind::Unsupported);
+        assert_eq!(kind(file.set_len(4096).await), ErrorKind::Unsupported);
+        // No scratch space, unless some of the device is given for it.
+        file.write_durable_at(0, filled(3)).await.0.unwrap();
+        let report = file.sync_method();
+        assert_eq!((report.source, report.method), (SyncSource::Facts, SyncMethod::LinkedFlush));
+        let report = file.calibrate_on(2 << 20).await.unwrap();
+        assert_eq!(report.source, SyncSource::Measured, "{report:?}");
+        file.sync(Durability::Data).await.unwrap();
+    };
+    block_on(&shard, run).unwrap();
+}
+
+#[test]
+fn block_device_discards_and_zeroes_ranges_of_whole_sectors() {
+    let Some(device) = Loop::new("ranges-loop") else {
+        return println!("SKIP: needs root and a loop device");
+    };
+    device_ranges(thread_ring(), &device);
+    if let Some(ring) = kernel_ring() {
+        device_ranges(ring, &device);
+    }
 }

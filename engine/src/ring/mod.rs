@@ -142,7 +142,7 @@ pub struct Op {
     pub file: FileRef,
     /// Byte offset in the file; 0 for flushes. Never -1 ("current position", F18).
     pub offset_bytes: u64,
-    /// The memory to fill or to write; `None` exactly for flushes and nops. Its length is the
+    /// The memory to fill or to write; of reads and writes, and of nothing else. Its length is the
     /// transfer length. The slot named by the tag keeps it alive until the target CQE.
     pub memory: Option<MemRange>,
     /// The next pushed op starts only when this one has succeeded in full (`IOSQE_IO_LINK`).

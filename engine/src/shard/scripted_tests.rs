@@ -33,6 +33,8 @@ struct Script {
     answer: Option<fn(&Op) -> i32>,
     enter_fails: Option<Errno>,
     sq_entries: u32,
+    /// The ring has no ops on ranges.
+    old: bool,
     cancels: u32,
     now_ns: u64,
 }
@@ -101,6 +103,9 @@ impl Ring for Scripted {
             script.done.push(Completion { tag, result, more: false });
         }
         true
+    }
+    fn supports(&self, kind: OpKind) -> bool {
+        !(self.0.borrow().old && kind.is_range())
     }
     fn waker(&self) -> NoWaker {
         NoWaker
@@ -592,4 +597,24 @@ fn f02_chain_that_never_comes_back_keeps_its_buffers() {
     assert_eq!(arena.in_use(), 1, "the kernel may still read it");
     drop((file, shard));
     assert_eq!(arena.in_use(), 1, "and no shutdown proves otherwise");
+}
+
+#[test]
+fn f33_range_that_the_ring_has_no_op_for_is_changed_on_the_spot() {
+    let ring = Scripted::new();
+    ring.0.borrow_mut().old = true;
+    let (shard, simulated) = shard(&ring, 1);
+    let opened = tempfile::tempfile().unwrap();
+    let seen = opened.try_clone().unwrap();
+    let file = shard.adopt("real", opened, geometry(1));
+    let done = pin!(file.set_len(12_345));
+    assert!(matches!(poll(done, Waker::noop()), Poll::Ready(Ok(()))));
+    assert_eq!(seen.metadata().unwrap().len(), 12_345);
+    let done = pin!(file.preallocate(0, 1 << 16));
+    assert!(matches!(poll(done, Waker::noop()), Poll::Ready(Ok(()))));
+    assert_eq!(seen.metadata().unwrap().len(), 1 << 16);
+    assert_eq!(shard.metrics().ops, 0);
+    let refused = pin!(simulated.discard(0, 1));
+    let Poll::Ready(Err(error)) = poll(refused, Waker::noop()) else { panic!() };
+    assert_eq!(error.error.kind(), ErrorKind::Unsupported);
 }
