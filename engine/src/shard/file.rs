@@ -102,7 +102,8 @@ impl<R: Ring> File<R> {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).geometry
     }
 
-    /// Whether a flush has failed: nothing is accepted for writing any more (F37).
+    /// Whether a flush of the file has failed, through this handle or any other of this process
+    /// that was open then: nothing is accepted for writing any more (F37). Open it again.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
