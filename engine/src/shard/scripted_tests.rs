@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use mfio_core::IoBackend;
 use mfio_core::{
     BackendBusy, CompletionQueue, ErrorKind, IoBackend, Packet, PacketIoExt, Read, block_on,
 };
