@@ -121,7 +121,6 @@ impl<R: Ring> File<R> {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).geometry
     }
 
-<<<<<<< HEAD
     /// How an op goes that has nothing else in flight beside it: through the ring, or by a
     /// plain system call where that was measured to be faster.
     #[must_use]
@@ -132,11 +131,8 @@ impl<R: Ring> File<R> {
         courses.as_ref().map_or(none, |courses| courses.state())
     }
 
-    /// Whether a flush has failed: nothing is accepted for writing any more (F37).
-=======
     /// Whether a flush of the file has failed, through this handle or any other of this process
     /// that was open then: nothing is accepted for writing any more (F37). Open it again.
->>>>>>> h-dur
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
