@@ -267,6 +267,7 @@ impl<R: Ring> Core<R> {
             plain: !cut.bounce && !terms.durable && !terms.counted,
             class: terms.class,
             counted: terms.counted,
+            grouped: false,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
@@ -308,7 +309,7 @@ impl<R: Ring> Core<R> {
         entry.flush_in_flight = true;
         let file = entry.file;
         let flush = FlushOp::new(target, false, Behind::Write(write));
-        let tag = self.slots.occupy(Occupant::Flush(flush));
+        let tag = self.slots.occupy_other(Occupant::Flush(flush));
         let transfer = self.slots.transfer(write).expect("occupied just now");
         transfer.linked = Linked::Pending(tag);
         self.push_flush(file, false, tag);
@@ -317,11 +318,19 @@ impl<R: Ring> Core<R> {
     pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
         self.metrics.flushes += 1;
         let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
-        self.push(Op::on(kind, file), tag);
+        self.push_other(Op::on(kind, file), tag);
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, op: Op, tag: Tag) {
+    /// As `push`, for whatever is not the start of a read or a write: one copy of the code for
+    /// all of those, so that it stays inlined where it is hot.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn push_other(&mut self, op: Op, tag: Tag) {
+        self.push(op, tag);
+    }
+
+    #[inline(always)]
+    fn push(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
@@ -412,7 +421,7 @@ impl<R: Ring> Core<R> {
                 background: transfer.class == Class::Background,
                 ..Op::transfer(kind, file, offset_bytes, memory)
             };
-            self.push(op, retry.tag);
+            self.push_other(op, retry.tag);
         }
     }
 }

@@ -31,10 +31,7 @@ impl<R: Ring> Core<R> {
         }
         self.in_flight -= 1;
         let Occupant::Transfer(transfer) = occupant else {
-            return match occupant {
-                Occupant::Group(_) => self.complete_group(tag, result),
-                _ => self.complete_flush(tag, result),
-            };
+            return self.complete_flush(tag, result);
         };
         // The usual case first, with nothing of the others to be paid for.
         if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {
@@ -43,11 +40,22 @@ impl<R: Ring> Core<R> {
             let body = transfer.body.take();
             return self.end_whole(tag, target, write, body);
         }
+        self.complete_other(tag, result);
+    }
+
+    /// Whatever is not a plain transfer that has become whole at once.
+    #[cold]
+    #[inline(never)]
+    fn complete_other(&mut self, tag: Tag, result: i32) {
+        let Some(transfer) = self.slots.transfer(tag) else { return };
         if std::mem::take(&mut transfer.counted) {
             let class = transfer.class;
             self.count_ended(tag, class);
         }
         let Some(transfer) = self.slots.transfer(tag) else { return };
+        if transfer.grouped {
+            return self.complete_group(tag, result);
+        }
         let accept_short = self.ring.plant(Plant::AcceptShort);
         match complete::transfer(result, attempt(transfer), accept_short) {
             Verdict::Done => self.transfer_whole(tag),
@@ -57,7 +65,7 @@ impl<R: Ring> Core<R> {
 
     #[inline]
     fn end_whole(&mut self, tag: Tag, target: u32, write: Option<Epoch>, body: Option<Body>) {
-        self.slots.vacate(tag);
+        self.slots.vacate_hot(tag);
         self.targets.release_op(target, write, &mut self.ring);
         // Nothing is left to be told where a caller's leaving was answered already.
         if let Some(body) = body {

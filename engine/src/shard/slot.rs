@@ -126,6 +126,8 @@ pub(super) struct Transfer {
     pub(super) class: Class,
     /// Its class counts it as in flight, until its first completion.
     pub(super) counted: bool,
+    /// Its parts are in the group that the slot table keeps beside the slot.
+    pub(super) grouped: bool,
 }
 
 impl Transfer {
@@ -165,8 +167,6 @@ pub(super) enum Behind {
 pub(super) enum Occupant {
     Transfer(Transfer),
     Flush(FlushOp),
-    /// Several parts in one op; `None` only while its completion is judged.
-    Group(Option<Box<Group>>),
 }
 
 /// Two whole cache lines.
@@ -176,6 +176,8 @@ struct Slot {
     generation: u32,
     occupant: Option<Occupant>,
 }
+
+const _: () = assert!(size_of::<Slot>() == 128, "an op touches two cache lines of its slot");
 
 /// The op table of a shard. Its size bounds what is in flight.
 ///
@@ -189,6 +191,8 @@ pub(super) struct Slots {
     bounces: Vec<Option<ArenaBuf>>,
     /// When the op of each slot started, where that is wanted.
     stamps_ns: Vec<Option<u64>>,
+    /// The parts of each op that has several, kept as long as it is in flight.
+    groups: Vec<Option<Box<Group>>>,
 }
 
 impl Slots {
@@ -196,7 +200,8 @@ impl Slots {
         let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
         let bounces = (0..count).map(|_| None).collect();
         let stamps_ns = vec![None; count as usize];
-        Self { table, free: (0..count).rev().collect(), bounces, stamps_ns }
+        let groups = (0..count).map(|_| None).collect();
+        Self { table, free: (0..count).rev().collect(), bounces, stamps_ns, groups }
     }
 
     #[inline]
@@ -209,14 +214,45 @@ impl Slots {
         self.table.len() - self.free.len()
     }
 
+    /// As [`Slots::occupy`], where it is not hot.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn occupy_other(&mut self, occupant: Occupant) -> Tag {
+        self.occupy(occupant)
+    }
+
     /// Puts `occupant` into a free slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
         let slot = self.free.pop().expect("a slot is free: checked before the op was made");
         let entry = &mut self.table[slot as usize];
         debug_assert!(entry.occupant.is_none(), "a free slot is empty");
         entry.occupant = Some(occupant);
         Tag { slot, generation: entry.generation }
+    }
+
+    /// Keeps the parts of the op of `tag` until its completion.
+    pub(super) fn keep_group(&mut self, tag: Tag, group: Box<Group>) {
+        self.groups[tag.slot as usize] = Some(group);
+    }
+
+    /// The parts of the op of `tag`, taken out.
+    pub(super) fn take_group(&mut self, tag: Tag) -> Option<Box<Group>> {
+        self.groups[tag.slot as usize].take()
+    }
+
+    /// Wants every op stopped that has a part of `packet`; returns how many those are.
+    pub(super) fn cancel_in_groups(&mut self, packet: PacketId) -> u64 {
+        let mut found = 0;
+        for (entry, group) in self.table.iter_mut().zip(&mut self.groups) {
+            if let (Some(Occupant::Transfer(transfer)), Some(group)) = (&mut entry.occupant, group)
+                && group.cancel(packet)
+            {
+                transfer.cancel_requested = true;
+                found += 1;
+            }
+        }
+        found
     }
 
     /// Remembers when the op of `tag` started, if it is timed.
@@ -261,8 +297,14 @@ impl Slots {
     ///
     /// # Panics
     /// When the occupant has left already.
-    #[inline]
+    #[inline(never)]
     pub(super) fn vacate(&mut self, tag: Tag) {
+        self.vacate_hot(tag);
+    }
+
+    /// As [`Slots::vacate`], for the one place where it is hot.
+    #[inline(always)]
+    pub(super) fn vacate_hot(&mut self, tag: Tag) {
         let entry = &mut self.table[tag.slot as usize];
         assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
         entry.generation = entry.generation.wrapping_add(1);
@@ -284,7 +326,9 @@ impl Drop for Slots {
     fn drop(&mut self) {
         let occupied = self.occupied();
         if occupied > 0 {
-            let memory = (std::mem::take(&mut self.table), std::mem::take(&mut self.bounces));
+            let groups = std::mem::take(&mut self.groups);
+            let bounces = std::mem::take(&mut self.bounces);
+            let memory = (std::mem::take(&mut self.table), bounces, groups);
             quarantine(memory, "ops that did not come back before the shard was dropped", occupied);
         }
     }

@@ -165,7 +165,7 @@ impl KernelRing {
         u32::try_from(self.sq.len()).expect("a queue has at most 32768 entries")
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_sqe(&mut self, sqe: &Sqe) {
         // SAFETY: lifetime: the memory that `sqe` names belongs to the slot of its tag until
         // the target CQE (F01); internal SQEs name none. Aliasing: `&mut self`, and `sq` is
@@ -326,7 +326,7 @@ impl Ring for KernelRing {
         self.limits.sq_entries - self.queued() >= count
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, op: Op, tag: Tag) {
         self.push_sqe(&Sqe::of(&op, tag));
     }
