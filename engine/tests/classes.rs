@@ -183,7 +183,11 @@ fn full_background_backlog_refuses_neither_foreground_nor_log() {
     let page = || Packet::new(shard.arena().alloc(PAGE).unwrap());
     let scan = file.with_class(Class::Background);
     let log = file.with_class(Class::Log);
-    let room = |file: &File<SimRing>| PacketIo::<Write, u64>::reserve(file, 1);
+    let room = |file: &File<SimRing>| {
+        let room = file.has_room();
+        assert_eq!(room, PacketIo::<Write, u64>::reserve(file, 1));
+        room
+    };
     let mut sent = [0; 3];
     for at in 0..20 {
         sent[2] += u32::from(queue.send(&scan, at * 4096, page(), 2).is_ok());

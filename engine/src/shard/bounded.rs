@@ -184,7 +184,9 @@ impl<R: Ring> Shard<R> {
     /// # use mfio_engine::{Config, OpenOptions, Outcome, Shard, ring::threads::ThreadRing};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let shard = Shard::with_ring(ThreadRing::new(2, 64)?, &Config::new())?;
-    /// # let file = shard.open("/dev/null".as_ref(), &OpenOptions::default())?;
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::write(dir.path().join("data"), [7; 512])?;
+    /// # let file = shard.open(&dir.path().join("data"), &OpenOptions::default())?;
     /// let read = file.io(0, Packet::<Read, _>::new(vec![0; 512]));
     /// let ended = block_on(&shard, shard.deadline(shard.now_ns() + 5_000_000, read))?;
     /// if let Outcome::TimedOut { done_bytes } = ended.outcome {

@@ -207,7 +207,6 @@ impl<R: Ring> Core<R> {
     pub(super) fn complete_other(&mut self, tag: Tag, result: i32) {
         let step = match self.slots.find(tag) {
             Some(Occupant::Step(step)) => step,
-            Some(Occupant::Group(_)) => return self.complete_group(tag, result),
             _ => return self.complete_flush(tag, result),
         };
         let (id, at) = (step.chain, usize::from(step.step));

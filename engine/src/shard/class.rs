@@ -337,6 +337,14 @@ impl Bytes {
 }
 
 impl<R: Ring> File<R> {
+    /// Whether the next packet of this handle's class is accepted now. Where it is not,
+    /// [`PacketIo::send_io`](mfio_core::PacketIo::send_io) and a completion queue give it
+    /// back at once, and a future waits; other classes have room of their own.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.shard().inner.core.borrow().has_room_in(self.class())
+    }
+
     /// Sends a view that is not the usual case: of another class than foreground, or timed.
     #[cold]
     pub(super) fn send_in_class(&self, staged: Staged) -> Option<StagedView> {

@@ -402,15 +402,11 @@ impl<R: Ring> Core<R> {
     #[cold]
     pub(super) fn abandon(&mut self, packet: PacketId) {
         self.abandon_backlog(packet);
+        let in_groups = self.slots.cancel_in_groups(packet);
+        self.metrics.cancels += in_groups;
+        self.cancels_owed |= in_groups > 0;
         let free_on_drop = self.ring.plant(Plant::FreeOnDrop);
         for (_, occupant) in self.slots.iter_mut() {
-            if let Occupant::Group(Some(group)) = occupant
-                && group.cancel(packet)
-            {
-                group.cancel_requested = true;
-                self.metrics.cancels += 1;
-                self.cancels_owed = true;
-            }
             let Occupant::Transfer(transfer) = occupant else { continue };
             if transfer.body.as_ref().is_none_or(|body| body.packet_id() != packet) {
                 continue;
@@ -443,7 +439,6 @@ impl<R: Ring> Core<R> {
                 Occupant::Step(step) if self.closing || step.cancel_requested => {
                     &mut step.cancel_sent
                 }
-                Occupant::Group(Some(group)) if group.cancel_requested => &mut group.cancel_sent,
                 _ => continue,
             };
             if *sent {
@@ -496,10 +491,8 @@ impl<R: Ring> Core<R> {
         self.closing = true;
         self.fail_queued();
         for (_, occupant) in self.slots.iter_mut() {
-            match occupant {
-                Occupant::Transfer(transfer) => transfer.cancel_requested = true,
-                Occupant::Group(Some(group)) => group.cancel_requested = true,
-                Occupant::Group(None) | Occupant::Flush(_) | Occupant::Step(_) => {}
+            if let Occupant::Transfer(transfer) = occupant {
+                transfer.cancel_requested = true;
             }
         }
         self.send_cancels();

@@ -213,7 +213,7 @@ impl<R: Ring> Core<R> {
         let file = entry.file;
         let behind = Behind::Requests(epoch);
         let flush = FlushOp::new(target, all_metadata, behind);
-        let tag = self.slots.occupy(Occupant::Flush(flush));
+        let tag = self.slots.occupy_other(Occupant::Flush(flush));
         self.push_flush(file, all_metadata, tag);
     }
 

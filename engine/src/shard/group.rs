@@ -14,10 +14,9 @@ use super::barrier::Epoch;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::How;
-use super::slot::{Body, Occupant};
+use super::slot::{Body, Linked, Occupant, Transfer};
 use crate::buffer::{IoVecs, PIECES_MAX, Region};
 use crate::error::from_errno;
-use crate::metrics::Direction;
 use crate::plan;
 use crate::ring::{Op, OpKind, Plant, Ring, Tag};
 
@@ -91,9 +90,6 @@ pub(super) struct Group {
     epoch: Epoch,
     is_read: bool,
     class: Class,
-    counted: bool,
-    pub(super) cancel_requested: bool,
-    pub(super) cancel_sent: bool,
 }
 
 impl Group {
@@ -107,9 +103,6 @@ impl Group {
             epoch: Epoch::default(),
             is_read: true,
             class: Class::Foreground,
-            counted: false,
-            cancel_requested: false,
-            cancel_sent: false,
         }
     }
 
@@ -277,26 +270,46 @@ impl<R: Ring> Core<R> {
         let background = class == Class::Background;
         let op = Op { background, ..Op::transfer(kind, file, group.offset_bytes, memory) };
         self.targets.retain(group.target);
-        let mut group = group;
-        group.counted = background || self.classes.is_watching();
-        let counted = group.counted;
-        let tag = self.slots.occupy(Occupant::Group(Some(group)));
+        let counted = background || self.classes.is_watching();
+        let tag = self.slots.occupy_other(Occupant::Transfer(Transfer {
+            body: None,
+            memory,
+            offset_bytes: group.offset_bytes,
+            epoch: group.epoch,
+            target: group.target,
+            take_bytes: group.len_bytes,
+            lead_bytes: 0,
+            resumed_at: 0,
+            reached: 0,
+            linked: Linked::No,
+            is_read: group.is_read,
+            bounced: false,
+            plain: false,
+            whole: false,
+            cancel_requested: false,
+            cancel_sent: false,
+            force_async: false,
+            retries: 0,
+            stalls: 0,
+            class,
+            counted,
+            grouped: true,
+            all_metadata: false,
+            atomic: false,
+        }));
+        self.slots.keep_group(tag, group);
         if counted {
             self.count_started(tag, class);
         }
-        self.push(op, tag);
+        self.push_seldom(op, tag);
         None
     }
 
     /// The op of a group has completed.
     #[cold]
     pub(super) fn complete_group(&mut self, tag: Tag, result: i32) {
-        let Some(Occupant::Group(group)) = self.slots.find(tag) else { return };
-        let group = group.take().expect("a group stays in its slot until its completion");
-        if group.counted {
-            self.count_ended(tag, group.class);
-        }
-        self.slots.stamp_left(tag, group.class, Direction::of(group.is_read));
+        let group = self.slots.take_group(tag);
+        let group = group.expect("a group stays beside its slot until the completion");
         self.slots.vacate(tag);
         // More than was asked for is not believed.
         let moved = u32::try_from(result).unwrap_or(0);
@@ -353,7 +366,6 @@ impl<R: Ring> Core<R> {
     fn recycle(&mut self, mut group: Box<Group>) {
         group.parts.clear();
         group.vectors.clear();
-        (group.cancel_requested, group.cancel_sent) = (false, false);
         self.groups.push(group);
     }
 }

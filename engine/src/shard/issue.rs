@@ -278,6 +278,7 @@ impl<R: Ring> Core<R> {
             plain: !cut.bounce && terms.how.promise == Promise::Taken && !terms.counted,
             class: terms.class,
             counted: terms.counted,
+            grouped: false,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
@@ -330,7 +331,7 @@ impl<R: Ring> Core<R> {
         entry.flush_in_flight = true;
         let file = entry.file;
         let flush = FlushOp::new(target, all_metadata, Behind::Write(write));
-        let tag = self.slots.occupy(Occupant::Flush(flush));
+        let tag = self.slots.occupy_other(Occupant::Flush(flush));
         let transfer = self.slots.transfer(write).expect("occupied just now");
         transfer.linked = Linked::Pending(tag);
         self.push_flush(file, all_metadata, tag);
@@ -342,18 +343,16 @@ impl<R: Ring> Core<R> {
         self.push_seldom(Op::on(kind, file), tag);
     }
 
-    /// As `push`, out of the way of reads and writes.
+    /// As `push`, out of the way of reads and writes: one copy of the code for all of those, so
+    /// that it stays inlined where it is hot.
     #[cold]
+    #[inline(never)]
     pub(super) fn push_seldom(&mut self, op: Op, tag: Tag) {
-        self.push(op, tag);
-    }
-
-    pub(super) fn push(&mut self, op: Op, tag: Tag) {
         self.ring.unstage();
         self.push_beside(op, tag);
     }
 
-    /// As `push`, where nothing is staged.
+    /// Pushes where nothing is staged.
     #[inline(always)]
     fn push_beside(&mut self, op: Op, tag: Tag) {
         self.ring.push(op, tag);

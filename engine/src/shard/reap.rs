@@ -41,11 +41,22 @@ impl<R: Ring> Core<R> {
             let body = transfer.body.take();
             return self.end_whole(tag, target, write, body);
         }
+        self.judge_transfer(tag, result);
+    }
+
+    /// Whatever is not a plain transfer that has become whole at once.
+    #[cold]
+    #[inline(never)]
+    fn judge_transfer(&mut self, tag: Tag, result: i32) {
+        let Some(transfer) = self.slots.transfer(tag) else { return };
         if std::mem::take(&mut transfer.counted) {
             let class = transfer.class;
             self.count_ended(tag, class);
         }
         let Some(transfer) = self.slots.transfer(tag) else { return };
+        if transfer.grouped {
+            return self.complete_group(tag, result);
+        }
         let accept_short = self.ring.plant(Plant::AcceptShort);
         match complete::transfer(result, attempt(transfer), accept_short) {
             Verdict::Done => self.transfer_whole(tag),
@@ -55,7 +66,7 @@ impl<R: Ring> Core<R> {
 
     #[inline]
     fn end_whole(&mut self, tag: Tag, target: u32, write: Option<Epoch>, body: Option<Body>) {
-        self.slots.vacate(tag);
+        self.slots.vacate_hot(tag);
         self.targets.release_op(target, write, &mut self.ring);
         // Nothing is left to be told where a caller's leaving was answered already.
         if let Some(body) = body {

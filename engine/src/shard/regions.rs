@@ -11,7 +11,6 @@ use std::sync::Arc;
 use mfio_core::RegionId;
 
 use super::Shard;
-use super::slot::Occupant;
 use crate::buffer::{FixedSpan, HasRegion, MemRange, Memory};
 use crate::error::EngineError;
 use crate::ring::Ring;
@@ -79,15 +78,7 @@ impl<R: Ring> Shard<R> {
         let mut core = self.inner.core.borrow_mut();
         let of_it = |known: &Known| known.memory.region().id() == region.id();
         let Some(at) = core.regions.0.iter().position(of_it) else { return Ok(()) };
-        let occupants = core.slots.iter_mut();
-        let ops = occupants
-            .filter(|(_, occupant)| match occupant {
-                Occupant::Transfer(transfer) => transfer.memory.touches(region),
-                Occupant::Group(group) => group.as_ref().is_some_and(|group| group.touches(region)),
-                // The memory of a step is its chain's, also between two launches.
-                Occupant::Flush(_) | Occupant::Step(_) => false,
-            })
-            .count();
+        let ops = core.slots.ops_on(region);
         let ops = ops + core.chains.steps_on(region) + core.queued_groups_on(region);
         if ops > 0 {
             return Err(EngineError::RegionInUse { ops });

@@ -14,7 +14,7 @@ use super::barrier::Epoch;
 use super::chain_table::ChainId;
 use super::class::Class;
 use super::group::Group;
-use crate::buffer::{ArenaBuf, MemRange, quarantine};
+use crate::buffer::{ArenaBuf, MemRange, Region, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
 
@@ -134,6 +134,8 @@ pub(super) struct Transfer {
     pub(super) class: Class,
     /// Its class counts it as in flight, until its first completion.
     pub(super) counted: bool,
+    /// Its parts are in the group that the slot table keeps beside the slot.
+    pub(super) grouped: bool,
 }
 
 impl Transfer {
@@ -174,8 +176,6 @@ pub(super) enum Occupant {
     Transfer(Transfer),
     Flush(FlushOp),
     Step(StepOp),
-    /// Several parts in one op; `None` only while its completion is judged.
-    Group(Option<Box<Group>>),
 }
 
 /// A step of a chain in flight, or the place it keeps while it waits to be tried again. What
@@ -196,7 +196,7 @@ struct Slot {
     occupant: Option<Occupant>,
 }
 
-const _: () = assert!(size_of::<Slot>() == 128, "a slot is two cache lines");
+const _: () = assert!(size_of::<Slot>() == 128, "an op touches two cache lines of its slot");
 
 /// The op table of a shard. Its size bounds what is in flight.
 ///
@@ -212,6 +212,8 @@ pub(super) struct Slots {
     pub(super) stamps: Option<Stamps>,
     /// When the op of each slot started, where that is wanted.
     stamps_ns: Vec<Option<u64>>,
+    /// The parts of each op that has several, kept as long as it is in flight.
+    groups: Vec<Option<Box<Group>>>,
 }
 
 impl Slots {
@@ -219,7 +221,9 @@ impl Slots {
         let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
         let bounces = (0..count).map(|_| None).collect();
         let stamps_ns = vec![None; count as usize];
-        Self { table, free: (0..count).rev().collect(), bounces, stamps, stamps_ns }
+        let groups = (0..count).map(|_| None).collect();
+        let free = (0..count).rev().collect();
+        Self { table, free, bounces, stamps, stamps_ns, groups }
     }
 
     #[inline]
@@ -237,14 +241,59 @@ impl Slots {
         self.table.len() - self.free.len()
     }
 
+    /// As [`Slots::occupy`], where it is not hot.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn occupy_other(&mut self, occupant: Occupant) -> Tag {
+        self.occupy(occupant)
+    }
+
     /// Puts `occupant` into a free slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
         let slot = self.free.pop().expect("a slot is free: checked before the op was made");
         let entry = &mut self.table[slot as usize];
         debug_assert!(entry.occupant.is_none(), "a free slot is empty");
         entry.occupant = Some(occupant);
         Tag { slot, generation: entry.generation }
+    }
+
+    /// Keeps the parts of the op of `tag` until its completion.
+    pub(super) fn keep_group(&mut self, tag: Tag, group: Box<Group>) {
+        self.groups[tag.slot as usize] = Some(group);
+    }
+
+    /// The parts of the op of `tag`, taken out.
+    pub(super) fn take_group(&mut self, tag: Tag) -> Option<Box<Group>> {
+        self.groups[tag.slot as usize].take()
+    }
+
+    /// Wants every op stopped that has a part of `packet`; returns how many those are.
+    pub(super) fn cancel_in_groups(&mut self, packet: PacketId) -> u64 {
+        let mut found = 0;
+        for (entry, group) in self.table.iter_mut().zip(&mut self.groups) {
+            if let (Some(Occupant::Transfer(transfer)), Some(group)) = (&mut entry.occupant, group)
+                && group.cancel(packet)
+            {
+                transfer.cancel_requested = true;
+                found += 1;
+            }
+        }
+        found
+    }
+
+    /// Ops in flight or waiting to be tried again whose memory lies in `region`; of one with
+    /// several parts, the parts say so.
+    pub(super) fn ops_on(&self, region: &Region) -> usize {
+        let grouped = self.groups.iter().flatten().filter(|group| group.touches(region)).count();
+        let single = |entry: &&Slot| match &entry.occupant {
+            Some(Occupant::Transfer(transfer)) => {
+                !transfer.grouped && transfer.memory.touches(region)
+            }
+            // The memory of a step is its chain's, also between two launches.
+            Some(Occupant::Flush(_) | Occupant::Step(_)) | None => false,
+        };
+        grouped + self.table.iter().filter(single).count()
     }
 
     /// Remembers when the op of `tag` started, if it is timed.
@@ -289,8 +338,14 @@ impl Slots {
     ///
     /// # Panics
     /// When the occupant has left already.
-    #[inline]
+    #[inline(never)]
     pub(super) fn vacate(&mut self, tag: Tag) {
+        self.vacate_hot(tag);
+    }
+
+    /// As [`Slots::vacate`], for the one place where it is hot.
+    #[inline(always)]
+    pub(super) fn vacate_hot(&mut self, tag: Tag) {
         if self.stamps.is_some() {
             self.stamp_leaving(tag);
         }
@@ -312,7 +367,7 @@ impl Slots {
                 self.stamp_left(tag, class, Direction::of(is_read));
             }
             Some(Occupant::Flush(_)) => self.stamp_left(tag, Class::Foreground, Direction::Flush),
-            // A group has told already; a chain is timed as a whole by whoever awaits it.
+            // A chain is timed as a whole by whoever awaits it.
             _ => {}
         }
     }
@@ -347,7 +402,9 @@ impl Drop for Slots {
     fn drop(&mut self) {
         let occupied = self.occupied();
         if occupied > 0 {
-            let memory = (std::mem::take(&mut self.table), std::mem::take(&mut self.bounces));
+            let groups = std::mem::take(&mut self.groups);
+            let bounces = std::mem::take(&mut self.bounces);
+            let memory = (std::mem::take(&mut self.table), bounces, groups);
             quarantine(memory, "ops that did not come back before the shard was dropped", occupied);
         }
     }

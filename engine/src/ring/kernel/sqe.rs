@@ -152,7 +152,7 @@ impl Sqe {
     ///
     /// Put together as eight words: the compiler makes eight stores of them, where it makes
     /// one for each field of a struct.
-    #[inline]
+    #[inline(always)]
     pub(super) fn entry(&self) -> Entry {
         let ioprio = self.ioprio.to_ne_bytes();
         let first_half = u32::from_ne_bytes([self.opcode, self.flags, ioprio[0], ioprio[1]]);
@@ -215,7 +215,7 @@ const fn word(first: u32, second: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::{Arena, ArenaConfig, MemRange, SizeClass};
+    use crate::buffer::{Arena, ArenaConfig, IoVecs, MemRange, SizeClass};
 
     const TAG: Tag = Tag { slot: 7, generation: 9 };
 
@@ -260,6 +260,41 @@ mod tests {
         }
         let unregistered = MemRange::of_raw(buf.as_mut_ptr(), 4096, None);
         assert_eq!(Sqe::of(&op(OpKind::Read, FileRef::Plain(3), unregistered), TAG).opcode, 22);
+    }
+
+    #[test]
+    fn f10_vectored_ops_name_the_array_of_their_pieces() {
+        let config = ArenaConfig::new(vec![SizeClass { bytes: 4096, count: 3 }]);
+        let arena = Arena::new(&config).unwrap();
+        arena.region().set_registered_bytes(arena.region().len_bytes());
+        let mut bufs: Vec<_> = (0..3).map(|_| arena.alloc(4096).unwrap()).collect();
+        bufs.sort_by_key(|buf| core::cmp::Reverse(buf.as_ptr()));
+        let mut vectors = IoVecs::new();
+        for buf in &mut bufs {
+            vectors.push(buf.mem_range());
+        }
+        let opcodes = [(OpKind::ReadVectored, false, 1), (OpKind::WriteVectored, false, 2)]
+            .into_iter()
+            .chain([(OpKind::ReadVectored, true, 60), (OpKind::WriteVectored, true, 61)]);
+        for (kind, fixed, opcode) in opcodes {
+            let memory = vectors.range(fixed);
+            let sqe = Sqe::of(&op(kind, FileRef::Plain(3), memory), TAG);
+            assert_eq!((sqe.opcode, sqe.len_bytes, sqe.buf_index), (opcode, 3, 0));
+            assert_eq!(sqe.addr, memory.unwrap().addr().addr() as u64);
+        }
+    }
+
+    #[test]
+    fn background_ops_ask_for_the_lowest_priority() {
+        let mut bytes = [0_u8; 8];
+        let memory = MemRange::of_raw(bytes.as_mut_ptr(), 8, None);
+        let usual = op(OpKind::Read, FileRef::Plain(3), memory);
+        let background = Sqe::of(&Op { background: true, ..usual }, TAG);
+        assert_eq!(background, Sqe { ioprio: 0x4007, ..Sqe::of(&usual, TAG) });
+        let words = background.entry();
+        // SAFETY: an entry is 64 bytes of integers without padding.
+        let words = unsafe { core::mem::transmute_copy::<Entry, [u16; 32]>(&words) };
+        assert_eq!(words[1], 0x4007);
     }
 
     #[test]
