@@ -41,6 +41,7 @@ pub mod ring;
 pub mod shard;
 mod sys;
 pub mod target;
+pub mod wal;
 
 pub use config::Config;
 pub use error::{EngineError, IoError};

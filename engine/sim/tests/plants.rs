@@ -29,3 +29,8 @@ fn f14_flush_early_is_caught() {
 fn f01_free_on_drop_is_caught() {
     expect_caught(Plant::FreeOnDrop);
 }
+
+#[test]
+fn f14_ack_before_flush_is_caught() {
+    expect_caught(Plant::AckBeforeFlush);
+}

@@ -174,19 +174,24 @@ pub enum Plant {
     FlushEarly,
     /// Dropping a future frees the buffer while the op is in flight (F01).
     FreeOnDrop,
+    /// A durable write is acknowledged when it is whole, before its flush has succeeded (F14).
+    AckBeforeFlush,
 }
 
 impl Plant {
-    /// Every planted bug, in the order of their names.
-    pub const ALL: [Self; 3] = [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop];
+    /// Every planted bug, in the order in which they came.
+    pub const ALL: [Self; 4] =
+        [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop, Self::AckBeforeFlush];
 
-    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`.
+    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`,
+    /// `ack-before-flush`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::AcceptShort => "accept-short",
             Self::FlushEarly => "flush-early",
             Self::FreeOnDrop => "free-on-drop",
+            Self::AckBeforeFlush => "ack-before-flush",
         }
     }
 }

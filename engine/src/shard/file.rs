@@ -187,7 +187,7 @@ impl<R: Ring> File<R> {
         (result, done.into_buffer())
     }
 
-    fn io_error(
+    pub(crate) fn io_error(
         &self,
         op: &'static str,
         offset_bytes: u64,

@@ -13,7 +13,7 @@ use super::core::{Bytes, Core, Ending, Job};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Op, OpKind, Ring, Tag};
+use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
 
 /// What differs between reading and writing.
 pub(super) trait Direction: Perms {
@@ -261,7 +261,10 @@ impl<R: Ring> Core<R> {
             stalls: 0,
         }));
         let link = terms.durable && last_piece && self.can_link(target);
-        let op = Op { link, ..Op::transfer(D::KIND, file, cut.op_offset, memory) };
+        let op = Op {
+            link: link && !self.ring.plant(Plant::FlushEarly),
+            ..Op::transfer(D::KIND, file, cut.op_offset, memory)
+        };
         self.push(op, tag);
         if link {
             self.link_flush(target, tag);
