@@ -25,6 +25,11 @@ pub const RECORD_HEADER_BYTES: usize = 8;
 /// Bytes of a segment's header. It lies in one sector, which survives whole or not at all.
 pub const SEGMENT_HEADER_BYTES: usize = 96;
 
+/// Where in the sector of its header a segment is marked as free. Not over the header: the
+/// mark is written with the header unchanged in front of it, so that a write which is cut
+/// short anywhere leaves one of the two states, and the mark outlives a header that is cut.
+const FREE_MARK_AT: usize = 256;
+
 /// The unit of [`RecordAlign::Sector`].
 pub const SECTOR_BYTES: usize = 512;
 
@@ -154,6 +159,29 @@ impl SegmentHeader {
         let crc = crc32c::crc32c(&into[..at]);
         into[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         into[at + 4..SEGMENT_HEADER_BYTES].fill(0);
+    }
+
+    /// Marks the segment whose first sector is in `sector` as free.
+    ///
+    /// # Panics
+    /// When `sector` is shorter than one.
+    pub fn write_free_mark(&self, start_sequence: u64, sector: &mut [u8]) {
+        let free = Self { state: SegmentState::Free, start_sequence, ..*self };
+        free.write(&mut sector[FREE_MARK_AT..]);
+    }
+
+    /// Reads the first sector of a segment: its header, or its mark as free where that
+    /// belongs to the header or the header is damaged.
+    #[must_use]
+    pub fn of_sector(sector: &[u8]) -> Option<Self> {
+        let header = Self::read(sector).filter(|header| header.state == SegmentState::Live);
+        let mark = sector.get(FREE_MARK_AT..).and_then(Self::read);
+        let mark = mark.filter(|mark| mark.state == SegmentState::Free);
+        match (header, mark) {
+            (Some(header), Some(mark)) if header.id == mark.id => Some(mark),
+            (Some(header), _) => Some(header),
+            (None, mark) => mark,
+        }
     }
 
     /// Reads a header; `None` for anything that was not written by [`SegmentHeader::write`] of

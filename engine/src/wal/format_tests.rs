@@ -58,6 +58,30 @@ fn header_of_another_length_or_state_is_told_apart() {
 }
 
 #[test]
+fn f40_mark_that_is_cut_short_leaves_one_state_or_the_other() {
+    let mut live = [0; 512];
+    header().write(&mut live);
+    let mut free = live;
+    header().write_free_mark(5, &mut free);
+    let marked = SegmentHeader::of_sector(&free).unwrap();
+    assert_eq!((marked.state, marked.start_sequence), (SegmentState::Free, 5));
+    // Begun anew, with another identity.
+    let mut again = [0; 512];
+    let next = SegmentHeader { id: SegmentId { sequence: 9, salt: 1, ..ID }, ..header() };
+    next.write(&mut again);
+    for cut in 0..=512 {
+        let mut sector = live;
+        sector[..cut].copy_from_slice(&free[..cut]);
+        let read = SegmentHeader::of_sector(&sector).unwrap();
+        assert!(read == header() || read == marked, "cut at {cut}");
+        let mut sector = free;
+        sector[..cut].copy_from_slice(&again[..cut]);
+        let read = SegmentHeader::of_sector(&sector).unwrap();
+        assert!(read == next || read == marked, "cut at {cut}");
+    }
+}
+
+#[test]
 fn block_of_another_use_of_the_segment_is_nothing() {
     let bytes = sealed(&[vec![1, 2, 3]], RecordAlign::Packed);
     assert!(parse_block(&bytes, &ID, ALIGN).is_ok());

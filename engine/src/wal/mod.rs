@@ -46,7 +46,7 @@ use std::task::{Context, Poll};
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 
 use crate::ring::Ring;
-use crate::shard::Shard;
+use crate::shard::{File, Shard};
 
 mod commit;
 mod config;
@@ -64,7 +64,7 @@ pub use self::recover::Recovery;
 pub use self::segment::{Growing, PremadeSegments, SegmentDir, SegmentStore};
 
 use self::commit::{Blocked, Ready};
-use self::format::{SegmentHeader, SegmentState};
+use self::format::SegmentId;
 use self::shared::Shared;
 use self::waiters::{For, WaiterId};
 
@@ -242,17 +242,17 @@ impl<R: Ring> Wal<R> {
         }
         let _ended = Truncation(shared);
         loop {
-            let Some((file, header, sequence)) = self.retired(lsn) else {
+            let Some((file, id)) = self.retired(lsn) else {
                 return Ok(self.first_lsn());
             };
             let bytes = file.geometry().offset_align.max(512);
             let buffer = recover::buffer(&shared.shard, bytes)?;
             // Durable before the next one is touched, and before the file is used again: the
             // log on the device has no gap at any time.
-            let _buffer = recover::mark_free(&file, &header, sequence + 1, buffer).await?;
+            let _buffer = recover::mark_free(&file, &id, id.sequence + 1, buffer).await?;
             let salt = shared.workshop.borrow_mut().store.draw();
             let mut state = shared.state.borrow_mut();
-            state.start_sequence = sequence + 1;
+            state.start_sequence = id.sequence + 1;
             let _retired = state.live.pop_front();
             state.ready.push(Ready { file, salt });
             state.wake_for_room();
@@ -262,25 +262,14 @@ impl<R: Ring> Wal<R> {
     }
 
     /// The oldest segment, if everything in it is older than `lsn`.
-    fn retired(&self, lsn: Lsn) -> Option<(crate::shard::File<R>, SegmentHeader, u64)> {
+    fn retired(&self, lsn: Lsn) -> Option<(File<R>, SegmentId)> {
         let state = self.shared.state.borrow();
         let oldest = state.live.front()?;
         let next = state.live.get(1).or(state.tail.as_ref().map(|tail| &tail.segment))?;
         if next.first_lsn > lsn || next.first_lsn > state.durable_lsn {
             return None;
         }
-        let header = SegmentHeader {
-            state: SegmentState::Free,
-            id: oldest.id,
-            start_sequence: state.start_sequence,
-            first_lsn: oldest.first_lsn,
-            durable_lsn: state.durable_lsn,
-            previous_crc: 0,
-            align_bytes: state.config.block_align_bytes,
-            block_bytes_max: state.config.block_bytes_max,
-            in_flight_max: state.config.in_flight_max,
-        };
-        Some((oldest.file.clone(), header, oldest.id.sequence))
+        Some((oldest.file.clone(), oldest.id))
     }
 
     fn check(&self, record: &[u8]) -> Result<(), WalError> {

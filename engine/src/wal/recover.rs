@@ -14,7 +14,7 @@
 use super::commit::{Ready, Segment, State, Tail};
 use super::config::{IN_FLIGHT_MAX, WalConfig};
 use super::error::WalError;
-use super::format::{Lsn, NotABlock, SegmentHeader, SegmentState, parse_block};
+use super::format::{Lsn, NotABlock, SegmentHeader, SegmentId, SegmentState, parse_block};
 use super::segment::SegmentStore;
 use crate::buffer::ArenaBuf;
 use crate::ring::Ring;
@@ -107,7 +107,7 @@ pub(super) async fn recover<R: Ring>(
             {
                 live.push((header, found));
             }
-            _ => free.push(found.file),
+            _ => free.push(found),
         }
     }
     live.sort_by_key(|(header, _)| header.id.sequence);
@@ -173,11 +173,24 @@ pub(super) async fn recover<R: Ring>(
         confirmed_blocks: 0,
     };
     for (header, found) in stale.into_iter().rev() {
-        buffer = mark_free(&found.file, &header, start, buffer).await?;
-        free.push(found.file);
+        buffer = mark_free(&found.file, &header.id, start, buffer).await?;
+        free.push(found);
     }
-    if let Some((header, found, _)) = chain.last() {
-        for offset_bytes in holes {
+    // What was read may have come from a cache that a failed flush, of a process that is gone,
+    // has marked clean (F37). All that the log rests on from now on is therefore written once
+    // more: marks that nothing else vouches for, the end of the log, its last blocks.
+    let vouched = chain.iter().map(|(header, ..)| header.start_sequence).max().unwrap_or(0);
+    for Found { file, header, .. } in &free {
+        if header.is_some_and(|header| header.start_sequence > vouched) {
+            buffer.set_len_bytes(file.geometry().offset_align.max(512) as usize);
+            buffer = read(file, 0, buffer).await?;
+            buffer = write(file, 0, buffer).await?;
+        }
+    }
+    if let Some((header, found, end)) = chain.last() {
+        let has_room = *end + u64::from(header.align_bytes) <= found.len_bytes;
+        let end = has_room.then_some(*end).filter(|end| !holes.contains(end));
+        for offset_bytes in holes.into_iter().chain(end) {
             buffer.set_len_bytes(header.align_bytes as usize);
             buffer.fill(0);
             buffer = write(&found.file, offset_bytes, buffer).await?;
@@ -195,8 +208,6 @@ pub(super) async fn recover<R: Ring>(
         unsure.push(&header_alone);
     }
     for (segment, extent) in unsure {
-        // What was read may have come from a cache that a failed flush, of a process that is
-        // gone, has marked clean (F37): it counts from when it is written again.
         let file = &chain[*segment].1.file;
         buffer.set_len_bytes(extent.bytes);
         buffer = read(file, extent.offset_bytes, buffer).await?;
@@ -216,7 +227,7 @@ pub(super) async fn recover<R: Ring>(
         state.live.push_back(Segment { file, id: header.id, first_lsn: header.first_lsn });
     }
     state.tail = last.map(|(header, found, end)| tail(&config, &header, found, end));
-    for file in free {
+    for Found { file, .. } in free {
         let salt = store.draw();
         state.ready.push(Ready { file, salt });
     }
@@ -277,7 +288,7 @@ async fn look_at<R: Ring>(shard: &Shard<R>, file: File<R>) -> Result<Found<R>, W
     let mut header = None;
     if geometry.len_bytes >= u64::from(unit) {
         let bytes = read(&file, 0, buffer(shard, unit)?).await?;
-        header = SegmentHeader::read(&bytes);
+        header = SegmentHeader::of_sector(&bytes);
     }
     Ok(Found { file, header, len_bytes: geometry.len_bytes })
 }
@@ -393,16 +404,21 @@ async fn blocks_beyond<R: Ring>(
     Ok((beyond, durable_lsn, buffer))
 }
 
-/// Says, durably, that nothing in a segment counts.
+/// Says, durably, that nothing in a segment counts. The header stays as it is: a write that
+/// is cut short, be it in the middle of a sector, leaves the segment live.
 pub(super) async fn mark_free<R: Ring>(
     file: &File<R>,
-    header: &SegmentHeader,
+    id: &SegmentId,
     start_sequence: u64,
     mut buffer: ArenaBuf,
 ) -> Result<ArenaBuf, WalError> {
-    let free = SegmentHeader { state: SegmentState::Free, start_sequence, ..*header };
     buffer.set_len_bytes(file.geometry().offset_align.max(512) as usize);
-    buffer.fill(0);
-    free.write(&mut buffer);
+    buffer = read(file, 0, buffer).await?;
+    let header = SegmentHeader::of_sector(&buffer).filter(|header| header.id == *id);
+    let Some(header) = header else {
+        let evidence = "its segment has lost its header";
+        return Err(WalError::Damaged { lsn: Lsn(0), evidence });
+    };
+    header.write_free_mark(start_sequence, &mut buffer);
     write(file, 0, buffer).await
 }
