@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
-use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig, SimControl, SimDevice};
 use mfio_engine::ring::sim::SimRing;
+use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig, SimControl, SimDevice};
 use mfio_engine::ring::{Plant, Wait};
 use mfio_engine::wal::{Lsn, PremadeSegments, RecordAlign, Recovery, Wal, WalConfig, WalError};
 use mfio_engine::{Config, EngineError, Shard};
@@ -148,9 +148,8 @@ impl Model {
         if first < self.gone {
             return Err(format!("the log begins with {first}, {} was truncated", self.gone));
         }
-        let lost = self.acked.range(self.truncated..).find(|(lsn, _)| {
-            !found_by_lsn.contains_key(lsn)
-        });
+        let lost =
+            self.acked.range(self.truncated..).find(|(lsn, _)| !found_by_lsn.contains_key(lsn));
         if let Some((lsn, id)) = lost {
             return Err(format!("record {id}, acknowledged as {lsn}, is lost"));
         }
@@ -225,7 +224,7 @@ impl World {
         let unit = align.max(random.pick(&[512, 512, 4096]));
         let config = WalConfig {
             segment_bytes: u64::from(size_bytes),
-            block_bytes_max: unit * random.between(if unit == 4096 { 4 } else { 4 }, 4),
+            block_bytes_max: unit * random.between(3, 9),
             block_align_bytes: unit,
             in_flight_max: random.between(1, 5),
             record_align: random.pick(&[RecordAlign::Packed, RecordAlign::Sector]),

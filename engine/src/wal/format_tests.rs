@@ -162,7 +162,7 @@ proptest! {
             if let Some(len) = bytes.get(44..48) {
                 let len = u32::from_le_bytes(len.try_into().unwrap()) as usize % 1024;
                 let used = (BLOCK_HEADER_BYTES + len).min(bytes.len());
-                let len = used.saturating_sub(BLOCK_HEADER_BYTES) as u32;
+                let len = u32::try_from(used.saturating_sub(BLOCK_HEADER_BYTES)).unwrap();
                 bytes[44..48].copy_from_slice(&len.to_le_bytes());
                 let crc = crc32c::crc32c_append(ID.seed(), &bytes[8..used]);
                 bytes[4..8].copy_from_slice(&crc.to_le_bytes());

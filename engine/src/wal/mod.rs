@@ -52,6 +52,7 @@ mod commit;
 mod config;
 mod error;
 pub mod format;
+mod header;
 mod recover;
 mod segment;
 mod shared;
@@ -103,8 +104,7 @@ impl<R: Ring> Wal<R> {
     ) -> Result<(Self, Recovery), WalError> {
         config.validate()?;
         let mut store: Box<dyn SegmentStore<R>> = Box::new(store);
-        let (mut state, report) =
-            recover::recover(shard, &mut *store, config, &mut visit).await?;
+        let (mut state, report) = recover::recover(shard, &mut *store, config, &mut visit).await?;
         // With one segment in reserve, no append ever waits for the first.
         while state.ready.is_empty()
             && let Some(making) = store.grow(shard, config.segment_bytes)
@@ -367,10 +367,10 @@ impl<R: Ring> Append<'_, R> {
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lsn, WalError>> {
         let (wal, record) = (self.wal, self.record);
         let shared = &wal.shared;
-        if matches!(self.stage, Stage::New) {
-            if let Err(error) = wal.check(record) {
-                return Poll::Ready(Err(error));
-            }
+        if matches!(self.stage, Stage::New)
+            && let Err(error) = wal.check(record)
+        {
+            return Poll::Ready(Err(error));
         }
         let mut attempts = 0;
         loop {

@@ -102,9 +102,7 @@ pub(super) async fn recover<R: Ring>(
     let (mut live, mut free) = (Vec::new(), Vec::new());
     for found in found {
         match found.header {
-            Some(header)
-                if header.state == SegmentState::Live && header.id.sequence >= start =>
-            {
+            Some(header) if header.state == SegmentState::Live && header.id.sequence >= start => {
                 live.push((header, found));
             }
             _ => free.push(found),
@@ -236,12 +234,7 @@ pub(super) async fn recover<R: Ring>(
 
 /// Where appending goes on. A segment that was begun with narrower limits is left as it is:
 /// its header says how far behind a hole a block can be.
-fn tail<R: Ring>(
-    config: &WalConfig,
-    header: &SegmentHeader,
-    found: Found<R>,
-    end: u64,
-) -> Tail<R> {
+fn tail<R: Ring>(config: &WalConfig, header: &SegmentHeader, found: Found<R>, end: u64) -> Tail<R> {
     let fits = header.align_bytes >= config.block_align_bytes
         && header.block_bytes_max >= config.block_bytes_max
         && header.in_flight_max >= config.in_flight_max
