@@ -72,7 +72,7 @@ fn append_for_ever<R: Ring + 'static>(ring: R, dir: &Path, life: u64) {
                 let id = life << 32 | task << 24 | count;
                 let lsn = wal.append(&record_of(id)).await.unwrap();
                 say(format!("@acked {lsn} {id}"));
-                if task == 0 && count % 64 == 63 {
+                if task == 0 && count % 4 == 3 {
                     wal.truncate_before(Lsn(lsn.0.saturating_sub(200))).await.unwrap();
                 }
             }
@@ -189,7 +189,7 @@ fn kill_many<R: Ring + 'static>(ring: R) {
          took {} ms",
         slowest_ns / 1_000_000
     );
-    assert!(acked_all > 1000 && found_all > acked_all / 2);
+    assert!(acked_all > 1000 && found_all > acked_all);
 }
 
 #[test]

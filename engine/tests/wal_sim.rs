@@ -224,7 +224,7 @@ impl World {
         let unit = align.max(random.pick(&[512, 512, 4096]));
         let config = WalConfig {
             segment_bytes: u64::from(size_bytes),
-            block_bytes_max: unit * random.between(3, 9),
+            block_bytes_max: (unit * random.between(3, 9)).min(size_bytes),
             block_align_bytes: unit,
             in_flight_max: random.between(1, 5),
             record_align: random.pick(&[RecordAlign::Packed, RecordAlign::Sector]),
@@ -441,10 +441,8 @@ impl World {
                 self.model.check(&found, &report)?;
                 self.work(&shard, &control, &wal)?;
             }
-            Opened::Failed(error @ (WalError::Damaged { .. } | WalError::Mixed { .. })) => {
-                return Err(format!("open: {error}"));
-            }
-            Opened::Failed(_) => self.counts.opens_failed += 1,
+            Opened::Failed(WalError::Open(_)) => self.counts.opens_failed += 1,
+            Opened::Failed(error) => return Err(format!("open: {error}")),
             Opened::Crashed => {}
         }
         self.end(shard, &control)
@@ -488,6 +486,9 @@ impl World {
             turn(shard)?;
             if self.random.one_in(2) {
                 self.poll(&mut tasks)?;
+            }
+            if wal.failure().is_some() && self.random.one_in(4) {
+                break;
             }
         }
         if self.random.one_in(3) {

@@ -77,6 +77,14 @@ impl Cursor {
             last: Vec::new(),
         }
     }
+
+    /// Remembers what was read last: a header and a block for each that can be in flight.
+    fn keep(&mut self, number: usize, extent: Extent) {
+        if self.last.len() >= 2 * IN_FLIGHT_MAX as usize {
+            self.last.remove(0);
+        }
+        self.last.push((number, extent));
+    }
 }
 
 type Visit<'a> = &'a mut dyn FnMut(Lsn, &[u8]);
@@ -332,16 +340,13 @@ async fn scan<R: Ring>(
             cursor.next_lsn = block.next_lsn();
             cursor.previous_crc = block.crc;
             cursor.durable_lsn = cursor.durable_lsn.max(block.durable_lsn);
-            if cursor.last.len() >= IN_FLIGHT_MAX as usize {
-                cursor.last.remove(0);
-            }
-            let (mut offset_bytes, mut bytes) = (at + inside as u64, block.bytes);
-            if offset_bytes == u64::from(header.align_bytes) {
-                // The header of the segment was written with it.
-                (offset_bytes, bytes) = (0, bytes + align);
-            }
+            let (offset_bytes, bytes) = (at + inside as u64, block.bytes);
             let last_lsn = block.next_lsn().previous();
-            cursor.last.push((number, Extent { offset_bytes, bytes, last_lsn }));
+            if offset_bytes == align as u64 {
+                // The header of the segment was written with it, or not long before.
+                cursor.keep(number, Extent { offset_bytes: 0, bytes: align, last_lsn });
+            }
+            cursor.keep(number, Extent { offset_bytes, bytes, last_lsn });
             inside += block.bytes;
         }
         at += inside as u64;
