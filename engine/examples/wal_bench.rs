@@ -172,10 +172,10 @@ impl Bench {
     }
 
     fn run(&mut self, label: &str) -> Outcome<()> {
-        let _warm = (self.serial_us(50)?, self.single_us(50)?, self.group_per_s(4)?);
+        drop((self.serial_us(50)?, self.single_us(50)?));
+        self.group_per_s(4)?;
         let (mut ratios_group, mut ratios_single) = (Vec::new(), Vec::new());
         let (mut groups, mut serials, mut singles) = (Vec::new(), Vec::new(), Vec::new());
-        let (before, blocks) = (self.wal.next_lsn(), self.wal.blocks());
         let mut records = 0;
         let mut group_blocks = 0;
         for _ in 0..self.rounds {
@@ -185,8 +185,13 @@ impl Bench {
             let group = self.group_per_s(100)?;
             group_blocks += self.wal.blocks() - before;
             records += WAITERS * 100;
-            let single = median(&mut self.single_us(150)?);
-            let pair = median(&mut self.serial_us(150)?);
+            // Small steps: the device's mood changes faster than a round takes.
+            let (mut single, mut pair) = (Vec::new(), Vec::new());
+            for _ in 0..20 {
+                single.extend(self.single_us(10)?);
+                pair.extend(self.serial_us(10)?);
+            }
+            let (single, pair) = (median(&mut single), median(&mut pair));
             ratios_group.push(group / per_s);
             ratios_single.push(single / pair);
             groups.push(group);
@@ -194,7 +199,6 @@ impl Bench {
             singles.push(single);
             self.truncate()?;
         }
-        let _ = (before, blocks);
         println!(
             "{label}: group {:.0} commits/s, {:.0}x the serial pair; {:.0} records per flush; \
              one waiter {:.1} us, the pair {:.1} us: {:.2}x",

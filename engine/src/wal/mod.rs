@@ -105,8 +105,9 @@ impl<R: Ring> Wal<R> {
         config.validate()?;
         let mut store: Box<dyn SegmentStore<R>> = Box::new(store);
         let (mut state, report) = recover::recover(shard, &mut *store, config, &mut visit).await?;
-        // With one segment in reserve, no append ever waits for the first.
-        while state.ready.is_empty()
+        // With one segment in reserve from the start, appends find the next one made.
+        let reserve = state.config.segments_ready.max(1) + u32::from(state.tail.is_none());
+        while state.ready.len() < reserve as usize
             && let Some(making) = store.grow(shard, config.segment_bytes)
         {
             let file = making.await?;
