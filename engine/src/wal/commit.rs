@@ -284,6 +284,13 @@ impl<R: Ring> State<R> {
         self.in_flight.is_empty() || share >= outstanding
     }
 
+    /// Whether sealing is put off until those that are about to be woken have been polled.
+    pub(super) fn defers_seal(&mut self) -> bool {
+        let defers = !self.wake.is_empty() && self.should_seal();
+        self.seal_is_due |= defers;
+        defers
+    }
+
     /// Seals the open block if it is time.
     pub(super) fn pump(&mut self) -> bool {
         let due = self.should_seal();
@@ -421,6 +428,8 @@ impl<R: Ring> State<R> {
         let waker = self.waiters.remove(id);
         if self.leader == Some(id) {
             self.leader = None;
+            // Whoever leads next has not been woken for it.
+            self.seal_is_due = false;
         }
         if self.leader.is_none()
             && let Some(next) = self.waiters.oldest()

@@ -102,6 +102,13 @@ impl<R: Ring> Shared<R> {
         self.state.borrow_mut().seal_is_due = false;
         loop {
             self.reap(Some(cx));
+            if self.state.borrow_mut().defers_seal() {
+                // Those whose records are durable now are about to append their next ones:
+                // sealing waits until they have done so. Else groups would stay apart that
+                // came apart once, a record here and the rest there.
+                cx.waker().wake_by_ref();
+                break;
+            }
             let sealed = self.state.borrow_mut().pump();
             if !self.send_sealed() {
                 let file = self.state.borrow_mut().outgoing_file();
