@@ -4,7 +4,9 @@
 //! `cargo run --release -p mfio-engine --example wal_bench -- DIR [ROUNDS]`
 //!
 //! A and B alternate, on the same file system; medians and ratios are printed, and the load
-//! beside them. DIR must be on a real file system: tmpfs has nothing to flush.
+//! beside them. DIR must be on a real file system: tmpfs has nothing to flush. Pin it to a core
+//! (`taskset -c 1`), as the threads of an engine are: the ring's worker then runs where its data
+//! is, and the latency of one waiter is that of the device.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints figures")]
 
 use std::cell::RefCell;

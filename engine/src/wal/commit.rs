@@ -167,11 +167,16 @@ impl<R: Ring> State<R> {
         self.waiters.len() <= 1 && self.last_records <= 1
     }
 
-    /// Puts a record into the open block. `waited`: this is not its first attempt.
-    pub(super) fn push(&mut self, record: &[u8], waited: bool) -> Result<Lsn, Blocked> {
+    /// Puts a record into the open block, unless others have waited longer for room. `waiter`
+    /// is who has been waiting for it.
+    pub(super) fn push(&mut self, record: &[u8], waiter: Option<WaiterId>) -> Result<Lsn, Blocked> {
         if let Some(error) = &self.failed {
             return Err(Blocked::Error(error.clone()));
         }
+        if !self.waiters.is_next(waiter) {
+            return Err(Blocked::Room);
+        }
+        let waited = waiter.is_some();
         if let Some(open) = &self.open
             && !open.composer.fits(record.len(), open.capacity)
         {
@@ -431,6 +436,8 @@ impl<R: Ring> State<R> {
             // Whoever leads next has not been woken for it.
             self.seal_is_due = false;
         }
+        // It may have been woken to use room that somebody else can use.
+        self.wake_for_room();
         if self.leader.is_none()
             && let Some(next) = self.waiters.oldest()
         {

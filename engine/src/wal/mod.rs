@@ -123,7 +123,8 @@ impl<R: Ring> Wal<R> {
         Ok((Self { shared }, report))
     }
 
-    /// Appends `record` and resolves to its number when it survives power loss.
+    /// Appends `record` and resolves to its number when it survives power loss. Records are
+    /// numbered in the order in which their futures are first polled.
     ///
     /// # Errors
     /// - [`WalError::RecordTooLong`], [`WalError::Full`], [`WalError::Grow`]: nothing of the
@@ -146,10 +147,10 @@ impl<R: Ring> Wal<R> {
     /// As [`Wal::append`], and [`WalError::WouldBlock`]; nothing of the record was written.
     pub fn append_no_wait(&self, record: &[u8]) -> Result<Lsn, WalError> {
         self.check(record)?;
-        let mut pushed = self.shared.state.borrow_mut().push(record, true);
+        let mut pushed = self.shared.state.borrow_mut().push(record, None);
         if matches!(pushed, Err(Blocked::Room)) {
             self.shared.reap(None);
-            pushed = self.shared.state.borrow_mut().push(record, true);
+            pushed = self.shared.state.borrow_mut().push(record, None);
         }
         // What is left over goes with the next.
         let _all_sent = self.shared.send_sealed();
@@ -375,8 +376,8 @@ impl<R: Ring> Append<'_, R> {
         }
         let mut attempts = 0;
         loop {
-            let waited = matches!(self.stage, Stage::Room(_));
-            let pushed = shared.state.borrow_mut().push(record, waited);
+            let waiter = if let Stage::Room(id) = self.stage { Some(id) } else { None };
+            let pushed = shared.state.borrow_mut().push(record, waiter);
             // What is left over is sent by whoever leads.
             let _all_sent = shared.send_sealed();
             let wants = match pushed {
@@ -386,7 +387,12 @@ impl<R: Ring> Append<'_, R> {
             };
             let id = match self.stage {
                 Stage::Room(id) => {
-                    shared.state.borrow_mut().waiters.turn_to(id, wants);
+                    let mut state = shared.state.borrow_mut();
+                    if matches!(wants, For::Durable(_)) {
+                        state.waiters.turn_to(id, wants);
+                        // It is the next one's turn.
+                        state.wake_for_room();
+                    }
                     id
                 }
                 _ => {
@@ -396,6 +402,7 @@ impl<R: Ring> Append<'_, R> {
             };
             if let For::Durable(lsn) = wants {
                 self.stage = Stage::Durable(id, lsn);
+                shared.call_wakers();
                 return wal.poll_durable(id, lsn, true, cx);
             }
             self.stage = Stage::Room(id);

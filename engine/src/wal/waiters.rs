@@ -206,6 +206,11 @@ impl Waiters {
         into.extend(self.nodes[id.0 as usize].waker.take());
     }
 
+    /// Whether it is the turn of `id`, or of somebody who does not wait yet, to have room.
+    pub(super) fn is_next(&self, id: Option<WaiterId>) -> bool {
+        self.room.first == NONE || Some(WaiterId(self.room.first)) == id
+    }
+
     /// The waiter that waits for the oldest record, or else for room.
     pub(super) fn oldest(&self) -> Option<WaiterId> {
         [self.durable.first, self.room.first].into_iter().find(|&at| at != NONE).map(WaiterId)
