@@ -59,9 +59,11 @@ impl Wake for Flag {
     }
 }
 
+type Work = Pin<Box<dyn Future<Output = ()>>>;
+
 /// Tasks that append for ever, and a count of what they have appended.
 struct Load {
-    tasks: Vec<(Pin<Box<dyn Future<Output = ()>>>, Arc<Flag>, Waker)>,
+    tasks: Vec<(Work, Arc<Flag>, Waker)>,
     appended: std::rc::Rc<Cell<u64>>,
 }
 
@@ -78,7 +80,7 @@ impl Load {
             };
             let flag = Arc::new(Flag(AtomicBool::new(true)));
             let waker = Waker::from(Arc::clone(&flag));
-            let work: Pin<Box<dyn Future<Output = ()>>> = Box::pin(work);
+            let work: Work = Box::pin(work);
             (work, flag, waker)
         };
         Self { tasks: (0..tasks).map(task).collect(), appended }
