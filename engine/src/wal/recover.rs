@@ -38,7 +38,7 @@ pub struct Recovery {
     pub erased_blocks: u32,
     /// Segments beyond the end of the log that were erased.
     pub erased_segments: u32,
-    /// Blocks at the end of the log that nobody had acknowledged, written once more.
+    /// Blocks and headers at the end of the log that nothing vouched for, written once more.
     pub confirmed_blocks: u32,
 }
 
@@ -89,6 +89,21 @@ impl Cursor {
 
 type Visit<'a> = &'a mut dyn FnMut(Lsn, &[u8]);
 
+/// Everything that the segments hold, told apart.
+struct Remains<R: Ring> {
+    /// The oldest segment of the log.
+    start: u64,
+    /// Segments that hold the log, in order, and where the last block of each ends.
+    chain: Vec<(SegmentHeader, Found<R>, u64)>,
+    /// Segments beyond the end of the log.
+    stale: Vec<(SegmentHeader, Found<R>)>,
+    /// Segments in which nothing counts.
+    free: Vec<Found<R>>,
+    cursor: Cursor,
+    /// Where blocks, or parts of some, lie beyond the end of the log in its last segment.
+    beyond: Vec<u64>,
+}
+
 /// Reads and repairs a log.
 pub(super) async fn recover<R: Ring>(
     shard: &Shard<R>,
@@ -102,11 +117,38 @@ pub(super) async fn recover<R: Ring>(
     }
     let log_id = log_id_of(&found)?;
     let config = aligned(config, found.iter().map(|found| &found.file))?;
-    let headers = || found.iter().filter_map(|found| found.header);
-    let start = headers().map(|header| header.start_sequence).max().unwrap_or(1).max(1);
-    let block_bytes = headers().map(|header| header.block_bytes_max).max().unwrap_or(0);
-    let mut buffer = buffer(shard, block_bytes.max(config.block_bytes_max))?;
+    let block_bytes = found.iter().filter_map(|found| Some(found.header?.block_bytes_max)).max();
+    let block_bytes = block_bytes.unwrap_or(0).max(config.block_bytes_max);
+    let buffer = buffer(shard, block_bytes)?;
 
+    let (mut remains, buffer) = read_all(found, buffer, visit).await?;
+    let buffer = remains.look_beyond(buffer).await?;
+    let Remains { chain, stale, cursor, beyond, .. } = &remains;
+    let first_lsn = chain.first().map_or(Lsn::FIRST, |(header, ..)| header.first_lsn);
+    let count = |len| u32::try_from(len).unwrap_or(u32::MAX);
+    let mut report = Recovery {
+        log_id: log_id.unwrap_or_else(|| store.draw()),
+        records: cursor.next_lsn.0 - first_lsn.0,
+        first_lsn,
+        next_lsn: cursor.next_lsn,
+        segments: count(chain.len()),
+        erased_blocks: count(beyond.len()),
+        erased_segments: count(stale.len()),
+        confirmed_blocks: 0,
+    };
+    let buffer = remains.erase(buffer).await?;
+    report.confirmed_blocks = remains.confirm(buffer).await?;
+    Ok((remains.into_state(store, config, report.log_id), report))
+}
+
+/// Reads the log from its oldest segment on, as far as each continues the one before.
+async fn read_all<R: Ring>(
+    found: Vec<Found<R>>,
+    mut buffer: ArenaBuf,
+    visit: Visit<'_>,
+) -> Result<(Remains<R>, ArenaBuf), WalError> {
+    let headers = found.iter().filter_map(|found| found.header);
+    let start = headers.map(|header| header.start_sequence).max().unwrap_or(1).max(1);
     let (mut live, mut free) = (Vec::new(), Vec::new());
     for found in found {
         match found.header {
@@ -117,16 +159,13 @@ pub(super) async fn recover<R: Ring>(
         }
     }
     live.sort_by_key(|(header, _)| header.id.sequence);
-
-    let mut chain: Vec<(SegmentHeader, Found<R>, u64)> = Vec::new();
-    let mut stale = Vec::new();
+    let (mut chain, mut stale) = (Vec::new(), Vec::new());
     let mut cursor: Option<Cursor> = None;
     for (header, found) in live {
-        let expected = start + chain.len() as u64;
         let continues = cursor.as_ref().is_none_or(|cursor| {
             cursor.next_lsn == header.first_lsn && cursor.previous_crc == header.previous_crc
         });
-        if header.id.sequence != expected || !continues {
+        if header.id.sequence != start + chain.len() as u64 || !continues {
             stale.push((header, found));
             continue;
         }
@@ -140,104 +179,124 @@ pub(super) async fn recover<R: Ring>(
         let evidence = "the oldest segment has no header any more";
         return Err(WalError::Damaged { lsn: Lsn(0), evidence });
     }
-    let first_lsn = chain.first().map_or(Lsn::FIRST, |(header, ..)| header.first_lsn);
     let cursor = cursor.unwrap_or(Cursor {
         next_lsn: Lsn::FIRST,
         previous_crc: 0,
         durable_lsn: Lsn(0),
         last: Vec::new(),
     });
+    Ok((Remains { start, chain, stale, free, cursor, beyond: Vec::new() }, buffer))
+}
 
-    // Nothing has been changed so far, and nothing is if something acknowledged is missing.
-    let mut claimed = cursor.durable_lsn;
-    for (header, found) in &stale {
-        let mut beyond = Cursor::at(header);
-        let nobody: Visit<'_> = &mut |_, _| {};
-        (_, buffer) = scan(header, found, 0, &mut beyond, buffer, nobody).await?;
-        claimed = claimed.max(beyond.durable_lsn);
-    }
-    let mut holes = Vec::new();
-    if let Some((header, found, end)) = chain.last() {
-        let (beyond, durable_lsn);
-        (beyond, durable_lsn, buffer) = blocks_beyond(header, found, *end, buffer).await?;
-        holes = beyond;
-        claimed = claimed.max(durable_lsn);
-    }
-    if claimed >= cursor.next_lsn {
-        let evidence = "a later block says that it was durable";
-        return Err(WalError::Damaged { lsn: cursor.next_lsn, evidence });
-    }
-
-    let mut report = Recovery {
-        log_id: log_id.unwrap_or_else(|| store.draw()),
-        records: cursor.next_lsn.0 - first_lsn.0,
-        first_lsn,
-        next_lsn: cursor.next_lsn,
-        segments: u32::try_from(chain.len()).unwrap_or(u32::MAX),
-        erased_blocks: u32::try_from(holes.len()).unwrap_or(u32::MAX),
-        erased_segments: u32::try_from(stale.len()).unwrap_or(u32::MAX),
-        confirmed_blocks: 0,
-    };
-    for (header, found) in stale.into_iter().rev() {
-        buffer = mark_free(&found.file, &header.id, start, buffer).await?;
-        free.push(found);
-    }
-    // What was read may have come from a cache that a failed flush, of a process that is gone,
-    // has marked clean (F37). All that the log rests on from now on is therefore written once
-    // more: marks that nothing else vouches for, the end of the log, its last blocks.
-    let vouched = chain.iter().map(|(header, ..)| header.start_sequence).max().unwrap_or(0);
-    for Found { file, header, .. } in &free {
-        if header.is_some_and(|header| header.start_sequence > vouched) {
-            buffer.set_len_bytes(file.geometry().offset_align.max(512) as usize);
-            buffer = read(file, 0, buffer).await?;
-            buffer = write(file, 0, buffer).await?;
+impl<R: Ring> Remains<R> {
+    /// Looks at what lies beyond the end of the log. Nothing has been changed so far, and
+    /// nothing is if something acknowledged is missing.
+    async fn look_beyond(&mut self, mut buffer: ArenaBuf) -> Result<ArenaBuf, WalError> {
+        let mut durable_lsn = self.cursor.durable_lsn;
+        for (header, found) in &self.stale {
+            let mut beyond = Cursor::at(header);
+            let nobody: Visit<'_> = &mut |_, _| {};
+            (_, buffer) = scan(header, found, 0, &mut beyond, buffer, nobody).await?;
+            durable_lsn = durable_lsn.max(beyond.durable_lsn);
         }
+        if let Some((header, found, end)) = self.chain.last() {
+            let claimed;
+            (self.beyond, claimed, buffer) = blocks_beyond(header, found, *end, buffer).await?;
+            durable_lsn = durable_lsn.max(claimed);
+        }
+        if durable_lsn >= self.cursor.next_lsn {
+            let evidence = "a later block says that it was durable";
+            return Err(WalError::Damaged { lsn: self.cursor.next_lsn, evidence });
+        }
+        Ok(buffer)
     }
-    if let Some((header, found, end)) = chain.last() {
+
+    /// Makes what lies beyond the end of the log unreadable, durably, and the place where the
+    /// next block goes.
+    async fn erase(&mut self, mut buffer: ArenaBuf) -> Result<ArenaBuf, WalError> {
+        while let Some((header, found)) = self.stale.pop() {
+            buffer = mark_free(&found.file, &header.id, self.start, buffer).await?;
+            self.free.push(found);
+        }
+        let Some((header, found, end)) = self.chain.last() else { return Ok(buffer) };
         let has_room = *end + u64::from(header.align_bytes) <= found.len_bytes;
-        let end = has_room.then_some(*end).filter(|end| !holes.contains(end));
-        for offset_bytes in holes.into_iter().chain(end) {
+        let end = has_room.then_some(*end).filter(|end| !self.beyond.contains(end));
+        for offset_bytes in self.beyond.iter().copied().chain(end) {
             buffer.set_len_bytes(header.align_bytes as usize);
             buffer.fill(0);
             buffer = write(&found.file, offset_bytes, buffer).await?;
         }
-    }
-    let mut unsure: Vec<_> =
-        cursor.last.iter().filter(|(_, extent)| extent.last_lsn > cursor.durable_lsn).collect();
-    let header_alone;
-    if let Some((header, _, end)) = chain.last()
-        && *end == u64::from(header.align_bytes)
-    {
-        let bytes = header.align_bytes as usize;
-        let extent = Extent { offset_bytes: 0, bytes, last_lsn: cursor.next_lsn };
-        header_alone = (chain.len() - 1, extent);
-        unsure.push(&header_alone);
-    }
-    for (segment, extent) in unsure {
-        let file = &chain[*segment].1.file;
-        buffer.set_len_bytes(extent.bytes);
-        buffer = read(file, extent.offset_bytes, buffer).await?;
-        buffer = write(file, extent.offset_bytes, buffer).await?;
-        report.confirmed_blocks += 1;
+        Ok(buffer)
     }
 
-    let mut state = State::new(config, report.log_id);
-    state.start_sequence = start;
-    state.next_sequence = start + chain.len() as u64;
-    state.next_lsn = cursor.next_lsn;
-    state.durable_lsn = cursor.next_lsn.previous();
-    state.previous_crc = cursor.previous_crc;
-    let last = chain.pop();
-    for (header, found, _) in chain {
-        let Found { file, .. } = found;
-        state.live.push_back(Segment { file, id: header.id, first_lsn: header.first_lsn });
+    /// What was read may have come from a cache that a failed flush, of a process that is gone,
+    /// has marked clean (F37). What the log rests on from now on, and nothing vouches for, is
+    /// therefore written once more: marks of free segments, and the last blocks.
+    async fn confirm(&self, mut buffer: ArenaBuf) -> Result<u32, WalError> {
+        let starts = self.chain.iter().map(|(header, ..)| header.start_sequence);
+        let vouched = starts.max().unwrap_or(0);
+        for Found { file, header, .. } in &self.free {
+            if header.is_some_and(|header| header.start_sequence > vouched) {
+                let bytes = file.geometry().offset_align.max(512) as usize;
+                let extent = Extent { offset_bytes: 0, bytes, last_lsn: Lsn(0) };
+                buffer = write_again(file, &extent, buffer).await?;
+            }
+        }
+        let mut confirmed = 0;
+        for (segment, extent) in &self.cursor.last {
+            if extent.last_lsn > self.cursor.durable_lsn {
+                buffer = write_again(&self.chain[*segment].1.file, extent, buffer).await?;
+                confirmed += 1;
+            }
+        }
+        if let Some((header, found, end)) = self.chain.last()
+            && *end == u64::from(header.align_bytes)
+        {
+            // A header that no block has come after.
+            let bytes = header.align_bytes as usize;
+            let extent = Extent { offset_bytes: 0, bytes, last_lsn: Lsn(0) };
+            let _buffer = write_again(&found.file, &extent, buffer).await?;
+            confirmed += 1;
+        }
+        Ok(confirmed)
     }
-    state.tail = last.map(|(header, found, end)| tail(&config, &header, found, end));
-    for Found { file, .. } in free {
-        let salt = store.draw();
-        state.ready.push(Ready { file, salt });
+
+    /// The log as it is appended to.
+    fn into_state(
+        mut self,
+        store: &mut dyn SegmentStore<R>,
+        config: WalConfig,
+        log_id: u64,
+    ) -> State<R> {
+        let mut state = State::new(config, log_id);
+        state.start_sequence = self.start;
+        state.next_sequence = self.start + self.chain.len() as u64;
+        state.next_lsn = self.cursor.next_lsn;
+        state.durable_lsn = self.cursor.next_lsn.previous();
+        state.previous_crc = self.cursor.previous_crc;
+        let last = self.chain.pop();
+        for (header, Found { file, .. }, _) in self.chain {
+            let (id, first_lsn) = (header.id, header.first_lsn);
+            state.live.push_back(Segment { file, id, first_lsn });
+        }
+        state.tail = last.map(|(header, found, end)| tail(&config, &header, found, end));
+        for Found { file, .. } in self.free {
+            let salt = store.draw();
+            state.ready.push(Ready { file, salt });
+        }
+        state
     }
-    Ok((state, report))
+}
+
+/// Writes what is there, durably.
+async fn write_again<R: Ring>(
+    file: &File<R>,
+    extent: &Extent,
+    mut buffer: ArenaBuf,
+) -> Result<ArenaBuf, WalError> {
+    buffer.set_len_bytes(extent.bytes);
+    buffer = read(file, extent.offset_bytes, buffer).await?;
+    write(file, extent.offset_bytes, buffer).await
 }
 
 /// Where appending goes on. A segment that was begun with narrower limits is left as it is:
