@@ -80,6 +80,7 @@ mod route;
 pub mod shard;
 mod sys;
 pub mod target;
+pub mod wal;
 
 pub use chain::STEPS_MAX;
 pub use config::{ClassLimits, Config};

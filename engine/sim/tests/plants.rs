@@ -34,3 +34,8 @@ fn f01_free_on_drop_is_caught() {
 fn f14_forget_followers_is_caught() {
     expect_caught(Plant::ForgetFollowers);
 }
+
+#[test]
+fn f14_ack_before_flush_is_caught() {
+    expect_caught(Plant::AckBeforeFlush);
+}

@@ -257,15 +257,22 @@ pub enum Plant {
     FreeOnDrop,
     /// The rest of a chain's short step is launched again without the steps behind it (F14).
     ForgetFollowers,
+    /// A durable write is acknowledged when it is whole, before its flush has succeeded (F14).
+    AckBeforeFlush,
 }
 
 impl Plant {
-    /// Every planted bug, in the order of their names.
-    pub const ALL: [Self; 4] =
-        [Self::AcceptShort, Self::FlushEarly, Self::FreeOnDrop, Self::ForgetFollowers];
+    /// Every planted bug, in the order in which they came.
+    pub const ALL: [Self; 5] = [
+        Self::AcceptShort,
+        Self::FlushEarly,
+        Self::FreeOnDrop,
+        Self::ForgetFollowers,
+        Self::AckBeforeFlush,
+    ];
 
     /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`,
-    /// `forget-followers`.
+    /// `forget-followers`, `ack-before-flush`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -273,6 +280,7 @@ impl Plant {
             Self::FlushEarly => "flush-early",
             Self::FreeOnDrop => "free-on-drop",
             Self::ForgetFollowers => "forget-followers",
+            Self::AckBeforeFlush => "ack-before-flush",
         }
     }
 }

@@ -228,7 +228,7 @@ impl<R: Ring> File<R> {
         (result, done.into_buffer())
     }
 
-    pub(super) fn io_error(
+    pub(crate) fn io_error(
         &self,
         op: &'static str,
         offset_bytes: u64,

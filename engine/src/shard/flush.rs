@@ -349,6 +349,7 @@ impl<R: Ring> Core<R> {
         let (target, epoch, linked) = (transfer.target, transfer.epoch, transfer.linked);
         self.end_write(false, target, epoch);
         match linked {
+            _ if self.ring.plant(Plant::AckBeforeFlush) => self.acknowledge(tag),
             Linked::Flushed | Linked::Dsync => self.acknowledge(tag),
             Linked::Unlinked => self.wait_for_flush(tag),
             Linked::Pending(_) | Linked::No => {}

@@ -15,7 +15,7 @@ use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Op, OpKind, Ring, Tag};
+use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
@@ -295,7 +295,7 @@ impl<R: Ring> Core<R> {
         let link = flushed && last_piece && self.can_link(target);
         if self.in_flight > 1 || !self.start_lone(tag) {
             let op = Op {
-                link,
+                link: link && !self.ring.plant(Plant::FlushEarly),
                 dsync: terms.how.promise == Promise::Dsync,
                 atomic: terms.how.atomic,
                 background: terms.class == Class::Background,

@@ -1,0 +1,210 @@
+//! What every handle and every future of a log shares: sending, reaping, and who does it.
+//!
+//! There is no task behind a log. Of those who wait, one leads: whatever completes wakes it,
+//! and it reaps, seals, sends and makes segments for all. When it leaves, another is woken to
+//! lead. Data flow: poll → leader → [`Shared::drive`] → wakers of those whose record is
+//! durable, called when nothing is borrowed.
+//!
+//! Not here: the state itself (`commit`), the futures (`mod`).
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Poll};
+
+use mfio_core::{CompletionQueue, PacketIo, Write};
+
+use super::commit::{BlockPacket, Growth, Ready, State};
+use super::segment::{Growing, SegmentStore};
+use super::waiters::WaiterId;
+use crate::buffer::ArenaBuf;
+use crate::ring::Ring;
+use crate::shard::{Durable, File, Shard};
+
+/// The blocks under way.
+type Blocks = CompletionQueue<Write, ArenaBuf>;
+
+/// The store, and the segment that it is making.
+pub(super) struct Workshop<R: Ring> {
+    pub(super) store: Box<dyn SegmentStore<R>>,
+    pub(super) making: Option<Growing<R>>,
+}
+
+/// See the module's page.
+pub(super) struct Shared<R: Ring> {
+    pub(super) shard: Shard<R>,
+    pub(super) state: RefCell<State<R>>,
+    pub(super) workshop: RefCell<Workshop<R>>,
+    pub(super) truncating: Cell<bool>,
+    blocks: RefCell<Blocks>,
+    driving: Cell<bool>,
+}
+
+/// Sends one block: the only place that says how a block becomes durable.
+fn issue<R: Ring>(
+    blocks: &mut Blocks,
+    file: &File<R>,
+    offset_bytes: u64,
+    packet: BlockPacket,
+    number: u64,
+) -> Result<(), BlockPacket> {
+    let sent = blocks.send(file, Durable(offset_bytes), packet, number);
+    sent.map_err(|unsent| unsent.packet)
+}
+
+impl<R: Ring> Shared<R> {
+    pub(super) fn new(shard: Shard<R>, state: State<R>, store: Box<dyn SegmentStore<R>>) -> Self {
+        Self {
+            shard,
+            state: RefCell::new(state),
+            workshop: RefCell::new(Workshop { store, making: None }),
+            truncating: Cell::new(false),
+            blocks: RefCell::new(CompletionQueue::new()),
+            driving: Cell::new(false),
+        }
+    }
+
+    /// Hands sealed blocks to the shard. False where it has no room for one.
+    pub(super) fn send_sealed(&self) -> bool {
+        // Taken already: somebody polls inside a waker that the shard is calling. Whoever
+        // holds it goes on.
+        let Ok(mut blocks) = self.blocks.try_borrow_mut() else { return true };
+        loop {
+            let next = self.state.borrow_mut().take_outgoing();
+            let Some((number, file, offset_bytes, packet)) = next else { return true };
+            if let Err(packet) = issue(&mut blocks, &file, offset_bytes, packet, number) {
+                self.state.borrow_mut().put_back(number, packet);
+                return false;
+            }
+        }
+    }
+
+    /// Takes in what has completed; with `cx`, what completes next wakes it.
+    pub(super) fn reap(&self, mut cx: Option<&mut Context<'_>>) {
+        let Ok(mut blocks) = self.blocks.try_borrow_mut() else { return };
+        let mut done = blocks.pop();
+        loop {
+            while let Some((number, completed)) = done {
+                self.state.borrow_mut().completed(number, completed);
+                done = blocks.pop();
+            }
+            let Some(cx) = cx.as_deref_mut() else { return };
+            match blocks.poll_pop(cx) {
+                Poll::Ready(None) | Poll::Pending => return,
+                Poll::Ready(more) => done = more,
+            }
+        }
+    }
+
+    /// Everything that one of the waiters does for all of them.
+    pub(super) fn drive(&self, cx: &mut Context<'_>) {
+        if self.driving.replace(true) {
+            return;
+        }
+        self.state.borrow_mut().seal_is_due = false;
+        loop {
+            self.reap(Some(cx));
+            if self.state.borrow_mut().defers_seal() {
+                // Those whose records are durable now are about to append their next ones:
+                // sealing waits until they have done so. Else groups would stay apart that
+                // came apart once, a record here and the rest there.
+                cx.waker().wake_by_ref();
+                break;
+            }
+            let sealed = self.state.borrow_mut().pump();
+            if !self.send_sealed() {
+                let file = self.state.borrow_mut().outgoing_file();
+                let Some(file) = file else { continue };
+                if PacketIo::<Write, Durable>::poll_ready(&file, cx).is_pending() {
+                    break;
+                }
+            } else if !sealed {
+                break;
+            }
+        }
+        self.grow(cx);
+        self.driving.set(false);
+        self.call_wakers();
+    }
+
+    /// Makes segments ahead of need.
+    fn grow(&self, cx: &mut Context<'_>) {
+        let wants = self.state.borrow().wants_segment();
+        let Ok(mut workshop) = self.workshop.try_borrow_mut() else { return };
+        if !wants && workshop.making.is_none() {
+            return;
+        }
+        loop {
+            if workshop.making.is_none() {
+                if !self.state.borrow().wants_segment() {
+                    return;
+                }
+                let bytes = self.state.borrow().config.segment_bytes;
+                workshop.making = workshop.store.grow(&self.shard, bytes);
+                let running = workshop.making.is_some();
+                let mut state = self.state.borrow_mut();
+                state.growth = if running { Growth::Running } else { Growth::Impossible };
+                if !running {
+                    state.wake_for_room();
+                }
+            }
+            let Some(making) = &mut workshop.making else { return };
+            let Poll::Ready(made) = making.as_mut().poll(cx) else { return };
+            workshop.making = None;
+            let made = made.map(|file| Ready { file, salt: workshop.store.draw() });
+            self.state.borrow_mut().grown(made);
+        }
+    }
+
+    /// Calls the wakers that have been collected, with nothing borrowed.
+    pub(super) fn call_wakers(&self) {
+        let mut wake = {
+            let mut state = self.state.borrow_mut();
+            if state.wake.is_empty() {
+                return;
+            }
+            std::mem::take(&mut state.wake)
+        };
+        for waker in wake.drain(..) {
+            waker.wake();
+        }
+        // Kept for its room, unless more have come meanwhile.
+        let mut state = self.state.borrow_mut();
+        if state.wake.is_empty() {
+            state.wake = wake;
+        }
+    }
+
+    /// A waiter has arrived, or is polled again. Leads if nobody does; whether now or after
+    /// the others who have something to append is what `deferred` says.
+    pub(super) fn attend(&self, id: WaiterId, arrives: bool, cx: &mut Context<'_>) {
+        let mut state = self.state.borrow_mut();
+        let leads = *state.leader.get_or_insert(id) == id;
+        let due = arrives && state.should_seal();
+        if leads && due && !state.is_solo() {
+            // Sealed when every task that is about to append has done so: that is when this
+            // one is polled again. Nothing is lost, as nothing is submitted before.
+            let woken = std::mem::replace(&mut state.seal_is_due, true);
+            drop(state);
+            if !woken {
+                cx.waker().wake_by_ref();
+            }
+        } else if leads {
+            drop(state);
+            self.drive(cx);
+        } else if due && !state.seal_is_due {
+            state.seal_is_due = true;
+            if let Some(leader) = state.leader {
+                let state = &mut *state;
+                state.waiters.take(leader, &mut state.wake);
+            }
+            drop(state);
+            self.call_wakers();
+        }
+    }
+
+    /// A waiter leaves.
+    pub(super) fn leave(&self, id: WaiterId) {
+        let waker = self.state.borrow_mut().leave(id);
+        drop(waker);
+        self.call_wakers();
+    }
+}

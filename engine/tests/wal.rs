@@ -1,0 +1,376 @@
+//! The log on real files and rings, and the failures that have a name.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
+
+use std::fs;
+use std::future::{Future, poll_fn};
+use std::path::Path;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use mfio_core::{ErrorKind, block_on};
+use mfio_engine::buffer::{ArenaConfig, SizeClass};
+use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::sim::{FaultRates, FileSpec, SimConfig, SimDevice, SimRing};
+use mfio_engine::ring::threads::ThreadRing;
+use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::wal::{
+    Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, Wal, WalConfig, WalError,
+};
+use mfio_engine::{Config, DirectMode, Shard};
+
+const SMALL: WalConfig =
+    WalConfig { segment_bytes: 64 << 10, block_bytes_max: 16 << 10, ..WalConfig::new() };
+
+type Found = Vec<(Lsn, Vec<u8>)>;
+type Appending<'a> = Pin<Box<dyn Future<Output = Result<Lsn, WalError>> + 'a>>;
+
+fn record_of(number: u64) -> Vec<u8> {
+    let len = 8 + usize::try_from(number * 37 % 900).unwrap();
+    let mut record = number.to_le_bytes().to_vec();
+    record.resize(len, number.to_le_bytes()[0]);
+    record
+}
+
+async fn open_in<R: Ring + 'static>(
+    shard: &Shard<R>,
+    store: SegmentDir,
+    config: &WalConfig,
+) -> Result<(Wal<R>, Found, Recovery), WalError> {
+    let mut found = Vec::new();
+    let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+    let (wal, report) = Wal::open(shard, store, config, visit).await?;
+    Ok((wal, found, report))
+}
+
+fn open<R: Ring + 'static>(
+    shard: &Shard<R>,
+    dir: &Path,
+) -> Result<(Wal<R>, Found, Recovery), WalError> {
+    block_on(shard, open_in(shard, SegmentDir::new(dir), &SMALL)).unwrap()
+}
+
+/// Awaits all of them at once, in whatever order they end.
+async fn all(mut appends: Vec<Appending<'_>>) -> Vec<Result<Lsn, WalError>> {
+    let mut results: Vec<_> = appends.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (append, result) in appends.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(ready) = append.as_mut().poll(cx)
+            {
+                *result = Some(ready);
+            }
+        }
+        let over = results.iter().all(Option::is_some);
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+fn append_all<R: Ring>(
+    shard: &Shard<R>,
+    wal: &Wal<R>,
+    numbers: std::ops::Range<u64>,
+) -> Vec<Result<Lsn, WalError>> {
+    let records: Vec<_> = numbers.map(record_of).collect();
+    let appends = records.iter().map(|record| Box::pin(wal.append(record)) as Appending<'_>);
+    block_on(shard, all(appends.collect())).unwrap()
+}
+
+fn check(found: &Found, first: u64, next: u64) {
+    assert_eq!(found.len() as u64, next - first);
+    for ((lsn, record), expected) in found.iter().zip(first..) {
+        assert_eq!((lsn.0, record), (expected, &record_of(expected)));
+    }
+}
+
+fn kernel_ring() -> Option<KernelRing> {
+    KernelRing::new(&KernelConfig::new(64)).map_err(|error| println!("SKIP: {error}")).ok()
+}
+
+fn lives<R: Ring + 'static>(ring: impl Fn() -> R, direct: DirectMode) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut next = 1;
+    let mut first = 1;
+    for life in 0..4 {
+        let shard = Shard::with_ring(ring(), &Config::new()).unwrap();
+        let record_align = if life % 2 == 0 { RecordAlign::Packed } else { RecordAlign::Sector };
+        let config = WalConfig { record_align, in_flight_max: 1 + life, ..SMALL };
+        let store = SegmentDir::new(dir.path()).direct(direct);
+        let opened = block_on(&shard, open_in(&shard, store, &config)).unwrap();
+        let (wal, found, report) = opened.unwrap();
+        check(&found, first, next);
+        assert_eq!(report.next_lsn, Lsn(next));
+        for _ in 0..4 {
+            let results = append_all(&shard, &wal, next..next + 100);
+            for (result, expected) in results.into_iter().zip(next..) {
+                assert_eq!(result, Ok(Lsn(expected)));
+            }
+            next += 100;
+            assert_eq!(wal.durable_lsn(), Lsn(next - 1));
+            let before = Lsn(next.saturating_sub(150).max(1));
+            let oldest = block_on(&shard, wal.truncate_before(before)).unwrap().unwrap();
+            assert!(oldest <= before && oldest >= Lsn(first));
+            first = oldest.0;
+        }
+        assert!(wal.blocks() < 400, "records share blocks");
+    }
+    assert!(first > 1000, "old records were given back");
+    let segments = fs::read_dir(dir.path()).unwrap().count();
+    assert!(segments < 12, "segments are used again: {segments} files");
+}
+
+#[test]
+fn f39_log_survives_lives_on_the_kernel_ring() {
+    if kernel_ring().is_some() {
+        lives(|| kernel_ring().unwrap(), DirectMode::PreferDirect);
+        lives(|| kernel_ring().unwrap(), DirectMode::Buffered);
+    }
+}
+
+#[test]
+fn f39_log_survives_lives_on_threads() {
+    lives(|| ThreadRing::new(2, 64).unwrap(), DirectMode::PreferDirect);
+}
+
+#[test]
+fn record_too_long_is_refused_and_empty_one_is_not() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    let most = wal.record_bytes_max();
+    let (longest, longer) = (vec![1; most], vec![1; most + 1]);
+    let refused = WalError::RecordTooLong { len_bytes: most + 1, max_bytes: most };
+    assert_eq!(block_on(&shard, wal.append(&longer)).unwrap(), Err(refused.clone()));
+    assert_eq!(wal.append_no_wait(&longer), Err(refused));
+    assert_eq!(wal.next_lsn(), Lsn(1), "nothing of it was taken");
+    assert_eq!(block_on(&shard, wal.append(&[])).unwrap(), Ok(Lsn(1)));
+    for expected in 2..12 {
+        assert_eq!(block_on(&shard, wal.append(&longest)).unwrap(), Ok(Lsn(expected)));
+    }
+    drop(wal);
+    let (_wal, found, _) = open(&shard, dir.path()).unwrap();
+    assert_eq!(found.len(), 11);
+    assert!(found[0].1.is_empty() && found[10].1 == longest);
+}
+
+#[test]
+fn record_that_nobody_waits_for_is_durable_after_a_commit() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    for number in 1..=10 {
+        assert_eq!(wal.append_no_wait(&record_of(number)), Ok(Lsn(number)));
+    }
+    assert_eq!(wal.durable_lsn(), Lsn(0));
+    assert_eq!(block_on(&shard, wal.commit()).unwrap(), Ok(Lsn(10)));
+    assert_eq!((wal.durable_lsn(), wal.blocks()), (Lsn(10), 1));
+    drop(wal);
+    check(&open(&shard, dir.path()).unwrap().1, 1, 11);
+}
+
+#[test]
+fn f46_second_opener_is_refused_until_the_first_has_gone() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let first = open(&shard, dir.path()).unwrap();
+    let refused = open(&shard, dir.path()).err();
+    assert!(matches!(refused, Some(WalError::Directory { .. })), "{refused:?}");
+    drop(first);
+    assert!(open(&shard, dir.path()).is_ok());
+}
+
+/// Where the blocks of a segment begin: at multiples of 512 that look like one.
+fn block_offsets(bytes: &[u8]) -> Vec<usize> {
+    (512..bytes.len()).step_by(512).filter(|&at| bytes[at..].starts_with(b"WBLK")).collect()
+}
+
+#[test]
+fn f41_rot_in_the_middle_is_damage_and_nothing_is_erased() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    for number in 1..20 {
+        block_on(&shard, wal.append(&record_of(number))).unwrap().unwrap();
+    }
+    drop(wal);
+    let is_used = |path: &Path| fs::read(path).is_ok_and(|bytes| !block_offsets(&bytes).is_empty());
+    let segment = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.into_iter().find(|path| is_used(path)).unwrap();
+    let sound = fs::read(&segment).unwrap();
+    let blocks = block_offsets(&sound);
+    for (number, &at) in blocks.iter().enumerate() {
+        let mut rotten = sound.clone();
+        rotten[at + 100] ^= 1;
+        fs::write(&segment, &rotten).unwrap();
+        let opened = open(&shard, dir.path());
+        if number + 1 == blocks.len() {
+            // The last block is no different from one that was being written.
+            check(&opened.unwrap().1, 1, 19);
+            continue;
+        }
+        let lsn = Lsn(number as u64 + 1);
+        assert!(
+            matches!(opened, Err(WalError::Damaged { lsn: missing, .. }) if missing == lsn),
+            "block {number}"
+        );
+        assert_eq!(fs::read(&segment).unwrap(), rotten, "nothing was changed");
+    }
+}
+
+#[test]
+fn segments_of_two_logs_are_told_apart() {
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let dirs = [(); 2].map(|()| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+    for dir in &dirs {
+        let (wal, ..) = open(&shard, dir.path()).unwrap();
+        block_on(&shard, wal.append(b"mine")).unwrap().unwrap();
+    }
+    for entry in fs::read_dir(dirs[0].path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|suffix| suffix == "segment") {
+            let other = dirs[1].path().join(format!("9{}", path.file_name().unwrap().display()));
+            fs::copy(&path, other).unwrap();
+        }
+    }
+    let opened = open(&shard, dirs[1].path());
+    assert!(matches!(opened, Err(WalError::Mixed { .. })), "{:?}", opened.err());
+}
+
+const FILE_BYTES: u32 = 64 << 10;
+
+fn simulated(device: &SimDevice, faults: FaultRates) -> Shard<SimRing> {
+    let ring = SimRing::new(SimConfig { faults, ..SimConfig::calm(3) }, device);
+    let classes = vec![
+        SizeClass { bytes: 512, count: 8 },
+        SizeClass { bytes: 4096, count: 8 },
+        SizeClass { bytes: 16 << 10, count: 8 },
+    ];
+    let config = Config { arena: ArenaConfig::new(classes), ..Config::new() };
+    Shard::with_ring(ring, &config).unwrap()
+}
+
+fn open_simulated(
+    shard: &Shard<SimRing>,
+    device: &SimDevice,
+    salt: u64,
+) -> Result<(Wal<SimRing>, Found), WalError> {
+    let file = shard.adopt_simulated("the log", device.fd(0), device.geometry(0));
+    let mut found = Vec::new();
+    let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+    let config = WalConfig { block_bytes_max: 4096, ..SMALL };
+    let opening = Wal::open(shard, PremadeSegments::new(vec![file], salt), &config, visit);
+    let (wal, _report) = block_on(shard, opening).unwrap()?;
+    Ok((wal, found))
+}
+
+#[test]
+fn f37_failed_flush_poisons_the_log_until_it_is_opened_anew() {
+    let device = SimDevice::new(&[FileSpec::direct(FILE_BYTES)]);
+    let calm = simulated(&device, FaultRates::NONE);
+    let (wal, _) = open_simulated(&calm, &device, 1).unwrap();
+    assert!(append_all(&calm, &wal, 1..6).iter().all(Result::is_ok));
+    drop((wal, calm));
+    // One in three flushes fails, so some opens succeed and some appends do.
+    let faults = FaultRates { flush_fail: 20_000, ..FaultRates::NONE };
+    let shard = simulated(&device, faults);
+    let (wal, found) = (2..).find_map(|salt| open_simulated(&shard, &device, salt).ok()).unwrap();
+    check(&found, 1, 6);
+    let mut next = 6;
+    let failed = loop {
+        let results = append_all(&shard, &wal, next..next + 10);
+        next += 10;
+        let failed = results.into_iter().filter_map(Result::err).collect::<Vec<_>>();
+        if !failed.is_empty() {
+            break failed;
+        }
+    };
+    for error in &failed {
+        let WalError::Poisoned { first, durable_lsn } = error else { panic!("{error}") };
+        assert_eq!((first.op, &first.target[..]), ("durable write", "the log"));
+        assert_eq!(first.error.kind(), ErrorKind::Poisoned);
+        assert_eq!(*durable_lsn, wal.durable_lsn());
+    }
+    // Nothing is accepted any more, not even when flushes would succeed.
+    let refused = block_on(&shard, wal.append(b"later")).unwrap();
+    assert_eq!(refused.as_ref(), Err(&failed[0]));
+    assert_eq!(wal.append_no_wait(b"later").as_ref(), Err(&failed[0]));
+    assert!(block_on(&shard, wal.commit()).unwrap().is_err());
+    let durable = wal.durable_lsn();
+    drop((wal, shard));
+    let calm = simulated(&device, FaultRates::NONE);
+    let (wal, found) = open_simulated(&calm, &device, 99).unwrap();
+    assert!(found.len() as u64 >= durable.0);
+    assert!(block_on(&calm, wal.append(b"opened anew")).unwrap().is_ok());
+}
+
+#[test]
+fn f42_full_device_surfaces_before_the_acknowledgement() {
+    let space_sectors = Some(20);
+    let device = SimDevice::new(&[FileSpec { space_sectors, ..FileSpec::direct(FILE_BYTES) }]);
+    let shard = simulated(&device, FaultRates::NONE);
+    let (wal, _) = open_simulated(&shard, &device, 1).unwrap();
+    let mut acked = 0;
+    let error = loop {
+        match block_on(&shard, wal.append(&record_of(acked + 1))).unwrap() {
+            Ok(lsn) => acked = lsn.0,
+            Err(error) => break error,
+        }
+    };
+    let WalError::Poisoned { first, durable_lsn } = &error else { panic!("{error}") };
+    assert_eq!((first.error.kind(), *durable_lsn), (ErrorKind::NoSpace, Lsn(acked)));
+    assert!(acked > 5);
+    drop((wal, shard));
+    device.add_space(0, 1000);
+    let shard = simulated(&device, FaultRates::NONE);
+    let (wal, found) = open_simulated(&shard, &device, 2).unwrap();
+    assert!(found.len() as u64 >= acked);
+    check(&found, 1, found.len() as u64 + 1);
+    assert!(block_on(&shard, wal.append(b"there is room again")).unwrap().is_ok());
+}
+
+#[test]
+fn waiters_go_on_when_the_one_that_leads_is_dropped() {
+    let device = SimDevice::new(&[FileSpec::direct(FILE_BYTES)]);
+    let shard = simulated(&device, FaultRates::NONE);
+    let (wal, _) = open_simulated(&shard, &device, 1).unwrap();
+    for turns in 0..6 {
+        let records = [record_of(1), record_of(2), record_of(3)];
+        let mut first = Box::pin(wal.append(&records[0]));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        let rest = records[1..].iter().map(|r| Box::pin(wal.append(r)) as Appending<'_>);
+        let mut rest = pin!(all(rest.collect()));
+        assert!(rest.as_mut().poll(&mut cx).is_pending());
+        for _ in 0..turns {
+            shard.turn(Wait::NONE).unwrap();
+        }
+        drop(first);
+        let results = block_on(&shard, rest).unwrap();
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+}
+
+#[test]
+fn one_waiter_costs_one_block_and_two_enters_a_record() {
+    let Some(ring) = kernel_ring() else { return };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    let (before, blocks) = (shard.metrics(), wal.blocks());
+    const RECORDS: u64 = 50;
+    for _ in 0..RECORDS {
+        let mut append = pin!(wal.append(b"alone"));
+        let mut cx = Context::from_waker(Waker::noop());
+        while append.as_mut().poll(&mut cx).is_pending() {
+            shard.turn(Wait::at_least(1)).unwrap();
+        }
+    }
+    let after = shard.metrics();
+    assert_eq!(wal.blocks() - blocks, RECORDS);
+    let (enters, ops) = (after.enters - before.enters, after.ops - before.ops);
+    println!("{enters} enters and {ops} ops for {RECORDS} records");
+    assert_eq!(ops, 2 * RECORDS, "a write and the flush linked to it");
+    // One more arms the ring's waker.
+    assert!(enters <= 2 * RECORDS + 1);
+}
