@@ -50,6 +50,11 @@ macro_rules! counters {
 
 counters! {
 /// Counters of one shard since it was made.
+///
+/// What is done on the scratch space of a calibration
+/// ([`File::calibrate`](crate::File::calibrate)) counts as `ops`, `enters` and `submitted`,
+/// because the ring had that to do, and neither as bytes, flushes or acknowledgements nor with
+/// its latencies, which are the user's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {

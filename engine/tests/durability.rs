@@ -9,10 +9,10 @@ use mfio_engine::ring::Ring;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::sim::{FaultRates, FileSpec, SimConfig, SimDevice, SimRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::target::Inode;
+use mfio_engine::target::{Inode, OpenError};
 use mfio_engine::{
-    AtomicWrite, Config, DirectMode, Durability, Durable, MethodReport, OpenOptions, Shard,
-    SyncMethod, SyncSource, WriteAt,
+    AtomicWrite, Config, DirectMode, Durability, Durable, EngineError, MethodReport, OpenOptions,
+    Shard, SyncMethod, SyncSource, WriteAt,
 };
 
 fn path(name: &str) -> PathBuf {
@@ -304,6 +304,12 @@ fn f37_real_failed_flush_poisons_every_handle_until_the_file_is_opened_again() {
     assert!(told.recv().unwrap(), "the other shard's handle is poisoned");
     other.join().unwrap();
 
+    // An open begins with a flush of its own (F38), which finds out that there is data that
+    // will never be there. That is told, and the next open is of those who have heard it.
+    let refused = here.open(&victim, &options).unwrap_err();
+    let lost = matches!(refused, EngineError::Open(OpenError::LostData { .. }));
+    assert!(lost, "{refused}");
+    assert!(refused.to_string().contains("the next open will succeed"), "{refused}");
     let again = here.open(&victim, &options).unwrap();
     assert!(!again.is_poisoned() && first.is_poisoned());
     drop((first, again, here));

@@ -8,7 +8,9 @@ use mfio_core::{CompletionQueue, Packet, Read, block_on};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
-use mfio_engine::{Config, Direction, Durability, LATENCY_CLASSES, OpenOptions, Shard};
+use mfio_engine::{
+    Config, Direction, Durability, LATENCY_CLASSES, OpenOptions, Shard, SyncMethod, SyncSource,
+};
 
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 64;
@@ -43,7 +45,10 @@ impl Drop for Scratch {
 
 /// Reads every block at once, writes one durably, flushes: what is counted is known.
 fn work<R: Ring>(shard: &Shard<R>, scratch: &Scratch) {
-    let file = shard.open(&scratch.0, &OpenOptions::new().write(true)).unwrap();
+    // Chosen, so that nothing is measured first.
+    let method = Some(SyncMethod::LinkedFlush);
+    let options = OpenOptions::new().write(true).sync_method(method);
+    let file = shard.open(&scratch.0, &options).unwrap();
     let mut reads = CompletionQueue::<Read, _>::new();
     for at in 0..BLOCKS {
         let packet = Packet::new(shard.arena().alloc(BLOCK).unwrap());
@@ -144,4 +149,33 @@ fn every_op_has_a_latency_where_they_are_asked_for() {
         timed(ring);
     }
     timed(thread_ring());
+}
+
+fn calibrated<R: Ring>(ring: R) {
+    let config = Config { latency: true, ..Config::new() };
+    let shard = Shard::with_ring(ring, &config).unwrap();
+    let scratch = Scratch::new("calibrated", &shard);
+    let file = shard.open(&scratch.0, &OpenOptions::new().write(true)).unwrap();
+    let page = shard.arena().alloc(BLOCK).unwrap();
+    let (written, _page) = block_on(&shard, file.write_durable_at(0, page)).unwrap();
+    written.unwrap();
+    let report = file.sync_method();
+    if report.source != SyncSource::Measured {
+        return println!("SKIP: {:?}", report.unmeasured);
+    }
+    let metrics = shard.metrics();
+    assert!(metrics.ops > 32, "the ring had more to do than one write");
+    assert_eq!((metrics.written_bytes, metrics.read_bytes), (BLOCK as u64, 0));
+    assert_eq!((metrics.durable_acknowledged, metrics.flushes), (1, 1));
+    let of = |direction| shard.metrics_reader().latency(direction).unwrap().count();
+    assert_eq!((of(Direction::Write), of(Direction::Flush), of(Direction::Read)), (1, 1, 0));
+    assert_eq!(metrics.inline_ops, 0, "and nothing of it bypassed the ring");
+}
+
+#[test]
+fn calibration_is_no_traffic_of_the_users() {
+    if let Some(ring) = kernel_ring() {
+        calibrated(ring);
+    }
+    calibrated(thread_ring());
 }

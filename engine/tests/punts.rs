@@ -6,14 +6,15 @@ use std::process::Command;
 
 use mfio_core::block_on;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
-use mfio_engine::{Config, OpenOptions, Shard};
+use mfio_engine::{BypassMode, Config, OpenOptions, Shard};
 
 const READS: u64 = 32;
 
-/// Reads a file block by block; returns how many ops were punted for it.
-fn punts_of_reads(path: &Path) -> Option<u64> {
+/// Reads a file block by block; returns how many ops were punted for it, and how many reads
+/// never went to the ring.
+fn punts_of_reads(path: &Path, bypass: BypassMode) -> Option<(u64, u64)> {
     std::fs::write(path, vec![1; 4096]).unwrap();
-    let config = Config { count_punts: true, ..Config::new() };
+    let config = Config { count_punts: true, bypass, ..Config::new() };
     let ring = KernelRing::new(&KernelConfig::new(8)).ok()?;
     let shard = Shard::with_ring(ring, &config).unwrap();
     let file = shard.open(path, &OpenOptions::new()).unwrap();
@@ -28,19 +29,24 @@ fn punts_of_reads(path: &Path) -> Option<u64> {
     let after = std::thread::spawn(move || reader.punts());
     let after = after.join().unwrap();
     std::fs::remove_file(path).unwrap();
-    println!("{}: {after:?}, {before} before", path.display());
-    after.ops.map(|after| after - before)
+    let inline = shard.metrics().inline_ops;
+    println!("{}, {bypass:?}: {after:?}, {before} before, {inline} inline", path.display());
+    after.ops.map(|after| (after - before, inline))
 }
 
 /// Runs alone below, with tracefs where nobody else sees it.
 #[test]
 #[ignore = "started by the other test of this file"]
 fn inner() {
-    let in_memory = punts_of_reads(Path::new("/dev/shm/mfio-punts"));
-    let cached = punts_of_reads(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("punts"));
-    println!("in memory {in_memory:?}, cached {cached:?}");
-    assert_eq!(in_memory, Some(READS), "every op on a tmpfs is punted, once");
-    assert_eq!(cached, Some(0), "none on a file that can be read without waiting");
+    let in_memory = Path::new("/dev/shm/mfio-punts");
+    let every = punts_of_reads(in_memory, BypassMode::Off);
+    assert_eq!(every, Some((READS, 0)), "every op on a tmpfs is punted, once");
+    let (punted, inline) = punts_of_reads(in_memory, BypassMode::Auto).unwrap();
+    assert!(inline > 0 && punted > 0, "lone ops are being measured, one way and the other");
+    assert_eq!(punted + inline, READS, "what bypasses the ring is not punted");
+    let cached = Path::new(env!("CARGO_TARGET_TMPDIR")).join("punts");
+    let cached = punts_of_reads(&cached, BypassMode::Off);
+    assert_eq!(cached, Some((0, 0)), "none on a file that can be read without waiting");
 }
 
 #[test]

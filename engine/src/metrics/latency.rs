@@ -197,6 +197,11 @@ impl Stamps {
         }
     }
 
+    /// The latency of what is in a slot is not wanted.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        self.started_ns[slot as usize] = 0;
+    }
+
     /// The occupant of a slot has left it.
     pub(crate) fn left(&mut self, slot: u32, class: usize, direction: Direction) {
         let started_ns = std::mem::take(&mut self.started_ns[slot as usize]);

@@ -122,7 +122,9 @@ impl<R: Ring> File<R> {
             (key, opened.ok_or(none("its directory takes no O_TMPFILE"))?)
         };
         let geometry = Geometry::of(&opened).map_err(|_| none("the scratch file is odd"))?;
-        Ok((key, self.shard().adopt(SCRATCH, opened, geometry)))
+        let scratch = self.shard().adopt(SCRATCH, opened, geometry);
+        self.shard().inner.core.borrow_mut().targets.get_mut(scratch.target()).scratch = true;
+        Ok((key, scratch))
     }
 
     async fn measure(&self, scratch: &Self, offset: u64) -> SyncReport {
@@ -146,8 +148,10 @@ impl<R: Ring> File<R> {
             scratch.io_error("calibration", offset, 0, 0, Error::os(Errno::ENOMEM as i32))
         })?;
         for at in 0..SAMPLES as u64 {
-            let at = offset + at * buffer.len() as u64;
-            let (written, back) = scratch.write_all_at(at, buffer).await;
+            let (len, at) = (buffer.len() as u64, offset + at * buffer.len() as u64);
+            // With terms, because a write without any is counted, and may bypass the ring.
+            let done = scratch.io(WriteAt::new(at), Packet::<Write, _>::new(buffer)).await;
+            let (written, back) = scratch.explain("calibration", at, len, done);
             written?;
             buffer = back;
         }

@@ -69,6 +69,8 @@ pub(super) enum Promise {
     Flushed { all_metadata: bool },
     /// That it has flushed itself.
     Dsync,
+    /// As `Taken`, of a write that is not counted.
+    Uncounted,
 }
 
 /// A write's promise, and whether it is atomic.
@@ -83,7 +85,7 @@ impl How {
 
     pub(super) fn linked(self) -> Linked {
         match self.promise {
-            Promise::Taken => Linked::No,
+            Promise::Taken | Promise::Uncounted => Linked::No,
             Promise::Flushed { .. } => Linked::Unlinked,
             Promise::Dsync => Linked::Dsync,
         }
@@ -102,6 +104,7 @@ impl<R: Ring> Core<R> {
             entry.atomic.ok_or(ErrorKind::Unsupported)?.check(at.offset_bytes, len_bytes)?;
         }
         let promise = match at.durability {
+            Durability::None if entry.scratch => Promise::Uncounted,
             Durability::None => Promise::Taken,
             Durability::Data if entry.sync.method == SyncMethod::Dsync => Promise::Dsync,
             Durability::Data => Promise::Flushed { all_metadata: false },

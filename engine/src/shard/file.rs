@@ -132,7 +132,8 @@ impl<R: Ring> File<R> {
     }
 
     /// Whether a flush of the file has failed, through this handle or any other of this process
-    /// that was open then: nothing is accepted for writing any more (F37). Open it again.
+    /// that was open then: nothing is accepted for writing any more (F37). Open it again, which
+    /// may answer [`OpenError::LostData`](crate::target::OpenError::LostData) first.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
@@ -367,7 +368,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn sync(&mut self, target: u32, durability: Durability) -> TicketId {
         let ticket = self.tickets.open();
         if durability == Durability::None {
-            self.answer(Waiter::Ticket(ticket), Ok(()));
+            self.answer(target, Waiter::Ticket(ticket), Ok(()));
         } else {
             let all_metadata = durability == Durability::Full;
             self.request_flush(target, all_metadata, Waiter::Ticket(ticket));

@@ -142,7 +142,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn request_flush(&mut self, target: u32, all_metadata: bool, waiter: Waiter) {
         let entry = self.targets.get_mut(target);
         if let Some(error) = entry.poison_error() {
-            return self.answer(waiter, Err(error));
+            return self.answer(target, waiter, Err(error));
         }
         let epoch = entry.barrier.close_epoch();
         self.drop_unawaited_requests(target);
@@ -160,8 +160,10 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    pub(super) fn answer(&mut self, waiter: Waiter, result: Result<(), Error>) {
-        self.metrics.durable_acknowledged += u64::from(result.is_ok());
+    pub(super) fn answer(&mut self, target: u32, waiter: Waiter, result: Result<(), Error>) {
+        // After a failure, the target may have gone.
+        let counts = result.is_ok() && !self.targets.get(target).scratch;
+        self.metrics.durable_acknowledged += u64::from(counts);
         match (waiter, result) {
             (Waiter::Ticket(id), result) => {
                 self.endings.extend(self.tickets.answer(id, result).map(Ending::Wake));
@@ -210,11 +212,10 @@ impl<R: Ring> Core<R> {
         self.targets.retain(target);
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = true;
-        let file = entry.file;
         let behind = Behind::Requests(epoch);
         let flush = FlushOp::new(target, all_metadata, behind);
         let tag = self.slots.occupy_other(Occupant::Flush(flush));
-        self.push_flush(file, all_metadata, tag);
+        self.push_flush(target, all_metadata, tag);
     }
 
     #[cold]
@@ -235,8 +236,12 @@ impl<R: Ring> Core<R> {
             }
             verdict = Verdict::Fail(Errno::EAGAIN);
         }
+        let entry = self.targets.get_mut(target);
+        entry.flush_in_flight = false;
+        if entry.scratch {
+            self.slots.forget_time(tag);
+        }
         self.slots.vacate(tag);
-        self.targets.get_mut(target).flush_in_flight = false;
         match verdict {
             Verdict::Done => self.flush_succeeded(target, behind, tag),
             Verdict::Fail(errno) => self.flush_failed(target, behind, tag, errno),
@@ -249,8 +254,7 @@ impl<R: Ring> Core<R> {
         let Some(Occupant::Flush(flush)) = self.slots.find(tag) else { return };
         let (target, all_metadata) = (flush.target, flush.all_metadata);
         if self.ring.reserve(1) {
-            let file = self.targets.get(target).file;
-            return self.push_flush(file, all_metadata, tag);
+            return self.push_flush(target, all_metadata, tag);
         }
         // No room at the moment: the requests are still queued, so another flush will come.
         self.slots.vacate(tag);
@@ -271,7 +275,7 @@ impl<R: Ring> Core<R> {
                 while covered(self)
                     && let Some(request) = self.targets.pop_request(target, &mut self.ring)
                 {
-                    self.answer(request.waiter, poison.map_or(Ok(()), Err));
+                    self.answer(target, request.waiter, poison.map_or(Ok(()), Err));
                 }
             }
             Behind::Write(_) => {
@@ -302,7 +306,7 @@ impl<R: Ring> Core<R> {
     #[cold]
     pub(super) fn refuse_flushes(&mut self, target: u32, error: Error) {
         while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
-            self.answer(request.waiter, Err(error));
+            self.answer(target, request.waiter, Err(error));
         }
     }
 
@@ -368,13 +372,13 @@ impl<R: Ring> Core<R> {
     fn acknowledge(&mut self, tag: Tag) {
         let (target, body) = self.leave_slot(tag);
         let poison = self.targets.get(target).poison_error();
-        self.answer(Waiter::Write(WrittenBody(body)), poison.map_or(Ok(()), Err));
+        self.answer(target, Waiter::Write(WrittenBody(body)), poison.map_or(Ok(()), Err));
         self.targets.release(target, &mut self.ring);
     }
 
     fn fail_written(&mut self, tag: Tag, error: Error) {
         let (target, body) = self.leave_slot(tag);
-        self.answer(Waiter::Write(WrittenBody(body)), Err(error));
+        self.answer(target, Waiter::Write(WrittenBody(body)), Err(error));
         self.targets.release(target, &mut self.ring);
     }
 

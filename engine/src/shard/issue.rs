@@ -15,7 +15,7 @@ use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
@@ -329,16 +329,17 @@ impl<R: Ring> Core<R> {
         self.targets.retain(target);
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = true;
-        let file = entry.file;
         let flush = FlushOp::new(target, all_metadata, Behind::Write(write));
         let tag = self.slots.occupy_other(Occupant::Flush(flush));
         let transfer = self.slots.transfer(write).expect("occupied just now");
         transfer.linked = Linked::Pending(tag);
-        self.push_flush(file, all_metadata, tag);
+        self.push_flush(target, all_metadata, tag);
     }
 
-    pub(super) fn push_flush(&mut self, file: FileRef, all_metadata: bool, tag: Tag) {
-        self.metrics.flushes += 1;
+    pub(super) fn push_flush(&mut self, target: u32, all_metadata: bool, tag: Tag) {
+        let entry = self.targets.get(target);
+        let (file, counts) = (entry.file, !entry.scratch);
+        self.metrics.flushes += u64::from(counts);
         let kind = if all_metadata { OpKind::Fsync } else { OpKind::Fdatasync };
         self.push_seldom(Op::on(kind, file), tag);
     }

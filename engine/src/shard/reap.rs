@@ -78,7 +78,9 @@ impl<R: Ring> Core<R> {
     #[cold]
     pub(super) fn transfer_whole(&mut self, tag: Tag) {
         let transfer = self.slots.transfer(tag).expect("found by this tag before");
-        self.metrics.moved(transfer.is_read, transfer.take_bytes.into());
+        let (target, is_read, moved) = (transfer.target, transfer.is_read, transfer.take_bytes);
+        self.count_moved(tag, target, is_read, moved);
+        let Some(transfer) = self.slots.transfer(tag) else { return };
         if transfer.linked != Linked::No {
             return self.durable_write_whole(tag);
         }
@@ -90,6 +92,16 @@ impl<R: Ring> Core<R> {
         let (target, is_read, epoch) = (transfer.target, transfer.is_read, transfer.epoch);
         let body = transfer.body.take();
         self.end_whole(tag, target, (!is_read).then_some(epoch), body);
+    }
+
+    /// Counts what an op that is over has moved, except on scratch space, where not even its
+    /// time is taken.
+    fn count_moved(&mut self, tag: Tag, target: u32, is_read: bool, bytes: u32) {
+        if self.targets.get(target).scratch {
+            self.slots.forget_time(tag);
+        } else {
+            self.metrics.moved(is_read, bytes.into());
+        }
     }
 
     /// Copies what a bounced read has brought to where the user wants it, and frees the
@@ -177,10 +189,10 @@ impl<R: Ring> Core<R> {
         // A durable write that is not durable as a whole promises nothing of its parts.
         let reached = if transfer.linked == Linked::No { transfer.reached } else { 0 };
         let done = reached.saturating_sub(transfer.lead_bytes).min(transfer.take_bytes);
-        self.metrics.moved(is_read, done.into());
         if let Some(body) = transfer.body.take() {
             self.endings.push(Ending::Part(body, done.into(), error));
         }
+        self.count_moved(tag, target, is_read, done);
         self.slots.vacate(tag);
         self.end_write(is_read, target, epoch);
         self.targets.release(target, &mut self.ring);

@@ -389,6 +389,14 @@ impl Slots {
         }
     }
 
+    /// The latency of what is in the slot of `tag` is nobody's.
+    #[cold]
+    pub(super) fn forget_time(&mut self, tag: Tag) {
+        if let Some(stamps) = &mut self.stamps {
+            stamps.forget(tag.slot);
+        }
+    }
+
     /// Every occupant with its tag, in slot order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Occupant)> {
         (0_u32..).zip(&mut self.table).filter_map(|(slot, entry)| {

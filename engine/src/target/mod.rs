@@ -61,6 +61,8 @@ pub(crate) struct Target {
     pub(crate) sync_known: bool,
     /// Which writes are atomic.
     pub(crate) atomic: Option<AtomicWrite>,
+    /// Space of the engine's own: what is done there is nobody's traffic, and not counted.
+    pub(crate) scratch: bool,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -111,6 +113,7 @@ impl Targets {
             sync: SyncReport::FACTS,
             sync_known: opened.is_none(),
             opened,
+            scratch: false,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {

@@ -47,7 +47,8 @@ pub struct OpenOptions {
     /// For writing. Block devices refuse it, unless `allow_device_write` is set as well.
     pub write: bool,
     /// Make the file if there is none; needs `write`. The name is durable before the open
-    /// returns (F39), also where somebody else had made it and not got as far.
+    /// returns (F39), also where somebody else had made it and not got as far. Takes a second
+    /// descriptor, of the directory, until then.
     pub create: bool,
     /// Permission bits of a file that is made, before the umask.
     pub mode: u32,

@@ -71,8 +71,13 @@ pub enum OpenError {
     },
     /// Writes of an earlier process were accepted and then lost on their way to the device: the
     /// flush before the first read said so, once (F38). What is read now may be older than what
-    /// that process was told was written. Opening again succeeds, and is only right for a
-    /// recovery that trusts nothing beyond its own checksums.
+    /// that process was told was written.
+    ///
+    /// The same after a failed flush has poisoned the handles of this process (F37): the first
+    /// open begins with a flush, and where that finds more that cannot be written, this is its
+    /// answer. The kernel tells each loss once, so the open after that succeeds, unless still
+    /// more is lost, with handles that are not poisoned. It is only right for a recovery that
+    /// trusts nothing beyond its own checksums.
     LostData {
         /// The target.
         path: PathBuf,

@@ -28,7 +28,9 @@ impl KernelRing {
         let moves = matches!(op.kind, OpKind::Read | OpKind::Write) && op.memory.is_some();
         let alone = self.staged.is_none() && self.queued() == 0;
         let idle = self.ops_taken == self.ops_reaped;
-        let may = how != Inline::No && moves && alone && idle && !op.link && !op.force_async;
+        // What the call would not be told.
+        let terms = op.link || op.force_async || op.dsync || op.atomic;
+        let may = how != Inline::No && moves && alone && idle && !terms;
         if may {
             self.staged = Some(Staged { op, tag, how });
             self.room -= 1;
@@ -139,10 +141,12 @@ mod tests {
         }
         assert!(done.iter().all(|done| done.result == 4096));
         assert_eq!((ring.inline_ops(), ring.stats().submitted), (1, 3));
-        // Linked, forced and wrong ones are the queue's.
+        // Linked, forced and wrong ones are the queue's, as is what has terms of durability.
         for op in [
             Op { link: true, ..read(0) },
             Op { force_async: true, ..read(0) },
+            Op { kind: OpKind::Write, dsync: true, ..read(0) },
+            Op { kind: OpKind::Write, atomic: true, ..read(0) },
             Op::on(OpKind::Fsync, target),
         ] {
             ring.stage(op, tag(4), Inline::Blocking);
