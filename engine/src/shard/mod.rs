@@ -25,6 +25,7 @@ use crate::ring::{AutoRing, Features, Ring, Wait};
 use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
+mod alarm;
 mod barrier;
 mod batch;
 mod bell;
