@@ -25,7 +25,7 @@ use mfio_core::block_on;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::{Ring, Wait};
 use mfio_engine::wal::{SegmentDir, Wal, WalConfig, WalError};
-use mfio_engine::{Config, DirectMode, Shard};
+use mfio_engine::{Config, DirectMode, Shard, SyncMethod};
 
 const RECORD_BYTES: usize = 256;
 const WAITERS: usize = 256;
@@ -221,13 +221,15 @@ fn main() -> Outcome<()> {
     let rounds = arguments.next().map_or(Ok(5), |rounds| rounds.parse())?;
     std::fs::create_dir_all(&dir)?;
     println!("load: {}", std::fs::read_to_string("/proc/loadavg")?.trim());
-    for (label, direct, align, in_flight) in [
-        ("direct, units of 512, 2 in flight", DirectMode::PreferDirect, 512, 2),
-        ("direct, units of 512, 1 in flight", DirectMode::PreferDirect, 512, 1),
-        ("direct, units of 4096, 2 in flight", DirectMode::PreferDirect, 4096, 2),
-        ("buffered, units of 512, 2 in flight", DirectMode::Buffered, 512, 2),
-        ("buffered, units of 4096, 2 in flight", DirectMode::Buffered, 4096, 2),
-    ] {
+    let (direct, buffered) = (DirectMode::PreferDirect, DirectMode::Buffered);
+    let mut plans =
+        vec![(buffered, 512, 2, Some(SyncMethod::LinkedFlush)), (direct, 4096, 2, None)];
+    for method in [None, Some(SyncMethod::LinkedFlush), Some(SyncMethod::Dsync)] {
+        plans.extend([1, 2, 4].map(|in_flight| (direct, 512, in_flight, method)));
+    }
+    for (direct, align, in_flight, method) in plans {
+        let method_name = method.map_or("measured", SyncMethod::name);
+        let label = format!("{direct:?}, units of {align}, {in_flight} in flight, {method_name}");
         let log = dir.join("wal-bench-log");
         let serial = dir.join("wal-bench-serial");
         if log.exists() {
@@ -238,6 +240,7 @@ fn main() -> Outcome<()> {
             segment_bytes: 32 << 20,
             block_align_bytes: align,
             in_flight_max: in_flight,
+            sync_method: method,
             ..WalConfig::new()
         };
         let store = SegmentDir::new(&log).direct(direct);
@@ -246,7 +249,7 @@ fn main() -> Outcome<()> {
             block_on(&shard, opening).map_err(|_| "the shard is driven already")??;
         let serial_file = Serial::new(&serial)?;
         let mut bench = Bench { shard, wal, serial: serial_file, rounds };
-        bench.run(label)?;
+        bench.run(&label)?;
         drop(bench);
         std::fs::remove_dir_all(&log)?;
         std::fs::remove_file(&serial)?;

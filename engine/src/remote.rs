@@ -23,8 +23,8 @@ use nix::errno::Errno;
 use crate::answer::{Asked, Teller, ask};
 use crate::error::{EngineError, IoError};
 use crate::route::{Errand, Mailbox, Message};
-use crate::shard::{Durability, Durable, WriteAt};
-use crate::target::{Geometry, OpenOptions, open};
+use crate::shard::{Class, Durability, Durable, WriteAt};
+use crate::target::{Geometry, OpenError, OpenOptions, SyncMethod, open};
 
 /// The most threads that open targets at the same time, for one [`Remote`] and its clones.
 const OPENERS_MAX: usize = 4;
@@ -68,8 +68,12 @@ impl OpenJob {
         match open(&self.path, &self.options) {
             Err(error) => self.teller.tell(Err(error.into())),
             Ok(opened) => {
+                let sync_method = self.options.sync_method;
+                if sync_method == Some(SyncMethod::Dsync) && !opened.geometry.direct {
+                    return self.teller.tell(Err(OpenError::needs_direct(&self.path).into()));
+                }
                 let (name, teller) = (self.path.display().to_string(), self.teller);
-                self.mailbox.send_errand(Errand::Adopt { opened, name, teller });
+                self.mailbox.send_errand(Errand::Adopt { opened, name, teller, sync_method });
             }
         }
     }
@@ -231,17 +235,34 @@ impl Drop for RemoteTarget {
 ///
 /// Packets wait in the shard's mailbox until the shard takes them in; a full mailbox refuses
 /// them, as back-pressure. A packet whose future is dropped is not cancelled but completed, and
-/// its buffer freed then: [`PacketIo::abandon`] has no effect here. After the shard was shut
+/// its buffer freed then: [`PacketIo::abandon`] has no effect here, because by the time the
+/// shard learned of it the name of the packet could be that of another one. After the shard was shut
 /// down every packet fails as [`ErrorKind::Closed`]. Where the ring of the shard broke, packets
 /// that were in flight never complete: their memory is the kernel's.
 #[derive(Clone)]
 pub struct RemoteFile {
     target: Arc<RemoteTarget>,
+    class: Class,
 }
 
 impl RemoteFile {
     pub(crate) fn of(mailbox: Arc<Mailbox>, index: u32, name: String, geometry: Geometry) -> Self {
-        Self { target: Arc::new(RemoteTarget { mailbox, index, name, geometry }) }
+        let target = Arc::new(RemoteTarget { mailbox, index, name, geometry });
+        Self { target, class: Class::Foreground }
+    }
+
+    /// The same target, for traffic of `class`: the packets of this handle, and of its clones,
+    /// wait in the queue of that class, and background ones leave a quarter of the mailbox to
+    /// the others. Flushes have no class, and cover the packets of all.
+    #[must_use]
+    pub fn with_class(&self, class: Class) -> Self {
+        Self { target: Arc::clone(&self.target), class }
+    }
+
+    /// What the packets of this handle are for.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        self.class
     }
 
     /// Alignments and limits of the target, as they were when it was opened.
@@ -275,7 +296,7 @@ impl RemoteFile {
                     Ok(()) => break,
                     Err(refused) => message = Some(refused),
                 }
-                if self.mailbox().poll_room(cx).is_pending() {
+                if self.mailbox().poll_room(cx, Class::Log).is_pending() {
                     return Poll::Pending;
                 }
             }
@@ -371,7 +392,7 @@ impl RemoteFile {
 
     fn send_write(&self, at: WriteAt, view: View<Write>) -> Option<View<Write>> {
         let target = Arc::clone(&self.target);
-        match self.mailbox().post(Message::Write { target, at, view }) {
+        match self.mailbox().post(Message::Write { target, at, view, class: self.class }) {
             Err(Message::Write { view, .. }) => Some(view),
             _ => None,
         }
@@ -382,11 +403,11 @@ impl RemoteFile {
 macro_rules! admission {
     () => {
         fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-            self.mailbox().poll_room(cx)
+            self.mailbox().poll_room(cx, self.class)
         }
 
         fn reserve(&self, views: usize) -> bool {
-            self.mailbox().reserve(views)
+            self.mailbox().reserve(views, self.class)
         }
 
         fn release(&self, views: usize) {
@@ -398,7 +419,12 @@ macro_rules! admission {
 impl PacketIo<Read, u64> for RemoteFile {
     fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
         let target = Arc::clone(&self.target);
-        match self.mailbox().post(Message::Read { target, offset_bytes: param, view }) {
+        match self.mailbox().post(Message::Read {
+            target,
+            offset_bytes: param,
+            view,
+            class: self.class,
+        }) {
             Err(Message::Read { view, .. }) => Err(Refused { param, view }),
             _ => Ok(()),
         }

@@ -23,20 +23,35 @@ use mfio_core::{Error, ErrorKind, Read, View, Write};
 use crate::answer::Teller;
 use crate::error::EngineError;
 use crate::remote::{RemoteFile, RemoteTarget};
-use crate::shard::{Bell, Durability, WriteAt, inside_a_shard};
-use crate::target::Opened;
+use crate::shard::{Bell, Class, Durability, WriteAt, inside_a_shard};
+use crate::target::{Opened, SyncMethod};
 
 /// What a thread sends to a shard for each packet or flush. Keeps its target open.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Read { target: Arc<RemoteTarget>, offset_bytes: u64, view: View<Read> },
-    Write { target: Arc<RemoteTarget>, at: WriteAt, view: View<Write> },
+    Read { target: Arc<RemoteTarget>, offset_bytes: u64, view: View<Read>, class: Class },
+    Write { target: Arc<RemoteTarget>, at: WriteAt, view: View<Write>, class: Class },
     Sync { target: Arc<RemoteTarget>, durability: Durability, teller: Teller<Result<(), Error>> },
 }
 
 impl Message {
+    /// Whose room on the shard it needs; `None` for a flush, which needs none.
+    pub(crate) const fn class(&self) -> Option<Class> {
+        match self {
+            Self::Read { class, .. } | Self::Write { class, .. } => Some(*class),
+            Self::Sync { .. } => None,
+        }
+    }
+
+    /// Which target of the shard it is for.
+    pub(crate) fn target(&self) -> u32 {
+        let (Self::Read { target, .. } | Self::Write { target, .. } | Self::Sync { target, .. }) =
+            self;
+        target.index()
+    }
+
     /// Ends it where no shard will.
-    fn refuse(self) {
+    pub(crate) fn refuse(self) {
         let closed = Error::new(ErrorKind::Closed);
         match self {
             Self::Read { view, .. } => view.fail(closed),
@@ -50,7 +65,12 @@ impl Message {
 #[derive(Debug)]
 pub(crate) enum Errand {
     /// Makes an opened file a target of the shard.
-    Adopt { opened: Opened, name: String, teller: Teller<Result<RemoteFile, EngineError>> },
+    Adopt {
+        opened: Opened,
+        name: String,
+        teller: Teller<Result<RemoteFile, EngineError>>,
+        sync_method: Option<SyncMethod>,
+    },
     /// The last handle of the target has gone.
     Close { target: u32 },
 }
@@ -116,7 +136,8 @@ impl Mailbox {
             message.refuse();
             return Ok(());
         }
-        if !self.use_reserved() && !self.take_room(1) {
+        let floor = self.floor(message.class());
+        if !self.use_reserved() && !self.take_room(1, floor) {
             return Err(message);
         }
         let pushed = self.messages.push(message);
@@ -145,8 +166,13 @@ impl Mailbox {
         }
     }
 
-    fn take_room(&self, count: usize) -> bool {
-        let take = |room: usize| room.checked_sub(count);
+    /// Room that traffic of `class` leaves to others: so background cannot keep them out.
+    fn floor(&self, class: Option<Class>) -> usize {
+        if class == Some(Class::Background) { self.messages.capacity() / 4 } else { 0 }
+    }
+
+    fn take_room(&self, count: usize, floor: usize) -> bool {
+        let take = |room: usize| room.checked_sub(count).filter(|left| *left >= floor);
         self.room.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).is_ok()
     }
 
@@ -170,11 +196,11 @@ impl Mailbox {
     }
 
     /// Sets room aside for the next `count` messages of this thread: all or nothing.
-    pub(crate) fn reserve(&self, count: usize) -> bool {
+    pub(crate) fn reserve(&self, count: usize, class: Class) -> bool {
         if count == 0 {
             return true;
         }
-        let fits = self.take_room(count);
+        let fits = self.take_room(count, self.floor(Some(class)));
         if fits {
             RESERVED.with_borrow_mut(|reserved| {
                 let own = reserved.iter_mut().find(|(mailbox, _)| *mailbox == self.address());
@@ -194,8 +220,9 @@ impl Mailbox {
     }
 
     /// Ready when there is room; else `cx` is woken once there is.
-    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        let has_room = || self.room.load(Ordering::Acquire) > 0 || self.is_closed();
+    pub(crate) fn poll_room(&self, cx: &Context<'_>, class: Class) -> Poll<()> {
+        let floor = self.floor(Some(class));
+        let has_room = || self.room.load(Ordering::Acquire) > floor || self.is_closed();
         if has_room() {
             return Poll::Ready(());
         }
@@ -238,6 +265,11 @@ impl Mailbox {
     /// The oldest message. The shard gives its room back by `make_room`.
     pub(crate) fn take(&self) -> Option<Message> {
         self.messages.pop()
+    }
+
+    /// How many messages there are.
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.len()
     }
 
     pub(crate) fn has_messages(&self) -> bool {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use mfio_core::IoBackend;
 use mfio_core::backend::integration::{AsyncIo, Tokio};
+use mfio_core::{IoBackend, Packet, PacketIoExt, Read};
 use mfio_engine::ring::AutoRing;
 use mfio_engine::ring::auto::{AutoConfig, Backend};
-use mfio_engine::{Config, DirectMode, Durability, OpenOptions, Shard};
+use mfio_engine::{Config, DirectMode, Durability, OpenOptions, Outcome, Shard};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 struct Scratch {
@@ -218,6 +218,75 @@ fn wakes_from_elsewhere_make_the_descriptor_readable() {
             drive_by_descriptor(&shard, || task.is_finished());
             other.join().unwrap();
         }
+        assert_eq!(shard.shutdown(), 0);
+    }
+}
+
+/// CPU time of this thread in nanoseconds, as the scheduler counts it.
+fn thread_cpu_ns() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// How late, in nanoseconds, a timer may fire on a machine that is busy with other things.
+const LATE_NS: u64 = 50_000_000;
+
+#[test]
+fn timers_fire_under_tokio_without_other_traffic_and_without_spinning() {
+    for shard in shards() {
+        let kind = shard.features().kind;
+        current_thread().block_on(async {
+            let host = Tokio::new(shard.clone()).unwrap();
+            let cpu_ns = thread_cpu_ns();
+            let from_ns = shard.now_ns();
+            for ns in [20_000_000_u64, 300_000_000, 1_000_000] {
+                let at_ns = shard.now_ns() + ns;
+                host.run(shard.sleep_until(at_ns)).await.unwrap();
+                let late_ns = shard.now_ns().checked_sub(at_ns).expect("never early");
+                assert!(late_ns < LATE_NS, "{kind:?}: {late_ns} ns late");
+            }
+            // By tasks of the shard too, the later timer set first, and one of them forgotten.
+            let sleep = |ns| {
+                let there = shard.clone();
+                shard.spawn(async move { there.sleep_ns(ns).await }).unwrap()
+            };
+            let (late, early) = (sleep(200_000_000), sleep(50_000_000));
+            let forgotten = sleep(100_000_000);
+            let at_ns = shard.now_ns() + 50_000_000;
+            host.run(early).await.unwrap().unwrap();
+            assert!(shard.now_ns() - at_ns < LATE_NS, "{kind:?}: the later one was in the way");
+            forgotten.abort();
+            host.run(late).await.unwrap().unwrap();
+            let (cpu_ns, ns) = (thread_cpu_ns() - cpu_ns, shard.now_ns() - from_ns);
+            println!("{kind:?}: {} µs of CPU in {} µs", cpu_ns / 1000, ns / 1000);
+            assert!(cpu_ns < ns / 10, "{kind:?}: {cpu_ns} ns of CPU time while it slept {ns} ns");
+        });
+        assert_eq!(shard.shutdown(), 0);
+    }
+}
+
+#[test]
+fn f17_deadline_passes_under_tokio_without_other_traffic() {
+    for shard in shards() {
+        let kind = shard.features().kind;
+        // A read of an empty pipe completes never.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let scratch = scratch();
+        let known = shard.open(&scratch.path, &OpenOptions::new().lock(false)).unwrap();
+        let reader = std::fs::File::from(std::os::fd::OwnedFd::from(reader));
+        let file = shard.adopt("pipe", reader, known.geometry());
+        if kind == mfio_engine::ring::RingKind::Threads {
+            // A blocking read cannot be stopped there.
+            continue;
+        }
+        current_thread().block_on(async {
+            let host = Tokio::new(shard.clone()).unwrap();
+            let at_ns = shard.now_ns() + 30_000_000;
+            let read = file.io(0, Packet::<Read, _>::new(vec![0; 64]));
+            let ended = host.run(shard.deadline(at_ns, read)).await.unwrap();
+            assert_eq!(ended.outcome, Outcome::TimedOut { done_bytes: 0 });
+            assert!(shard.now_ns() - at_ns < LATE_NS, "{kind:?}");
+        });
         assert_eq!(shard.shutdown(), 0);
     }
 }

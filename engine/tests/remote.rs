@@ -12,13 +12,14 @@ use std::task::{Context, Waker};
 use mfio_core::conformance::{Shape, check_shaped};
 use mfio_core::layer::stripe::Stripe;
 use mfio_core::{
-    BlockingRead, BlockingWrite, ErrorKind, IoBackend, IoWrite, Packet, PacketIo, PacketIoExt,
-    Read, block_on,
+    AlignedBuf, BlockingRead, BlockingWrite, ErrorKind, IoBackend, IoWrite, Packet, PacketIo,
+    PacketIoExt, Read, Write, block_on,
 };
 use mfio_engine::ring::AutoRing;
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::{
-    Config, Durability, Durable, Engine, OpenOptions, Remote, RemoteFile, Shard, Shards,
+    Class, Config, DirectMode, Durability, Durable, Engine, EngineError, OpenOptions, Remote,
+    RemoteFile, Shard, Shards, SyncMethod,
 };
 
 const BACKENDS: [Backend; 2] = [Backend::Auto, Backend::Threads];
@@ -258,6 +259,72 @@ fn f28_no_wake_up_is_lost_between_threads_and_a_shard_that_sleeps() {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(total.load(Ordering::Relaxed), 12_000);
+        assert!(engine.shutdown().is_clean());
+    }
+}
+
+#[test]
+fn sync_method_of_the_options_is_honoured_or_refused_also_from_afar() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = dir.path().join("data");
+    std::fs::write(&path, vec![0; 64 << 10]).unwrap();
+    for backend in BACKENDS {
+        let engine = small(backend);
+        let remote = engine.remote();
+        let options = writing().direct(DirectMode::PreferDirect);
+        let probe = block_on(&remote, remote.open(&path, &options)).unwrap().unwrap();
+        let geometry = probe.geometry();
+        let dsync = options.sync_method(Some(SyncMethod::Dsync));
+        let opened = block_on(&remote, remote.open_on(0, &path, &dsync)).unwrap();
+        if !geometry.direct {
+            assert!(matches!(opened.unwrap_err(), EngineError::Open(_)));
+            continue;
+        }
+        let file = opened.unwrap();
+        assert_eq!(file.geometry(), geometry);
+        let page = AlignedBuf::new(4096, 4096);
+        let (written, _page) = block_on(&file, file.write_durable_at(8192, page)).unwrap();
+        written.unwrap();
+        let flushes = engine.run_on_each(|shard| async move { shard.metrics().flushes });
+        assert_eq!(flushes.unwrap(), [0, 0], "the write flushed itself");
+        drop((file, probe));
+        assert!(engine.shutdown().is_clean());
+    }
+}
+
+#[test]
+fn f19_background_from_afar_leaves_room_to_others_and_a_flush_waits_for_all() {
+    for backend in BACKENDS {
+        let mut limits = Config::new();
+        (limits.in_flight_max, limits.mailbox_max) = (4, 64);
+        limits.classes.background_backlog_max = 2;
+        limits.classes.background_in_flight_max = 1;
+        let builder = Engine::builder().shards(Shards::Count(1)).config(limits).backend(backend);
+        let engine = builder.build().unwrap();
+        let remote = engine.remote();
+        let file = fresh(&remote, &[0; 64 << 10]);
+        let scan = file.with_class(Class::Background);
+        assert_eq!((file.class(), scan.class()), (Class::Foreground, Class::Background));
+        let mut writes: Vec<_> = (0..200_u64)
+            .map(|at| scan.io(at % 16 * 4096, Packet::<Write, _>::new(vec![7_u8; 4096])))
+            .collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sent = 0;
+        for write in &mut writes {
+            sent += u32::from(Pin::new(write).poll(&mut cx).is_pending());
+        }
+        assert!(sent > 0);
+        // One more of another class goes by itself.
+        let (read, _bytes) = block_on(&file, file.read_exact_at(0, vec![0; 4096])).unwrap();
+        read.unwrap();
+        block_on(&file, file.sync(Durability::Data)).unwrap().unwrap();
+        for write in writes {
+            assert!(block_on(&scan, write).unwrap().is_ok());
+        }
+        let (read, bytes) = block_on(&file, file.read_exact_at(0, vec![0; 64 << 10])).unwrap();
+        read.unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        drop((file, scan));
         assert!(engine.shutdown().is_clean());
     }
 }

@@ -64,6 +64,19 @@ impl Bell {
         }
     }
 
+    /// A timer of the shard is due: whoever hosts it is to drive it.
+    #[cold]
+    pub(super) fn due(&self) {
+        if self.watched.load(Ordering::Relaxed) {
+            self.ring.wake_by_ref();
+        }
+        // Taken, so that it is called outside the lock.
+        let host = self.lock().take();
+        if let Some(host) = host {
+            host.wake();
+        }
+    }
+
     /// The shard is about to block in its ring. It looks once more for work after this.
     pub(crate) fn sleeping(&self) {
         self.state.store(IN_RING, Ordering::Relaxed);

@@ -18,7 +18,7 @@ use super::file::{Durability, File};
 use crate::buffer::ArenaBuf;
 use crate::error::IoError;
 use crate::ring::Ring;
-use crate::target::{Geometry, MethodReport, SyncMethod, SyncReport, SyncSource, TargetKind};
+use crate::target::{Geometry, MethodReport, SyncMethod, SyncReport, TargetKind};
 
 /// Blocks of the scratch space, and the most writes by each method.
 const SAMPLES: usize = 32;
@@ -50,8 +50,8 @@ impl<R: Ring> File<R> {
             let error = Error::new(ErrorKind::Unsupported);
             return Err(self.io_error("RWF_DSYNC", 0, 0, 0, error));
         }
-        let source = SyncSource::Chosen;
-        self.set_report(SyncReport { method, source, ..self.sync_method() });
+        let mut core = self.shard().inner.core.borrow_mut();
+        core.targets.get_mut(self.target()).choose_sync_method(method);
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl<R: Ring> File<R> {
     }
 
     /// Whether the method of this target is still to be found out.
-    pub(super) fn wants_calibration(&self) -> bool {
+    pub(crate) fn wants_calibration(&self) -> bool {
         !self.shard().inner.core.borrow().targets.get(self.target()).sync_known
     }
 

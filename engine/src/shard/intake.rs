@@ -1,7 +1,7 @@
 //! What a shard does with the messages of other threads.
 //!
-//! Data flow: mailbox → [`Inner::take_in`] → backlog, as far as that has room → the same way as
-//! a packet of the shard's own. Flushes are answered across threads when their ticket is.
+//! Data flow: mailbox → [`Inner::take_in`] → the backlog of its class, or `held` until that has
+//! room → the same way as a packet of the shard's own. Flushes are answered across threads when their ticket is.
 //!
 //! Not here: the mailbox (`route`), the other side's handles (`remote`).
 
@@ -12,8 +12,10 @@ use std::task::{Poll, Wake, Waker};
 
 use mfio_core::Error;
 
-use super::core::{Bytes, Core, Ending};
+use super::class::Class;
+use super::core::{Bytes, Core, Ending, Job};
 use super::flush::TicketId;
+use super::held::Held;
 use super::{Inner, Shard};
 use crate::answer::Teller;
 use crate::remote::{Remote, RemoteFile};
@@ -27,6 +29,7 @@ pub(super) struct Intake {
     syncs: Vec<(TicketId, Teller<Result<(), Error>>)>,
     answered: Arc<Answered>,
     waker: Waker,
+    held: Held,
 }
 
 /// Some ticket was answered.
@@ -43,7 +46,7 @@ impl Default for Intake {
     fn default() -> Self {
         let answered = Arc::new(Answered::default());
         let waker = Waker::from(Arc::clone(&answered));
-        Self { syncs: Vec::new(), answered, waker }
+        Self { syncs: Vec::new(), answered, waker, held: Held::default() }
     }
 }
 
@@ -72,9 +75,11 @@ impl<R: Ring> Inner<R> {
     /// Whether messages wait that could be taken in.
     pub(super) fn mail_waits(&self) -> bool {
         let Some(mailbox) = self.mailbox.get() else { return false };
-        mailbox.has_errands()
-            || self.intake.borrow().answered.0.load(Ordering::Acquire)
-            || (mailbox.has_messages() && self.core.borrow().has_room())
+        if mailbox.has_errands() || mailbox.has_messages() {
+            return true;
+        }
+        let intake = self.intake.borrow();
+        intake.answered.0.load(Ordering::Acquire) || intake.held.can_go_on(&self.core.borrow())
     }
 
     /// Takes in what other threads have sent, as far as there is room for it.
@@ -85,7 +90,7 @@ impl<R: Ring> Inner<R> {
                 self.run_errand(mailbox, errand);
             }
         }
-        if mailbox.has_messages() {
+        if mailbox.has_messages() || self.intake.borrow().held.can_go_on(&self.core.borrow()) {
             self.take_messages(mailbox);
         }
         self.answer_syncs();
@@ -96,15 +101,23 @@ impl<R: Ring> Inner<R> {
         let news = {
             let mut core = self.core.borrow_mut();
             let mut intake = self.intake.borrow_mut();
-            while core.has_room()
-                && let Some(message) = mailbox.take()
-            {
-                core.accept(message, &mut intake.syncs);
+            let Intake { held, syncs, answered, .. } = &mut *intake;
+            // Those that waited, first.
+            while let Some(message) = held.next(&core) {
+                core.accept(message, syncs);
                 taken += 1;
+            }
+            // No more than there were at first, so that senders cannot keep the shard here.
+            for _ in 0..mailbox.messages() {
+                let Some(message) = mailbox.take() else { break };
+                if let Some(message) = held.pass(message, &core) {
+                    core.accept(message, syncs);
+                    taken += 1;
+                }
             }
             if taken > 0 {
                 // Tickets that were answered at once wake nobody: they are looked at below.
-                intake.answered.0.store(true, Ordering::Release);
+                answered.0.store(true, Ordering::Release);
             }
             core.has_news()
         };
@@ -122,10 +135,13 @@ impl<R: Ring> Inner<R> {
                 let Core { targets, ring, .. } = &mut *core;
                 targets.close(target, ring);
             }
-            Errand::Adopt { opened, name, teller } => {
+            Errand::Adopt { opened, name, teller, sync_method } => {
                 let Opened { file, geometry, .. } = opened;
                 let (fd, shown) = (file.as_raw_fd(), name.clone());
                 let target = core.add_target(name, Some(file), fd, geometry, None);
+                if let Some(method) = sync_method {
+                    core.targets.get_mut(target).choose_sync_method(method);
+                }
                 drop(core);
                 teller.tell(Ok(RemoteFile::of(Arc::clone(mailbox), target, shown, geometry)));
             }
@@ -162,6 +178,9 @@ impl<R: Ring> Inner<R> {
         if let Some(mailbox) = self.mailbox.get() {
             mailbox.close();
         }
+        // Their tellers and wakers may run anything.
+        let held = std::mem::take(&mut self.intake.borrow_mut().held);
+        held.refuse();
     }
 
     /// Answers the flushes that can be, and gives up on the others.
@@ -177,14 +196,14 @@ impl<R: Ring> Core<R> {
     /// Makes a message one more job of the backlog.
     fn accept(&mut self, message: Message, syncs: &mut Vec<(TicketId, Teller<Result<(), Error>>)>) {
         match message {
-            Message::Read { target, offset_bytes, view } => {
+            Message::Read { target, offset_bytes, view, class } => {
                 let target = target.index();
                 match self.refusal(target, false) {
                     Some(error) => self.endings.push(Ending::FailedRead(view, error)),
-                    None => self.queue_rest(target, offset_bytes, Bytes::Read(view)),
+                    None => self.queue_message(target, offset_bytes, Bytes::Read(view), class),
                 }
             }
-            Message::Write { target, at, view } => {
+            Message::Write { target, at, view, class } => {
                 let target = target.index();
                 if let Some(error) = self.refusal(target, true) {
                     return self.endings.push(Ending::FailedWrite(view, error));
@@ -194,12 +213,22 @@ impl<R: Ring> Core<R> {
                     Err(kind) => return self.endings.push(Ending::FailedWrite(view, kind.into())),
                 };
                 let epoch = self.targets.get_mut(target).barrier.write_started();
-                self.queue_rest(target, at.offset_bytes, Bytes::Write { view, epoch, how });
+                let bytes = Bytes::Write { view, epoch, how };
+                self.queue_message(target, at.offset_bytes, bytes, class);
             }
             Message::Sync { target, durability, teller } => {
                 let ticket = self.sync(target.index(), durability);
                 syncs.push((ticket, teller));
             }
         }
+    }
+
+    /// Room was looked for before the message was accepted.
+    fn queue_message(&mut self, target: u32, offset_bytes: u64, bytes: Bytes, class: Class) {
+        if class == Class::Foreground {
+            return self.queue_rest(target, offset_bytes, bytes);
+        }
+        self.targets.retain(target);
+        self.queue_job(class, Job { target, offset_bytes, bytes }, false);
     }
 }

@@ -25,6 +25,7 @@ use crate::ring::{AutoRing, Features, Ring, Wait};
 use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
+mod alarm;
 mod barrier;
 mod batch;
 mod bell;
@@ -41,6 +42,7 @@ mod file;
 mod flush;
 mod governor;
 mod group;
+mod held;
 mod intake;
 mod issue;
 mod join;
@@ -152,8 +154,7 @@ impl<R: Ring> Shard<R> {
         if let Some(method) = options.sync_method
             && file.set_sync_method(method).is_err()
         {
-            let must = "choose another sync method: there is no direct I/O here for RWF_DSYNC";
-            return Err(OpenError::Options { path: path.to_owned(), must }.into());
+            return Err(OpenError::needs_direct(path).into());
         }
         Ok(file)
     }

@@ -64,6 +64,7 @@ impl<R: Ring> Shard<R> {
         }
         let claim = BackendHandle::acquire(inner, &inner.driven);
         let _claim = claim.map_err(|BackendBusy| EngineError::WouldDeadlock)?;
+        inner.core.borrow_mut().timers.block();
         let _inside = inner.tasks.enter();
         let waker = inner.tasks.main_waker();
         let mut cx = Context::from_waker(&waker);
@@ -170,7 +171,12 @@ impl<R: Ring> Drive for Inner<R> {
     fn poll_drive(&self, cx: &mut Context<'_>) {
         self.watch();
         if !self.is_reachable() {
-            if !self.turn_out() || self.core.borrow_mut().owes_a_turn() {
+            let whole = self.turn_out();
+            // Without a descriptor, timers have no other way to the host.
+            if self.fd.get().is_none() || self.driven.blocks.get() {
+                self.tasks.bell().hosted(cx.waker());
+            }
+            if !whole || !self.leaves_to_host() || self.core.borrow_mut().owes_a_turn() {
                 cx.waker().wake_by_ref();
             }
             return;
@@ -188,7 +194,8 @@ impl<R: Ring> Drive for Inner<R> {
             }
         }
         bell.hosted(cx.waker());
-        if !whole || self.any_work() || self.core.borrow_mut().owes_a_turn() {
+        let told = self.leaves_to_host();
+        if !whole || !told || self.any_work() || self.core.borrow_mut().owes_a_turn() {
             cx.waker().wake_by_ref();
         }
     }
@@ -197,6 +204,7 @@ impl<R: Ring> Drive for Inner<R> {
     /// When the ring broke: what is in flight will never complete, so neither will its
     /// future. Its memory is quarantined while the panic unwinds.
     fn park(&self) -> bool {
+        self.core.borrow_mut().timers.block();
         let mut ran = false;
         let result = if self.is_reachable() {
             let _inside = self.tasks.enter();

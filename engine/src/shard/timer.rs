@@ -9,10 +9,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::Shard;
+use super::alarm::Alarm;
+use super::bell::Bell;
 use super::core::{Core, Ending};
+use super::{Inner, Shard};
 use crate::ring::Ring;
 
 /// A moment somebody waits for.
@@ -36,6 +39,9 @@ pub(super) struct Timers {
     /// Indices into the table, the earliest first.
     heap: Vec<usize>,
     set: u64,
+    /// Somebody's event loop drives, which only an alarm can tell of a moment.
+    hosted: bool,
+    alarm: Option<Alarm>,
 }
 
 impl Timers {
@@ -100,6 +106,26 @@ impl Timers {
         }
     }
 
+    /// The shard blocks in its ring from now on, bounded by the earliest timer.
+    pub(super) fn block(&mut self) {
+        self.hosted = false;
+    }
+
+    /// A host drives the shard from now on, and has the alarm set for the earliest timer.
+    /// False where the host must come back at once: something is due, or there is no alarm.
+    pub(super) fn host(&mut self, bell: &Arc<Bell>, now_ns: impl FnOnce() -> u64) -> bool {
+        self.hosted = true;
+        let Some(at_ns) = self.next_ns() else { return true };
+        let now_ns = now_ns();
+        if at_ns <= now_ns {
+            return false;
+        }
+        if self.alarm.is_none() {
+            self.alarm = Alarm::new(bell);
+        }
+        self.alarm.as_ref().map(|alarm| alarm.set(at_ns, now_ns)).is_some()
+    }
+
     fn leave_heap(&mut self, position: usize) {
         self.heap.swap_remove(position);
         if let Some(&moved) = self.heap.get(position) {
@@ -144,6 +170,23 @@ impl Timers {
             self.exchange(position, first);
             position = first;
         }
+    }
+}
+
+impl<R: Ring> Inner<R> {
+    /// Where a host drives: sees to it that the host learns of the earliest timer. False where
+    /// it must come back at once.
+    fn sets_alarm(&self) -> bool {
+        let mut core = self.core.borrow_mut();
+        let Core { timers, ring, .. } = &mut *core;
+        !timers.hosted || timers.host(self.tasks.bell(), || ring.now_ns())
+    }
+
+    /// As `sets_alarm`, at the end of a drive by a host.
+    pub(super) fn leaves_to_host(&self) -> bool {
+        let mut core = self.core.borrow_mut();
+        let Core { timers, ring, .. } = &mut *core;
+        timers.host(self.tasks.bell(), || ring.now_ns())
     }
 }
 
@@ -201,6 +244,10 @@ impl<R: Ring> Future for Sleep<R> {
         };
         drop(waker);
         self.timer = timer;
+        // The host may have driven already, when there was no such timer yet.
+        if !fired && !self.shard.inner.sets_alarm() {
+            cx.waker().wake_by_ref();
+        }
         if fired { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -231,6 +231,12 @@ impl Targets {
 }
 
 impl Target {
+    /// The caller says how durable writes are to be made durable.
+    pub(crate) fn choose_sync_method(&mut self, method: SyncMethod) {
+        self.sync = SyncReport { method, source: SyncSource::Chosen, ..self.sync };
+        self.sync_known = true;
+    }
+
     /// Its length in bytes as of now: a file may have grown since it was opened.
     pub(crate) fn len_bytes(&self) -> u64 {
         let now = self.opened.as_ref().filter(|_| self.geometry.kind == TargetKind::File);

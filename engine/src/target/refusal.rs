@@ -87,6 +87,12 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// `RWF_DSYNC` was chosen, and transfers go through the page cache.
+    pub(crate) fn needs_direct(path: &Path) -> Self {
+        let must = "choose another sync method: there is no direct I/O here for RWF_DSYNC";
+        Self::Options { path: path.to_owned(), must }
+    }
+
     /// The target that was not opened.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -14,6 +14,7 @@ use mfio_core::{Completed, Packet, Write};
 use super::config::WalConfig;
 use super::error::WalError;
 use super::format::{Composer, Lsn, Seal, SegmentHeader, SegmentId, SegmentState};
+use super::sync::Syncing;
 use super::waiters::{WaiterId, Waiters};
 use crate::buffer::ArenaBuf;
 use crate::ring::Ring;
@@ -124,6 +125,7 @@ pub(super) struct State<R: Ring> {
     /// To be called when the state is not borrowed.
     pub(super) wake: Vec<Waker>,
     pub(super) blocks: u64,
+    sync: Syncing,
 }
 
 impl<R: Ring> State<R> {
@@ -154,7 +156,17 @@ impl<R: Ring> State<R> {
             seal_is_due: false,
             wake: Vec::new(),
             blocks: 0,
+            sync: Syncing::default(),
         }
+    }
+
+    /// Finds out how blocks become durable, for the segment in use and all later ones.
+    pub(super) async fn choose_sync_method(&mut self) {
+        let tail = self.tail.as_ref().map(|tail| tail.segment.file.clone());
+        let file = tail.or_else(|| self.ready.first().map(|ready| ready.file.clone()));
+        let Some(file) = file else { return };
+        self.sync = Syncing::choose(self.config.sync_method, &file).await;
+        self.sync.apply(&file);
     }
 
     /// Blocks may be sealed, as far as their number goes.
@@ -231,6 +243,7 @@ impl<R: Ring> State<R> {
         self.needs_segment = false;
         let id = SegmentId { log_id: self.log_id, sequence: self.next_sequence, salt };
         self.next_sequence += 1;
+        self.sync.apply(&file);
         let len_bytes = file.geometry().len_bytes;
         let segment = Segment { file, id, first_lsn: self.next_lsn };
         let align_bytes = self.config.block_align_bytes;

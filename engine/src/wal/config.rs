@@ -6,6 +6,7 @@ use super::error::WalError;
 use super::format::{
     BLOCK_HEADER_BYTES, RECORD_HEADER_BYTES, RecordAlign, SECTOR_BYTES, SEGMENT_HEADER_BYTES,
 };
+use crate::target::SyncMethod;
 
 /// The most blocks that a log has in flight.
 pub const IN_FLIGHT_MAX: u32 = 8;
@@ -28,6 +29,10 @@ pub struct WalConfig {
     pub in_flight_max: u32,
     /// Where records begin.
     pub record_align: RecordAlign,
+    /// How blocks become durable. `None`: as [`File::calibrate`](crate::File::calibrate) finds
+    /// out when the log is opened, on a nameless file beside the segments; what was chosen for
+    /// a segment by its owner stays. A method that a segment cannot have is not used there.
+    pub sync_method: Option<SyncMethod>,
 }
 
 impl WalConfig {
@@ -42,6 +47,7 @@ impl WalConfig {
             block_align_bytes: 512,
             in_flight_max: 2,
             record_align: RecordAlign::Packed,
+            sync_method: None,
         }
     }
 

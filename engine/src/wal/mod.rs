@@ -56,6 +56,7 @@ mod header;
 mod recover;
 mod segment;
 mod shared;
+mod sync;
 mod waiters;
 
 pub use self::config::{IN_FLIGHT_MAX, WalConfig};
@@ -119,6 +120,7 @@ impl<R: Ring> Wal<R> {
             let buffer = recover::buffer(shard, state.config.block_bytes_max)?;
             state.spare.push(mfio_core::Packet::new(buffer));
         }
+        state.choose_sync_method().await;
         let shared = Rc::new(Shared::new(shard.clone(), state, store));
         Ok((Self { shared }, report))
     }
