@@ -109,6 +109,10 @@ impl<R: Ring> Core<R> {
         if let What::Range(kind) = what
             && !self.ring.supports(kind)
         {
+            if self.slots.free() == 0 {
+                // It may have to back off in one.
+                return false;
+            }
             let result = self.on_the_spot(id, first, kind);
             self.chains.step(id, first).result = result;
             let entry = self.chains.get(id);

@@ -265,9 +265,9 @@ impl<R: Ring> Core<R> {
         {
             wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
         }
-        // A chain may wait for room in a queue where only a cancel is left.
-        let nothing_queued = self.in_flight == 0 && self.backlog.is_empty();
-        if nothing_queued && !self.watched && (wait.min == 0 || !asleep) {
+        // Whatever is to be issued may wait for room in a queue where only cancels are left.
+        let empty = self.in_flight == 0 && self.ring.reserve(self.ring.limits().sq_entries);
+        if empty && !self.watched && (wait.min == 0 || !asleep) {
             return Ok(());
         }
         for _ in 0..=EAGAIN_RETRIES_MAX {
@@ -384,7 +384,7 @@ impl<R: Ring> Core<R> {
     /// Whether a turn is due although no completion and no wake would tell: ops whose time
     /// comes, or that could not be queued.
     pub(super) fn owes_a_turn(&mut self) -> bool {
-        let queued = self.backlog.len() + self.targets.waiting_for_flush();
+        let queued = self.backlog.len() + self.classes.queued + self.targets.waiting_for_flush();
         let stuck = self.in_flight == 0 && queued > 0;
         let owed = !self.retries.is_empty() || self.cancels_owed || stuck;
         self.is_usable() && (owed || self.has_unsubmitted())

@@ -284,10 +284,10 @@ impl<R: Ring> File<R> {
             drop(core);
             return self.send_write(at.offset_bytes, how.unwrap_or_default(), view);
         };
-        if !core.has_room() {
+        if !core.has_room_in(self.class) {
             return Some(view);
         }
-        core.unreserve(1);
+        core.unreserve_in(self.class, 1);
         core.endings.push(Ending::FailedWrite(view, kind.into()));
         drop(core);
         self.inner.shard.inner.deliver();

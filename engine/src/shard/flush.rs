@@ -234,6 +234,9 @@ impl<R: Ring> Core<R> {
                 self.metrics.retries += 1;
                 return self.issue_flush_again(tag);
             }
+            if self.closing {
+                return self.flush_stopped(tag, target);
+            }
             verdict = Verdict::Fail(Errno::EAGAIN);
         }
         let entry = self.targets.get_mut(target);
@@ -247,6 +250,15 @@ impl<R: Ring> Core<R> {
             Verdict::Fail(errno) => self.flush_failed(target, behind, tag, errno),
             _ => self.flush_did_not_run(behind, tag),
         }
+        self.targets.release(target, &mut self.ring);
+    }
+
+    /// The shard closes, and its flush was stopped before it started. Nothing has failed that
+    /// other handles of the file would have to know of.
+    fn flush_stopped(&mut self, tag: Tag, target: u32) {
+        self.slots.vacate(tag);
+        self.targets.get_mut(target).flush_in_flight = false;
+        self.refuse_flushes(target, ErrorKind::Closed.into());
         self.targets.release(target, &mut self.ring);
     }
 
@@ -305,9 +317,12 @@ impl<R: Ring> Core<R> {
     /// Answers everybody who waits for a flush of `target` with `error`.
     #[cold]
     pub(super) fn refuse_flushes(&mut self, target: u32, error: Error) {
+        // A handle that has gone may leave nothing but its requests to keep the target.
+        self.targets.retain(target);
         while let Some(request) = self.targets.pop_request(target, &mut self.ring) {
             self.answer(target, request.waiter, Err(error));
         }
+        self.targets.release(target, &mut self.ring);
     }
 
     /// No flush in flight is trusted to have run after the write it was linked to: another is

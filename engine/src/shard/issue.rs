@@ -381,7 +381,12 @@ impl<R: Ring> Core<R> {
         if self.targets.waiting_for_flush() > 0 {
             self.issue_flushes();
         }
+        let waiting = self.targets.waiting_for_flush();
         self.issue_classes();
+        if self.targets.waiting_for_flush() > waiting {
+            // A chain has come to a flush: nothing else may come that would start it.
+            self.issue_flushes();
+        }
     }
 
     /// An op that is counted is about to start.

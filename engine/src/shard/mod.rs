@@ -353,7 +353,8 @@ impl<R: Ring> Drop for Core<R> {
     fn drop(&mut self) {
         self.close();
         let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
-        while self.in_flight > 0 && self.ring.now_ns() < deadline_ns {
+        // Also what only waits to be tried again: its end is to be told, and no op is in flight.
+        while self.slots.occupied() > 0 && self.ring.now_ns() < deadline_ns {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.
             if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {

@@ -22,6 +22,9 @@ use crate::ring::sealed::Sealed;
 use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker, Tag};
 use crate::target::TargetKind;
 
+#[path = "seam_tests.rs"]
+mod seam_tests;
+
 #[derive(Default)]
 struct Script {
     /// Pushed and not consumed by an `enter`.

@@ -1,0 +1,168 @@
+//! Schedules in which two features of the shard meet: shared poison and closed handles, classes
+//! and refusals, chains and the queues they wait in.
+
+use super::*;
+use crate::shard::{Class, WriteAt};
+use crate::target::Inode;
+use mfio_core::{PacketIo, Write};
+
+fn inode(number: u64) -> Inode {
+    Inode { device: u64::MAX - 1, number, special: 0 }
+}
+
+#[test]
+fn f37_poison_of_another_handle_ends_the_requests_of_one_that_was_closed() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 1);
+    let closed = shard.adopt_simulated_inode("closed", 4, geometry(1), inode(1));
+    let other = shard.adopt_simulated_inode("other", 5, geometry(1), inode(1));
+    let mut write = Box::pin(closed.write_all_at(0, vec![1; 64]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    let mut flush = pin!(other.sync(Durability::Data));
+    assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    // Its flush waits for its write; nobody waits for the flush, and the handle goes.
+    drop(closed.sync(Durability::Data));
+    ring.complete(OpKind::Fdatasync, -(Errno::EIO as i32));
+    drop(write);
+    drop(closed);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(flush, Waker::noop()), Poll::Ready(Err(_))));
+    assert!(shard.is_idle());
+}
+
+#[test]
+fn f37_flush_that_a_shutdown_cancels_poisons_no_handle_of_another_shard() {
+    let (ring, other_ring) = (Scripted::new(), Scripted::new());
+    let ((leaving, _), (staying, _)) = (shard(&ring, 1), shard(&other_ring, 1));
+    let there = leaving.adopt_simulated_inode("there", 4, geometry(1), inode(2));
+    let here = staying.adopt_simulated_inode("here", 4, geometry(1), inode(2));
+    let mut flush = pin!(there.sync(Durability::Data));
+    assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+    leaving.turn(Wait::NONE).unwrap();
+    assert_eq!(ring.0.borrow().running.len(), 1);
+    assert_eq!(leaving.shutdown(), 0);
+    let Poll::Ready(Err(error)) = poll(flush, Waker::noop()) else { panic!("it was answered") };
+    assert_eq!(error.error.kind(), ErrorKind::Closed);
+    assert_eq!(leaving.metrics().flush_failures, 0);
+    other_ring.answer_all(WHOLE);
+    let mut write = pin!(here.write_durable_at(0, vec![1; 64]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    staying.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(write, Waker::noop()), Poll::Ready((Ok(()), _))));
+}
+
+#[test]
+fn refused_write_of_a_class_uses_the_room_of_that_class() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let log = file.with_class(Class::Log);
+    let mut reads: Vec<_> = (0..16).map(|_| Box::pin(file.read_exact_at(0, vec![0; 8]))).collect();
+    for read in &mut reads {
+        assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    }
+    assert!(!file.has_room() && log.has_room());
+    let at = WriteAt::new(0).atomic();
+    let (sent, view) = Packet::<Write, _>::new(vec![1_u8; 64]).send();
+    assert!(log.send_io(at, view).is_ok(), "there is room in its class");
+    assert_eq!(sent.into_completed().unwrap().result().unwrap_err().kind(), ErrorKind::Unsupported);
+    drop(reads);
+    shard.turn(Wait::NONE).unwrap();
+    // What was promised is used up by what it was promised to, and by nothing else.
+    let room = shard.inner.core.borrow().room_in(Class::Log);
+    assert!(PacketIo::<Write, WriteAt>::reserve(&log, room));
+    for _ in 0..room {
+        let (_sent, view) = Packet::<Write, _>::new(vec![1_u8; 64]).send();
+        assert!(log.send_io(at, view).is_ok());
+    }
+    assert_eq!(shard.inner.core.borrow().room_in(Class::Log), room);
+}
+
+/// Leaves the queue without room, with something in it that is no op of the shard.
+fn block_queue(ring: &Scripted) {
+    let mut script = ring.0.borrow_mut();
+    script.sq_entries = 1;
+    script.queued.push_back((Op::on(OpKind::Fsync, FileRef::Plain(9)), Tag::INTERNAL));
+}
+
+#[test]
+fn f28_work_of_any_kind_gets_past_a_queue_that_is_full_of_cancels() {
+    for kind in 0..4 {
+        let ring = Scripted::new();
+        let (shard, file) = shard(&ring, 1);
+        ring.answer_all(WHOLE);
+        block_queue(&ring);
+        let class = [Class::Log, Class::Background, Class::Foreground][kind % 3];
+        let file = file.with_class(class);
+        let mut write = pin!(async {
+            if kind == 3 {
+                return file.sync(Durability::Data).await;
+            }
+            file.write_all_at(0, vec![1; 64]).await.0
+        });
+        assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+        assert!(shard.inner.core.borrow_mut().owes_a_turn(), "{kind}: a host comes back");
+        let over = (0..8).any(|_| {
+            shard.turn(Wait::at_least(1)).unwrap();
+            poll(write.as_mut(), Waker::noop()).is_ready()
+        });
+        assert!(over, "{kind}: it waits for a queue that nobody empties");
+    }
+}
+
+#[test]
+fn call_in_place_of_an_op_is_made_where_a_slot_is_left_to_back_off_in() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.0.borrow_mut().old = true;
+    let mut reads: Vec<_> = (0..8).map(|_| Box::pin(file.read_exact_at(0, vec![0; 8]))).collect();
+    for read in &mut reads {
+        assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    }
+    let mut discard = pin!(file.discard(0, 512));
+    assert!(poll(discard.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert!(poll(discard.as_mut(), Waker::noop()).is_pending(), "no slot is free");
+    ring.complete(OpKind::Read, 8);
+    shard.turn(Wait::NONE).unwrap();
+    let Poll::Ready(Err(error)) = poll(discard, Waker::noop()) else { panic!("it is over") };
+    assert_eq!(error.error.kind(), ErrorKind::Unsupported);
+    drop(reads);
+}
+
+#[test]
+fn f28_flush_that_a_chain_asks_for_goes_with_the_next_submit() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.0.borrow_mut().old = true;
+    // Never completes: nothing may wait for it.
+    let mut read = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let real = shard.adopt("real", tempfile::tempfile().unwrap(), geometry(1));
+    let chain = real.chain().range(OpKind::Truncate, 0, 100).sync(Durability::Data);
+    let mut commit = pin!(chain.commit());
+    assert!(poll(commit.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Fdatasync, 0);
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(commit, Waker::noop()), Poll::Ready((Ok(()), _))));
+}
+
+#[test]
+fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.answer_all(|_| -(Errno::EAGAIN as i32));
+    let arena = shard.arena().clone();
+    let mut reads = CompletionQueue::<Read, _>::new();
+    reads.send(&file, 0, Packet::new(arena.alloc(4096).unwrap()), 0).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(shard.in_flight(), 0);
+    assert!(!shard.is_idle(), "it backs off");
+    drop((file, shard));
+    assert_eq!(reads.pop().map(|(_, done)| done.is_ok()), Some(false));
+    drop(reads);
+    assert_eq!(arena.in_use(), 0, "nothing was in flight");
+}
