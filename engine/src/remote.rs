@@ -73,7 +73,12 @@ impl OpenJob {
                     return self.teller.tell(Err(OpenError::needs_direct(&self.path).into()));
                 }
                 let (name, teller) = (self.path.display().to_string(), self.teller);
-                self.mailbox.send_errand(Errand::Adopt { opened, name, teller, sync_method });
+                self.mailbox.send_errand(Errand::Adopt {
+                    opened: Box::new(opened),
+                    name,
+                    teller,
+                    sync_method,
+                });
             }
         }
     }
