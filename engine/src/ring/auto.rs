@@ -88,6 +88,7 @@ impl std::error::Error for AutoError {
 ///
 /// Belongs to the thread that made it, whichever it is (F24).
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one per shard, and a box is followed by every call")]
 pub enum AutoRing {
     /// io_uring.
     Kernel(KernelRing),
