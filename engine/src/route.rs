@@ -63,6 +63,7 @@ impl Message {
 
 /// What is done once for a target.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "few at a time, and once for a target")]
 pub(crate) enum Errand {
     /// Makes an opened file a target of the shard.
     Adopt {

@@ -6,8 +6,6 @@
 //! Not here: opening (`target`).
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -137,22 +135,6 @@ impl<R: Ring> File<R> {
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
-    }
-
-    /// Makes every write that has been accepted so far durable. Writes still in flight are
-    /// waited for first; writes sent later are not covered. Costs one flush of the device's
-    /// cache, shared with whoever asks meanwhile.
-    ///
-    /// # Errors
-    /// Resolves to an [`IoError`] of kind `Poisoned` when this or an earlier flush of the
-    /// target failed: the fate of the data is unknown, and retrying cannot help (F37).
-    ///
-    /// # Cancel safety
-    /// Dropping the future does not stop the flush.
-    pub fn sync(&self, durability: Durability) -> SyncFut<R> {
-        let ticket = self.inner.shard.inner.core.borrow_mut().sync(self.inner.target, durability);
-        self.inner.shard.inner.deliver();
-        SyncFut { file: self.clone(), ticket: Some(ticket), durability }
     }
 
     /// Fills all of `buffer` from byte `offset` on. The buffer comes back in either case.
@@ -461,50 +443,5 @@ impl<R: Ring> Length for File<R> {
 impl<R: Ring> fmt::Debug for File<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("File").field("target", &self.inner.target).finish_non_exhaustive()
-    }
-}
-
-/// The future of [`File::sync`]. The flush is on its way whether or not this is polled.
-#[must_use = "a flush that is not awaited promises nothing"]
-pub struct SyncFut<R: Ring = AutoRing> {
-    file: File<R>,
-    /// `None` once the answer has been handed out.
-    ticket: Option<TicketId>,
-    durability: Durability,
-}
-
-impl<R: Ring> Future for SyncFut<R> {
-    type Output = Result<(), IoError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let ticket = self.ticket.expect("a flush was polled after it was ready");
-        // Cloned before and dropped after the shard is borrowed: either may run anything.
-        let mut waker = Some(cx.waker().clone());
-        let polled = {
-            let mut core = self.file.inner.shard.inner.core.borrow_mut();
-            core.tickets.poll(ticket, &mut waker)
-        };
-        drop(waker);
-        let Poll::Ready(result) = polled else { return Poll::Pending };
-        self.ticket = None;
-        let op = if self.durability == Durability::Full { "fsync" } else { "fdatasync" };
-        Poll::Ready(result.map_err(|error| self.file.io_error(op, 0, 0, 0, error)))
-    }
-}
-
-impl<R: Ring> Drop for SyncFut<R> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            let mut core = self.file.inner.shard.inner.core.borrow_mut();
-            let waker = core.tickets.abandon(ticket);
-            drop(core);
-            drop(waker);
-        }
-    }
-}
-
-impl<R: Ring> fmt::Debug for SyncFut<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncFut").field("durability", &self.durability).finish_non_exhaustive()
     }
 }

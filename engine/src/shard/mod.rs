@@ -53,6 +53,7 @@ mod run;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod sync;
 mod tasks;
 mod timer;
 
@@ -65,10 +66,11 @@ pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::class::{AsBackground, AsLog, Class};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
 pub use self::durable::WriteAt;
-pub use self::file::{Durability, Durable, File, SyncFut};
+pub use self::file::{Durability, Durable, File};
 pub(crate) use self::flush::FlushRequest;
 pub use self::join::JoinHandle;
 pub(crate) use self::join::panicked;
+pub use self::sync::SyncFut;
 pub(crate) use self::tasks::inside_a_shard;
 pub use self::timer::Sleep;
 

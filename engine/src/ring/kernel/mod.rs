@@ -11,6 +11,8 @@
 
 mod files;
 mod inline;
+mod internal;
+mod owned;
 mod register;
 mod restrict;
 mod setup;
@@ -19,23 +21,23 @@ mod wake;
 
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::ptr::NonNull;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue};
+use io_uring::{CompletionQueue, EnterFlags, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
 
 use self::files::FileTable;
 use self::inline::Staged;
+use self::owned::OwnedRing;
 use self::register::BufferTable;
 pub use self::register::share;
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
-use self::wake::{WAKE, Wake};
+use self::wake::Wake;
 use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 
@@ -91,33 +93,6 @@ pub struct KernelRing {
     staged: Option<Staged>,
     /// What a staged op has come to.
     inline_done: Option<Completion>,
-}
-
-/// Owns the crate's ring behind a raw pointer, so that the queues may borrow from it without
-/// a lifetime. Not `Send` and not `Sync`, and so is what contains it.
-struct OwnedRing(NonNull<IoUring>);
-
-impl OwnedRing {
-    fn new(ring: IoUring) -> Self {
-        Self(NonNull::from(Box::leak(Box::new(ring))))
-    }
-
-    /// The ring, for as long as the caller makes sure that `self` is not dropped.
-    #[inline]
-    const fn get<'a>(&self) -> &'a IoUring {
-        // SAFETY: lifetime: the box is freed only by `OwnedRing::drop`; every borrow made here
-        // lives in a field of `KernelRing` that is dropped earlier, or in one of its methods.
-        // Aliasing: only shared borrows are ever made. Bounds: it points to one `IoUring`.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-impl Drop for OwnedRing {
-    fn drop(&mut self) {
-        // SAFETY: lifetime: the pointer came from a box in `new` and is freed once, here.
-        // Aliasing: the fields that borrowed from it were dropped before this one.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
-    }
 }
 
 impl KernelRing {
@@ -195,23 +170,6 @@ impl KernelRing {
         assert!(pushed.is_ok(), "room in the queue was reserved before the push");
     }
 
-    #[cold]
-    fn push_internal(&mut self, sqe: &Sqe) {
-        self.push_sqe(sqe);
-        self.internal_at.push_back(self.taken.wrapping_add(self.queued()));
-    }
-
-    /// Puts the poll of the wake-up into the queue; false when there is no room for it.
-    #[cold]
-    fn arm_wake(&mut self) -> bool {
-        if !self.reserve(1) {
-            return false;
-        }
-        let (fd, multishot) = self.wake.arm();
-        self.push_internal(&Sqe::poll(fd, multishot, WAKE));
-        true
-    }
-
     /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
     #[inline]
     fn enter_once(&mut self, wait: Wait) -> Result<u32, Errno> {
@@ -276,42 +234,6 @@ impl KernelRing {
         // SAFETY: as in `enter_without_limit`; `args` and the timespec it points to outlive
         // the call, and the kernel copies both before it waits.
         unsafe { self.submitter.enter(queued, min, flags.bits(), Some(&args)) }
-    }
-
-    /// Of the SQEs taken so far, how many were internal and have not been accounted for yet.
-    #[inline]
-    fn internal_taken(&mut self) -> u32 {
-        let mut count = 0;
-        while let Some(&at) = self.internal_at.front() {
-            // `at` is at most a queue ahead of `taken`: compared modulo 2^32.
-            if self.taken.wrapping_sub(at) >= 1 << 31 {
-                break;
-            }
-            self.internal_at.pop_front();
-            count += 1;
-        }
-        count
-    }
-
-    /// Takes the ring's own completions out of `all[first..]`, and those that are not the last
-    /// of their op out of the count.
-    #[cold]
-    fn sort_out(&mut self, all: &mut Vec<Completion>, first: usize) {
-        let mut at = first;
-        while let Some(&Completion { tag, result, more }) = all.get(at) {
-            if tag.slot != Tag::INTERNAL.slot {
-                // About to be counted as finished, which it is not.
-                self.ops_reaped = self.ops_reaped.wrapping_sub(u32::from(more));
-                at += 1;
-                continue;
-            }
-            all.remove(at);
-            // The answer to a cancel says nothing that its target's CQE does not say (F03).
-            if tag == WAKE {
-                self.stats.wakes += 1;
-                self.wake.seen(result, more);
-            }
-        }
     }
 }
 
