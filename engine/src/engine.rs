@@ -25,6 +25,7 @@ use crate::ring::auto::{AutoConfig, Backend};
 use crate::shard::{Shard, inside_a_shard, panicked};
 use crate::sys;
 
+mod share;
 mod thread;
 
 use thread::{Control, Ended, Plan, allowed_cores, start};
@@ -52,6 +53,7 @@ pub struct EngineBuilder {
     config: Config,
     ring: Option<AutoConfig>,
     backend: Backend,
+    share_arenas: bool,
 }
 
 impl EngineBuilder {
@@ -83,6 +85,16 @@ impl EngineBuilder {
     #[must_use]
     pub fn backend(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Makes the arena of every shard registered memory of every other one too, so that a packet
+    /// sent to another shard is `READ_FIXED` or `WRITE_FIXED` there as well. Each arena is
+    /// pinned once and cloned (Linux 6.13), or pinned by each shard where the kernel cannot.
+    /// Not done unless it is said: it takes time at start that grows with the square of the
+    /// shards, and nothing where packets stay on the shard whose memory they use.
+    #[must_use]
+    pub fn share_arenas(self, share_arenas: bool) -> Self {
+        Self { share_arenas, ..self }
     }
 
     /// All limits of each shard, in place of what was said before.
@@ -125,10 +137,13 @@ impl EngineBuilder {
                 }
             }
         }
-        let mut mailboxes = Vec::new();
+        let (mut mailboxes, mut arenas) = (Vec::new(), Vec::new());
         for (shard, started) in starting.into_iter().enumerate() {
             match started.wait() {
-                Ok(mailbox) => mailboxes.push(mailbox),
+                Ok((mailbox, arena)) => {
+                    mailboxes.push(mailbox);
+                    arenas.push(arena);
+                }
                 Err(source) => failed = Some(failed.unwrap_or((shard, source))),
             }
         }
@@ -137,6 +152,9 @@ impl EngineBuilder {
             return Err(EngineError::Start { shard, source: Box::new(source) });
         }
         engine.remote = Some(Remote::of(mailboxes));
+        if self.share_arenas {
+            engine.share(&arenas)?;
+        }
         Ok(engine)
     }
 
@@ -161,7 +179,9 @@ impl EngineBuilder {
             }
         };
         let ring = self.ring.unwrap_or(AutoConfig::new(256));
-        let plan = |core| Plan { core, ring, backend: self.backend, config: self.config.clone() };
+        let mut config = self.config.clone();
+        config.arena.shared |= self.share_arenas && cores.len() > 1;
+        let plan = |core| Plan { core, ring, backend: self.backend, config: config.clone() };
         Ok(cores.into_iter().map(plan).collect())
     }
 }

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 use super::ShardThread;
 use crate::answer::{Asked, Teller, ask};
+use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::ring::AutoRing;
@@ -52,8 +53,11 @@ pub(super) struct Ended {
 /// Starts something on the shard's thread.
 pub(super) type Job = Box<dyn FnOnce(&Shard) + Send>;
 
-/// The answer of a thread that starts: its shard's mailbox.
-pub(super) type Started = Asked<Result<Arc<Mailbox>, EngineError>>;
+/// What other threads need of a shard that runs.
+pub(super) type Running = (Arc<Mailbox>, Arena);
+
+/// The answer of a thread that starts.
+pub(super) type Started = Asked<Result<Running, EngineError>>;
 
 /// What other threads tell a shard's thread. Locked, because it is rare.
 #[derive(Default)]
@@ -185,7 +189,7 @@ pub(super) fn start(
     Ok((ShardThread { control, thread: Some(thread) }, started))
 }
 
-type StartTeller = Teller<Result<Arc<Mailbox>, EngineError>>;
+type StartTeller = Teller<Result<Running, EngineError>>;
 
 fn live(number: usize, plan: &Plan, control: &Control, teller: StartTeller) -> Ended {
     let mut end = Ended { shard: number, tasks_ended: 0, ops_left: 0, failure: None };
@@ -196,7 +200,7 @@ fn live(number: usize, plan: &Plan, control: &Control, teller: StartTeller) -> E
             return end;
         }
     };
-    teller.tell(Ok(shard.mailbox()));
+    teller.tell(Ok((shard.mailbox(), shard.arena().clone())));
     if let Err(error) = shard.block_on(control.serve(&shard)) {
         if let EngineError::Ring { errno } = &error {
             control.broke(*errno);

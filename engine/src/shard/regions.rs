@@ -43,6 +43,17 @@ impl Regions {
 }
 
 impl<R: Ring> Shard<R> {
+    /// The entry of the ring's table that an op on this memory names.
+    #[cfg(test)]
+    pub(crate) fn fixed_index(
+        &self,
+        ptr: *mut u8,
+        op_bytes: u32,
+        region: Option<RegionId>,
+    ) -> Option<u16> {
+        self.inner.core.borrow().memory_of(ptr, op_bytes, region).buf_index()
+    }
+
     /// Registers memory of another shard's arena, or of the caller's, so that ops on it are
     /// `READ_FIXED` and `WRITE_FIXED`. Memory that [`share`](crate::ring::kernel::share) has
     /// pinned is cloned (Linux 6.12) rather than pinned again. Returns how many bytes from its
