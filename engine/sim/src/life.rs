@@ -55,7 +55,7 @@ pub(crate) fn live(world: &mut World) {
     let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
     driver.knowledge.dsync = file.sync_method().method == SyncMethod::Dsync;
     let end = work(&mut driver);
-    let poisoned = driver.knowledge.poisoned_at.is_some();
+    let poisoned = driver.knowledge.told_at.is_some();
     drop(driver);
     world.coverage.chains_relaunched += shard.metrics().chains_relaunched;
     drop((file, copies));
@@ -112,7 +112,7 @@ fn work(driver: &mut Driver<'_>) -> End {
     driver.calm = driver.world.is_calm();
     while driver.world.goes_on() {
         if !driver.calm && driver.world.is_calm() {
-            if driver.knowledge.poisoned_at.is_some() {
+            if driver.knowledge.told_at.is_some() {
                 // Nothing can be written any more: the calm part begins after a reopen.
                 break;
             }

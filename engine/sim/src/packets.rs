@@ -43,6 +43,9 @@ pub(crate) struct Sent {
 pub(crate) struct Knowledge {
     /// When it was told that durability is lost: nothing may be acknowledged as durable now.
     pub(crate) poisoned_at: Option<Moment>,
+    /// It was told so in the round under way. What else comes back in that round may have been
+    /// acknowledged before, by an earlier turn, and is only looked at later.
+    pub(crate) told_at: Option<Moment>,
     /// Durable writes flush themselves: one may have succeeded just before another failed.
     pub(crate) dsync: bool,
 }
@@ -176,8 +179,8 @@ impl World {
 
     pub(crate) fn poisoned(&mut self, knowledge: &mut Knowledge) {
         self.coverage.durability_refused += 1;
-        if knowledge.poisoned_at.is_none() {
-            knowledge.poisoned_at = Some(self.model.tick());
+        if knowledge.told_at.is_none() {
+            knowledge.told_at = Some(self.model.tick());
         }
     }
 

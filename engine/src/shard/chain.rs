@@ -23,6 +23,9 @@ use crate::ring::{Op, OpKind, Plant, Ring, Tag};
 /// The first back-off after EAGAIN; it doubles each time.
 const BACK_OFF_NS: u64 = 1_000;
 
+/// How often in a row a chain waits for room for all of it, before it is launched in pieces.
+const PASSED_OVER_MAX: u8 = 16;
+
 impl<R: Ring> Core<R> {
     /// Takes the first `count` of `steps` over, or says why not; `None` when there is no room.
     /// Nothing has been issued where it says why not.
@@ -120,11 +123,8 @@ impl<R: Ring> Core<R> {
             self.judge(id);
             return true;
         }
-        let count = self.linkable(id);
+        let Some(count) = self.room_for(id) else { return false };
         let entries = u32::try_from(count).expect("a chain is short");
-        if self.slots.free() < count || !self.ring.reserve(entries) {
-            return false;
-        }
         for at in first..first + count {
             self.push_step(id, at, at + 1 < first + count);
         }
@@ -132,6 +132,26 @@ impl<R: Ring> Core<R> {
         entry.phase = Phase::Launched(entries);
         (entry.launched_to, entry.cut) = (first + count, false);
         true
+    }
+
+    /// How many steps are launched now: all that can be linked, or none. What was passed over
+    /// too often takes what room there is, since other classes could take it for ever.
+    fn room_for(&mut self, id: ChainId) -> Option<usize> {
+        let mut count = self.linkable(id);
+        let mut fits = |count: usize| {
+            let entries = u32::try_from(count).expect("a chain is short");
+            self.slots.free() >= count && self.ring.reserve(entries)
+        };
+        let entry = self.chains.get(id);
+        while !fits(count) {
+            if entry.passed_over < PASSED_OVER_MAX || count == 1 {
+                entry.passed_over = entry.passed_over.saturating_add(1);
+                return None;
+            }
+            count -= 1;
+        }
+        entry.passed_over = 0;
+        Some(count)
     }
 
     /// How many steps, from the first that is not done, can be linked to each other now.

@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) relaunched: bool,
     pub(super) abandoned: bool,
     pub(super) waker: Option<Waker>,
+    /// How often in a row there was no room for all that can be linked.
+    pub(super) passed_over: u8,
 }
 
 /// The chains of a shard.
@@ -85,6 +87,7 @@ impl Chains {
                 relaunched: false,
                 abandoned: false,
                 waker: None,
+                passed_over: 0,
             });
             u32::try_from(self.table.len() - 1).expect("fewer chains than views")
         });
@@ -102,6 +105,7 @@ impl Chains {
             relaunched: false,
             abandoned: false,
             waker: None,
+            passed_over: 0,
         };
         ChainId { at, generation }
     }

@@ -166,3 +166,46 @@ fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
     drop(reads);
     assert_eq!(arena.in_use(), 0, "nothing was in flight");
 }
+
+#[test]
+fn long_chain_gets_its_turn_beside_traffic_that_never_rests() {
+    for scarce_queue in [false, true] {
+        let ring = Scripted::new();
+        let (shard, file) = shard(&ring, 1);
+        if scarce_queue {
+            ring.0.borrow_mut().sq_entries = 8;
+        }
+        let log = file.with_class(Class::Log);
+        let mut busy = Box::pin(log.read_exact_at(0, vec![0; 8]));
+        assert!(poll(busy.as_mut(), Waker::noop()).is_pending());
+        shard.turn(Wait::NONE).unwrap();
+        let chain = (0..8).fold(file.chain(), |chain, at| {
+            let page = shard.arena().alloc(4096).unwrap();
+            chain.write_at(at * 4096, page)
+        });
+        let mut commit = pin!(chain.commit());
+        assert!(poll(commit.as_mut(), Waker::noop()).is_pending());
+        let over = (0..200).any(|_| {
+            // One op of the log is always there, and in the queue before the chain is looked at.
+            let mut next = Box::pin(log.read_exact_at(0, vec![0; 8]));
+            assert!(poll(next.as_mut(), Waker::noop()).is_pending());
+            let is = |kind: OpKind| ring.0.borrow().running.iter().any(|(op, _)| op.kind == kind);
+            if is(OpKind::Read) {
+                ring.complete(OpKind::Read, 8);
+            }
+            while is(OpKind::Write) {
+                ring.complete(OpKind::Write, 4096);
+            }
+            shard.turn(Wait::NONE).unwrap();
+            if poll(busy.as_mut(), Waker::noop()).is_ready() {
+                busy = next;
+            }
+            poll(commit.as_mut(), Waker::noop()).is_ready()
+        });
+        assert!(
+            over,
+            "it waits for ever for {} at once",
+            if scarce_queue { "room" } else { "slots" }
+        );
+    }
+}
