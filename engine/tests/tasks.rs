@@ -102,6 +102,21 @@ fn task_whose_drop_panics_ends_alone() {
 }
 
 #[test]
+fn result_that_nobody_waits_for_may_panic_when_it_is_dropped() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let shard = shard(Backend::Threads, &Config::new());
+    drop(shard.spawn(async { Bomb }).unwrap());
+    assert_eq!(shard.block_on(async { 3 }).unwrap(), 3);
+    shard.block_on(yield_now()).unwrap();
+    assert_eq!(shard.tasks(), 0);
+}
+
+#[test]
 fn aborted_task_is_dropped_and_told_as_cancelled() {
     for shard in shards() {
         let witness = Rc::new(());
