@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +103,22 @@ impl Shared {
                 job
             };
             let Some(job) = job else { return };
-            job.run();
+            // It tells somebody, whose waker may panic: the others are opened all the same.
+            let _contained = catch_unwind(AssertUnwindSafe(|| job.run()));
+        }
+    }
+
+    /// An opener that was counted could not be started. Others do what waits; without any,
+    /// nobody would.
+    #[cold]
+    fn not_started(&self, errno: Errno) {
+        let unopened = {
+            let mut opens = self.lock();
+            opens.openers -= 1;
+            if opens.openers == 0 { std::mem::take(&mut opens.waiting) } else { VecDeque::new() }
+        };
+        for job in unopened {
+            job.teller.tell(Err(EngineError::Thread { errno }));
         }
     }
 }
@@ -173,15 +189,7 @@ impl Remote {
         let thread = std::thread::Builder::new().name("mfio-open".to_owned());
         if let Err(error) = thread.spawn(move || inner.run_opens()) {
             let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
-            let job = {
-                let mut opens = self.inner.lock();
-                opens.openers -= 1;
-                // Another opener may have taken it, and takes the rest.
-                if opens.openers == 0 { opens.waiting.pop_back() } else { None }
-            };
-            if let Some(job) = job {
-                job.teller.tell(Err(EngineError::Thread { errno }));
-            }
+            self.inner.not_started(errno);
         }
     }
 }
@@ -473,5 +481,38 @@ impl IoBackend for RemoteFile {
 impl fmt::Debug for RemoteFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteFile").field("name", &self.target.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::shard::Bell;
+
+    #[test]
+    fn every_open_is_answered_where_no_opener_can_be_started() {
+        let bell = Arc::new(Bell::new(Waker::noop().clone()));
+        let mailbox = Arc::new(Mailbox::new(1, bell));
+        let remote = Remote::of(vec![Arc::clone(&mailbox)]);
+        let mut asked = Vec::new();
+        for number in 0..3 {
+            let (teller, open) = ask(|| Err(EngineError::Closed));
+            let (path, mailbox) = (PathBuf::from("/nowhere"), Arc::clone(&mailbox));
+            let job = OpenJob { path, options: OpenOptions::new(), mailbox, teller };
+            let mut opens = remote.inner.lock();
+            opens.waiting.push_back(job);
+            // The third found that there are openers enough.
+            opens.openers += usize::from(number < 2);
+            asked.push(open);
+        }
+        remote.inner.not_started(Errno::EAGAIN);
+        remote.inner.not_started(Errno::EAGAIN);
+        for mut open in asked {
+            let polled = Pin::new(&mut open).poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
+            assert!(matches!(error, EngineError::Thread { errno: Errno::EAGAIN }), "{error}");
+        }
     }
 }

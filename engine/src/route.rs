@@ -259,7 +259,7 @@ impl Mailbox {
         if self.any_waiting.load(Ordering::Relaxed) {
             self.any_waiting.store(false, Ordering::Relaxed);
             let waiting = std::mem::take(&mut *lock(&self.waiting));
-            waiting.into_iter().for_each(Waker::wake);
+            Wakes(waiting.into_iter()).run();
         }
     }
 
@@ -307,6 +307,21 @@ impl Mailbox {
         drop(self.take_errands());
         self.make_room(taken);
         self.wake_waiting();
+    }
+}
+
+/// Those who waited for room. When one's waker panics, the others are woken all the same.
+struct Wakes(std::vec::IntoIter<Waker>);
+
+impl Wakes {
+    fn run(&mut self) {
+        self.0.by_ref().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        self.run();
     }
 }
 

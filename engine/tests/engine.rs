@@ -1,10 +1,12 @@
 //! Engines: several shards on threads of their own, and every way in which they end.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use mfio_core::ErrorKind;
 use mfio_engine::ring::auto::Backend;
@@ -110,6 +112,71 @@ fn panic_of_a_task_leaves_the_shard_running() {
         assert!(matches!(refused, EngineError::NoShard { shard: 2, shards: 2 }));
         assert!(engine.shutdown().is_clean());
     }
+}
+
+/// What `body` comes to, unless that takes for ever.
+fn in_time<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(body()));
+    receiver.recv_timeout(Duration::from_secs(30)).expect("an answer in time")
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker of somebody's");
+    }
+}
+
+#[test]
+fn panic_of_a_waker_ends_its_shard_and_everything_that_waits_for_it() {
+    let scratch = scratch();
+    for backend in BACKENDS {
+        let builder = Engine::builder().shards(Shards::Count(1)).backend(backend);
+        let engine = builder.build().unwrap();
+        let file = open(&engine, &scratch);
+        let holds = |shard| async move {
+            let _holds_the_shard = shard;
+            pending::<()>().await;
+        };
+        let task = engine.spawn_on(0, holds).unwrap();
+        let waker = Waker::from(Arc::new(Panics));
+        // Until one has not been answered before its waker was there.
+        loop {
+            let mut sync = Box::pin(file.sync(Durability::Data));
+            if sync.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                break std::mem::forget(sync);
+            }
+        }
+        let ended = in_time(move || task.join());
+        assert!(matches!(ended, Err(EngineError::Cancelled)), "{ended:?}");
+        let other = file.clone();
+        let sent = move || mfio_core::block_on(&other, other.read_exact_at(0, vec![0; 8]));
+        let (read, _) = in_time(sent).unwrap();
+        assert_eq!(read.unwrap_err().error.kind(), ErrorKind::Closed);
+        let report = engine.shutdown();
+        assert_eq!((report.ops_left, report.threads_left), (0, 0));
+        assert!(report.failures[0].contains("a waker of somebody's"), "{report:?}");
+    }
+}
+
+#[test]
+fn panic_of_a_waker_leaves_openers_for_others() {
+    let engine = two(Backend::Threads).build().unwrap();
+    let remote = engine.remote();
+    let waker = Waker::from(Arc::new(Panics));
+    let mut panics = 0;
+    for _ in 0..1000 {
+        let mut open = Box::pin(remote.open("/nowhere/at/all", &writing()));
+        panics += u32::from(open.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        if panics == 8 {
+            break;
+        }
+    }
+    let opened = in_time(move || mfio_core::block_on(&remote, remote.open("/nowhere", &writing())));
+    assert!(opened.unwrap().is_err());
+    assert!(engine.shutdown().is_clean());
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::{AutoRing, RingKind};
@@ -99,6 +100,32 @@ fn task_whose_drop_panics_ends_alone() {
     let ended = shard.block_on(task).unwrap();
     assert!(matches!(ended, Err(EngineError::Panicked { .. })), "{ended:?}");
     assert_eq!(shard.block_on(async { 3 }).unwrap(), 3);
+}
+
+#[test]
+fn result_that_nobody_waits_for_may_panic_when_it_is_dropped() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    let shard = shard(Backend::Threads, &Config::new());
+    drop(shard.spawn(async { Bomb }).unwrap());
+    assert_eq!(shard.block_on(async { 3 }).unwrap(), 3);
+    shard.block_on(yield_now()).unwrap();
+    assert_eq!(shard.tasks(), 0);
+}
+
+#[test]
+fn task_of_a_shard_that_was_dropped_is_told_as_cancelled() {
+    for shard in shards() {
+        let mut task = shard.spawn(pending::<()>()).unwrap();
+        shard.block_on(yield_now()).unwrap();
+        drop(shard);
+        let polled = Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(EngineError::Cancelled))), "{polled:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::fs;
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use mfio_core::{ErrorKind, block_on};
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
@@ -373,4 +375,157 @@ fn one_waiter_costs_one_block_and_two_enters_a_record() {
     assert_eq!(ops, 2 * RECORDS, "a write and the flush linked to it");
     // One more arms the ring's waker.
     assert!(enters <= 2 * RECORDS + 1);
+}
+
+/// As [`SMALL`], with nothing made ahead of need.
+const LAZY: WalConfig = WalConfig { segments_ready: 0, ..SMALL };
+
+/// Says whether a future was woken, without polling it for anybody else's sake.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Polls each future only when it was woken, until the first is ready.
+fn drive<'a, R: Ring, T>(
+    shard: &Shard<R>,
+    first: Pin<&'a mut (dyn Future<Output = T> + 'a)>,
+    other: Pin<&'a mut (dyn Future<Output = T> + 'a)>,
+) -> T {
+    let mut futures = [first, other];
+    let flags = [(); 2].map(|()| Arc::new(Flag(AtomicBool::new(true))));
+    let mut over = [false; 2];
+    let mut quiet = 0;
+    loop {
+        quiet += 1;
+        // The other one first: it is there already.
+        for at in [1, 0] {
+            if over[at] || !flags[at].0.swap(false, Ordering::Relaxed) {
+                continue;
+            }
+            quiet = 0;
+            let waker = Waker::from(Arc::clone(&flags[at]));
+            match futures[at].as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(ready) if at == 0 => return ready,
+                Poll::Ready(_) => over[at] = true,
+                Poll::Pending => {}
+            }
+        }
+        let _reaped = shard.turn(Wait::at_least(1)).unwrap();
+        assert!(quiet < 3 || shard.in_flight() > 0, "nobody was woken, and nothing is under way");
+    }
+}
+
+#[test]
+fn append_gets_a_segment_while_the_leader_waits_for_a_record_of_the_future() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let opened = block_on(&shard, open_in(&shard, SegmentDir::new(dir.path()), &LAZY)).unwrap();
+    let (wal, ..) = opened.unwrap();
+    let record = vec![1; 15 << 10];
+    let mut tailing = pin!(wal.durable(Lsn(u64::MAX)));
+    for next in 1..20 {
+        let append = pin!(wal.append(&record));
+        assert_eq!(drive(&shard, append, tailing.as_mut()), Ok(Lsn(next)));
+    }
+}
+
+#[test]
+fn record_put_without_waiting_wakes_who_waits_for_its_number() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    let flag = Arc::new(Flag::default());
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut tailing = pin!(wal.durable(Lsn(1)));
+    assert!(tailing.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(!flag.0.load(Ordering::Relaxed));
+    assert_eq!(wal.append_no_wait(b"it"), Ok(Lsn(1)));
+    assert!(flag.0.load(Ordering::Relaxed), "nobody else seals the block");
+    assert_eq!(block_on(&shard, tailing).unwrap(), Ok(Lsn(1)));
+}
+
+/// A truncation that is dropped at every possible moment, the next one, and the next use of
+/// the segment: nothing that the first has sent may come last.
+#[test]
+fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
+    let slow = FaultRates { start_delay: 30_000, delay: 30_000, ..FaultRates::NONE };
+    let config = WalConfig { block_bytes_max: 4096, in_flight_max: 1, ..SMALL };
+    let adopt = |shard: &Shard<SimRing>, device: &SimDevice| {
+        let file = |at| shard.adopt_simulated("a segment", device.fd(at), device.geometry(at));
+        (0..3).map(file).collect::<Vec<_>>()
+    };
+    let record = vec![5; 3000];
+    for seed in 0..400 {
+        let device = SimDevice::new(&[FileSpec::direct(16 << 10); 3]);
+        let calm = SimConfig { latency_ns_max: 5_000_000, ..SimConfig::calm(seed) };
+        let ring = SimRing::new(SimConfig { faults: slow, ..calm }, &device);
+        let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+        let store = PremadeSegments::new(adopt(&shard, &device), 1);
+        let (wal, _) =
+            block_on(&shard, Wal::open(&shard, store, &config, |_, _| {})).unwrap().unwrap();
+        for next in 1..9 {
+            assert_eq!(block_on(&shard, wal.append(&record)).unwrap(), Ok(Lsn(next)));
+        }
+        {
+            let mut dropped = pin!(wal.truncate_before(Lsn(9)));
+            let mut cx = Context::from_waker(Waker::noop());
+            let moments = 1 + seed % 4;
+            for moment in 1..=moments {
+                if dropped.as_mut().poll(&mut cx).is_ready() {
+                    break;
+                }
+                // In the end, what was sent is only just on its way.
+                let wait = if moment < moments { Wait::at_least(1) } else { Wait::NONE };
+                let _reaped = shard.turn(wait).unwrap();
+            }
+        }
+        // A device need not heed a cancel: the write could land at any later time.
+        assert_eq!(shard.metrics().cancels, 0, "seed {seed}: its write is abandoned");
+        let oldest = block_on(&shard, wal.truncate_before(Lsn(9))).unwrap().unwrap();
+        assert!(oldest > Lsn(1));
+        let mut next = 9;
+        while block_on(&shard, wal.append(&record)).unwrap() == Ok(Lsn(next)) {
+            next += 1;
+        }
+        assert!(next > 12, "the segments were used again");
+        drop(wal);
+        while shard.in_flight() > 0 {
+            let _reaped = shard.turn(Wait::at_least(1)).unwrap();
+        }
+        let mut found = Vec::new();
+        let store = PremadeSegments::new(adopt(&shard, &device), 2);
+        let visit = |lsn: Lsn, _: &[u8]| found.push(lsn.0);
+        let opened = block_on(&shard, Wal::open(&shard, store, &config, visit)).unwrap();
+        assert!(opened.is_ok(), "seed {seed}: {opened:?}");
+        assert_eq!(found, (oldest.0..next).collect::<Vec<_>>(), "seed {seed}");
+    }
+}
+
+#[test]
+fn segment_shorter_than_a_block_is_not_begun() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    block_on(&shard, wal.append(b"short")).unwrap().unwrap();
+    drop(wal);
+    // What is left over of the first life is shorter than one block of the second.
+    let wide =
+        WalConfig { segment_bytes: 256 << 10, block_bytes_max: 128 << 10, ..WalConfig::new() };
+    let opened = block_on(&shard, open_in(&shard, SegmentDir::new(dir.path()), &wide)).unwrap();
+    let (wal, found, _) = opened.unwrap();
+    assert_eq!(found, [(Lsn(1), b"short".to_vec())]);
+    let long = vec![7; wal.record_bytes_max()];
+    for next in 2..8 {
+        assert_eq!(block_on(&shard, wal.append(&long)).unwrap(), Ok(Lsn(next)));
+    }
+    // The first segment of all is not used again either.
+    block_on(&shard, wal.truncate_before(Lsn(7))).unwrap().unwrap();
+    for next in 8..14 {
+        assert_eq!(block_on(&shard, wal.append(&long)).unwrap(), Ok(Lsn(next)));
+    }
 }

@@ -201,11 +201,18 @@ fn live(number: usize, plan: &Plan, control: &Control, teller: StartTeller) -> E
         }
     };
     teller.tell(Ok((shard.mailbox(), shard.arena().clone())));
-    if let Err(error) = shard.block_on(control.serve(&shard)) {
-        if let EngineError::Ring { errno } = &error {
-            control.broke(*errno);
+    // Tasks may hold the shard: dropping it here, in the middle of a panic, would end nothing,
+    // and whoever waits for it elsewhere would wait for ever.
+    match catch_unwind(AssertUnwindSafe(|| shard.block_on(control.serve(&shard)))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            if let EngineError::Ring { errno } = &error {
+                control.broke(*errno);
+            }
+            end.failure = Some(error.to_string());
         }
-        end.failure = Some(error.to_string());
+        // Of somebody's waker: those of tasks are contained.
+        Err(panic) => end.failure = Some(panicked(&*panic).to_string()),
     }
     control.close();
     end.tasks_ended = shard.tasks();

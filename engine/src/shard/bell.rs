@@ -90,7 +90,8 @@ impl Bell {
         let mut old = Some(waker.clone());
         std::mem::swap(&mut *self.lock(), &mut old);
         drop(old);
-        self.state.store(HOSTED, Ordering::Relaxed);
+        // Release: whoever takes the state away sees whether the ring is watched.
+        self.state.store(HOSTED, Ordering::Release);
         fence(Ordering::SeqCst);
     }
 

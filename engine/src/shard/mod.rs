@@ -294,6 +294,8 @@ impl<R: Ring> Shard<R> {
 
 impl<R: Ring> Drop for Inner<R> {
     fn drop(&mut self) {
+        // Handles of tasks may be awaited elsewhere.
+        let _ended = self.tasks.close();
         self.close_mailbox();
         self.end_intake();
     }

@@ -273,7 +273,9 @@ impl Tasks {
         // Dropping may run anything, panic included: the place is free only afterwards.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(body)));
         let told = catch_unwind(AssertUnwindSafe(|| outcome.over(panic.or(dropped.err()))));
-        drop((waker, told));
+        // With it goes a result that nobody waits for.
+        let forgotten = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
+        drop((waker, told, forgotten));
         self.places.borrow_mut()[place as usize].life = Life::Free;
         self.free.borrow_mut().push(place);
         self.alive.set(self.alive.get() - 1);

@@ -64,6 +64,12 @@ impl WalConfig {
         room.saturating_sub(first + RECORD_HEADER_BYTES)
     }
 
+    /// Whether a segment of `len_bytes` has room for the longest block. One that has not is left
+    /// alone: a record that fits into a block must fit into a segment that is begun for it.
+    pub(super) fn fits_into(&self, len_bytes: u64) -> bool {
+        len_bytes >= u64::from(self.block_bytes_max)
+    }
+
     /// Checks every limit.
     ///
     /// # Errors

@@ -30,7 +30,8 @@ pub enum WalError {
     /// written; the log goes on when something has been truncated.
     Full,
     /// There is no room in the open block, and all others are in flight. Nothing of the record
-    /// was written; await an append or a commit, which waits for room.
+    /// was written; await an append, which waits for room and makes it. A commit does so only
+    /// while something is on its way.
     WouldBlock,
     /// Another segment could not be made. Nothing of the record was written, the log goes on,
     /// and the next append that needs a segment tries again.

@@ -156,6 +156,7 @@ impl<R: Ring> Wal<R> {
         }
         // What is left over goes with the next.
         let _all_sent = self.shared.send_sealed();
+        self.shared.nudge();
         self.shared.call_wakers();
         pushed.map_err(|blocked| match blocked {
             Blocked::Room => WalError::WouldBlock,
@@ -238,8 +239,11 @@ impl<R: Ring> Wal<R> {
     /// [`WalError::Open`]: a segment could not be marked; it and those after it stay.
     ///
     /// # Cancel safety
-    /// A segment is given back whole or not at all.
-    pub async fn truncate_before(&self, lsn: Lsn) -> Result<Lsn, WalError> {
+    /// A segment is given back whole or not at all; the next call ends what was begun.
+    pub async fn truncate_before(&self, lsn: Lsn) -> Result<Lsn, WalError>
+    where
+        R: 'static,
+    {
         let shared = &self.shared;
         if shared.truncating.replace(true) {
             return Ok(self.first_lsn());
@@ -249,16 +253,16 @@ impl<R: Ring> Wal<R> {
             let Some((file, id)) = self.retired(lsn) else {
                 return Ok(self.first_lsn());
             };
-            let bytes = file.geometry().offset_align.max(512);
-            let buffer = recover::buffer(&shared.shard, bytes)?;
             // Durable before the next one is touched, and before the file is used again: the
             // log on the device has no gap at any time.
-            let _buffer = recover::mark_free(&file, &id, id.sequence + 1, buffer).await?;
+            shared.mark_free(&file, id).await?;
             let salt = shared.workshop.borrow_mut().store.draw();
             let mut state = shared.state.borrow_mut();
             state.start_sequence = id.sequence + 1;
             let _retired = state.live.pop_front();
-            state.ready.push(Ready { file, salt });
+            if state.config.fits_into(file.geometry().len_bytes) {
+                state.ready.push(Ready { file, salt });
+            }
             state.wake_for_room();
             drop(state);
             shared.call_wakers();

@@ -280,7 +280,8 @@ impl<R: Ring> Remains<R> {
             state.live.push_back(Segment { file, id, first_lsn });
         }
         state.tail = last.map(|(header, found, end)| tail(&config, &header, found, end));
-        for Found { file, .. } in self.free {
+        let usable = self.free.into_iter().filter(|found| state.config.fits_into(found.len_bytes));
+        for Found { file, .. } in usable {
             let salt = store.draw();
             state.ready.push(Ready { file, salt });
         }

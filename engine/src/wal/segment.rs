@@ -10,6 +10,7 @@
 use std::fs;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -80,16 +81,23 @@ impl SegmentDir {
         OpenOptions::new().write(true).direct(self.direct)
     }
 
-    /// Makes the directory, if there is none, and its name durable (F39).
-    fn make(&self) -> Result<(), WalError> {
-        if self.path.is_dir() {
-            return Ok(());
+    /// Makes the directory, and those above it, where there are none, and their names durable
+    /// (F39): also of one that is there, whose maker may have been killed before it was.
+    fn make(path: &Path) -> Result<(), WalError> {
+        let failed = |error| WalError::directory(path, error);
+        let Some(above) = path.parent() else { return Ok(()) };
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        let is_new = !path.is_dir();
+        if is_new {
+            Self::make(above)?;
+            fs::create_dir_all(path).map_err(failed)?;
         }
-        let failed = |error| WalError::directory(&self.path, error);
-        fs::create_dir_all(&self.path).map_err(failed)?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = fs::File::open(parent.unwrap_or(Path::new("."))).map_err(failed)?;
-        parent.sync_all().map_err(failed)
+        match fs::File::open(above) {
+            Ok(above) => above.sync_all().map_err(failed),
+            // Somebody else made it here, and answers for it.
+            Err(error) if !is_new && error.kind() == ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Names of segments, and of what was to become one.
@@ -116,7 +124,7 @@ impl SegmentDir {
 
 impl<R: Ring + 'static> SegmentStore<R> for SegmentDir {
     fn existing(&mut self, shard: &Shard<R>) -> Result<Vec<File<R>>, WalError> {
-        self.make()?;
+        Self::make(&self.path)?;
         let lock = OpenOptions::new().write(true).create(true);
         let lock = open(&self.path.join("lock"), &lock);
         self.lock = Some(lock.map_err(|error| WalError::directory(&self.path, error))?.file);
@@ -124,6 +132,9 @@ impl<R: Ring + 'static> SegmentStore<R> for SegmentDir {
         for path in unfinished {
             fs::remove_file(&path).map_err(|error| WalError::directory(&path, error))?;
         }
+        // Of a segment that has its name, but not durably: its maker was killed in between.
+        let folder = fs::File::open(&self.path).and_then(|folder| folder.sync_all());
+        folder.map_err(|error| WalError::directory(&self.path, error))?;
         self.next_name = segments.last().map_or(0, |last| last + 1);
         let mut files = Vec::with_capacity(segments.len());
         for number in segments {

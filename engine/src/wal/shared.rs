@@ -8,11 +8,16 @@
 //! Not here: the state itself (`commit`), the futures (`mod`).
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use mfio_core::{CompletionQueue, PacketIo, Write};
 
 use super::commit::{BlockPacket, Growth, Ready, State};
+use super::error::WalError;
+use super::format::SegmentId;
+use super::recover;
 use super::segment::{Growing, SegmentStore};
 use super::waiters::WaiterId;
 use crate::buffer::ArenaBuf;
@@ -21,6 +26,9 @@ use crate::shard::{Durable, File, Shard};
 
 /// The blocks under way.
 type Blocks = CompletionQueue<Write, ArenaBuf>;
+
+/// A segment being marked as free.
+type Marking = Pin<Box<dyn Future<Output = Result<ArenaBuf, WalError>>>>;
 
 /// The store, and the segment that it is making.
 pub(super) struct Workshop<R: Ring> {
@@ -34,6 +42,9 @@ pub(super) struct Shared<R: Ring> {
     pub(super) state: RefCell<State<R>>,
     pub(super) workshop: RefCell<Workshop<R>>,
     pub(super) truncating: Cell<bool>,
+    /// Marks the oldest segment as free. Outlives a truncation that is dropped: its write may
+    /// still be on its way, and must not come after the next use of the segment has begun.
+    marking: RefCell<Option<Marking>>,
     blocks: RefCell<Blocks>,
     driving: Cell<bool>,
 }
@@ -57,6 +68,7 @@ impl<R: Ring> Shared<R> {
             state: RefCell::new(state),
             workshop: RefCell::new(Workshop { store, making: None }),
             truncating: Cell::new(false),
+            marking: RefCell::new(None),
             blocks: RefCell::new(CompletionQueue::new()),
             driving: Cell::new(false),
         }
@@ -125,6 +137,28 @@ impl<R: Ring> Shared<R> {
         self.call_wakers();
     }
 
+    /// Marks the oldest segment as free, durably, or goes on with it.
+    pub(super) async fn mark_free(&self, file: &File<R>, id: SegmentId) -> Result<(), WalError>
+    where
+        R: 'static,
+    {
+        if self.marking.borrow().is_none() {
+            let bytes = file.geometry().offset_align.max(512);
+            let buffer = recover::buffer(&self.shard, bytes)?;
+            let file = file.clone();
+            let marked =
+                async move { recover::mark_free(&file, &id, id.sequence + 1, buffer).await };
+            *self.marking.borrow_mut() = Some(Box::pin(marked));
+        }
+        let marked = poll_fn(|cx| match &mut *self.marking.borrow_mut() {
+            Some(marking) => marking.as_mut().poll(cx),
+            None => unreachable!("one truncation at a time, and this one has begun it"),
+        });
+        let marked = marked.await;
+        *self.marking.borrow_mut() = None;
+        marked.map(drop)
+    }
+
     /// Makes segments ahead of need.
     fn grow(&self, cx: &mut Context<'_>) {
         let wants = self.state.borrow().wants_segment();
@@ -190,14 +224,18 @@ impl<R: Ring> Shared<R> {
         } else if leads {
             drop(state);
             self.drive(cx);
-        } else if due && !state.seal_is_due {
-            state.seal_is_due = true;
-            if let Some(leader) = state.leader {
-                let state = &mut *state;
-                state.waiters.take(leader, &mut state.wake);
-            }
+        } else if due || !arrives && state.wants_segment() {
+            state.wake_leader();
             drop(state);
             self.call_wakers();
+        }
+    }
+
+    /// Something was put, or was not, by somebody who does not wait: whoever leads acts for it.
+    pub(super) fn nudge(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.leader.is_some() && (state.should_seal() || state.wants_segment()) {
+            state.wake_leader();
         }
     }
 
