@@ -51,6 +51,7 @@ mod run;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod straight;
 mod tasks;
 mod timer;
 
