@@ -136,7 +136,7 @@ impl Region {
     /// When that is more than the region has.
     pub(crate) fn set_registered_bytes(&self, bytes: usize) {
         assert!(bytes <= self.len_bytes, "a registered prefix is part of its region");
-        self.registered_bytes.store(bytes, Ordering::Relaxed);
+        self.registered_bytes.store(bytes.min(INDEXED_BYTES_MAX), Ordering::Relaxed);
     }
 
     /// Address of the first byte.
@@ -169,7 +169,9 @@ impl Region {
         if last >= registered_bytes || !same_piece {
             return None;
         }
-        u16::try_from(start as u64 / PIECE_BYTES).ok().filter(|&index| index != UNREGISTERED)
+        #[allow(clippy::cast_possible_truncation, reason = "below INDEXED_BYTES_MAX")]
+        let index = (start as u64 / PIECE_BYTES) as u16;
+        Some(index)
     }
 
     /// The pointer to `offset_bytes`, from which on there are `len_bytes`.
@@ -219,6 +221,11 @@ pub struct MemRange {
 
 /// More than the kernel takes (16,384 fixed buffers).
 const UNREGISTERED: u16 = u16::MAX;
+
+/// As far as a piece has an index that is not [`UNREGISTERED`].
+#[allow(clippy::cast_possible_truncation, reason = "on 32 bits no memory is that long")]
+const INDEXED_BYTES_MAX: usize =
+    if usize::BITS < 64 { usize::MAX } else { (UNREGISTERED as u64 * PIECE_BYTES) as usize };
 
 // SAFETY: lifetime and aliasing: the slot that owns the memory is the same whichever thread
 // holds the range; a worker of the thread ring has it to itself between push and completion.
@@ -293,7 +300,8 @@ impl MemRange {
         span: FixedSpan,
     ) -> Option<Self> {
         let plain = Self::of_raw(ptr, len, None)?;
-        let piece = region.piece(plain.ptr.addr().get(), len, span.registered_bytes);
+        let registered_bytes = span.registered_bytes.min(INDEXED_BYTES_MAX);
+        let piece = region.piece(plain.ptr.addr().get(), len, registered_bytes);
         let index = piece.and_then(|piece| span.first_index.checked_add(piece));
         Some(Self { buf_index: index.unwrap_or(UNREGISTERED), ..plain })
     }

@@ -200,7 +200,8 @@ impl<R: Ring> Core<R> {
             return false;
         }
         let Some(Occupant::Transfer(transfer)) = self.slots.find(tag) else { return false };
-        if !transfer.plain || transfer.atomic || transfer.linked != Linked::No {
+        let odd = transfer.bounced || transfer.counted || transfer.atomic;
+        if odd || transfer.linked != Linked::No {
             // Durability is the ring's business: the flush is linked, or will be.
             return false;
         }
@@ -220,7 +221,7 @@ impl<R: Ring> Core<R> {
         }
         let kind = if is_read { OpKind::Read } else { OpKind::Write };
         self.ring.stage(Op::transfer(kind, entry.file, offset_bytes, memory), tag, how);
-        if self.slots.stamps.is_some() {
+        if self.slots.is_stamped() {
             self.slots.stamp_pushed(tag, self.ring.now_ns());
         }
         self.in_flight += 1;

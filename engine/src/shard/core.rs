@@ -93,7 +93,7 @@ pub(super) struct Core<R: Ring> {
     pub(super) backlog: VecDeque<Job>,
     backlog_max: usize,
     /// Room in the backlog that is promised to somebody.
-    reserved: usize,
+    pub(super) reserved: usize,
     pub(super) retries: VecDeque<Retry>,
     pub(super) tickets: Tickets,
     /// What has been transferred in full and is to be delivered.
@@ -108,6 +108,8 @@ pub(super) struct Core<R: Ring> {
     /// Where other threads read the metrics.
     pub(super) published: Arc<Published>,
     pub(super) closing: bool,
+    /// Closing, or broken: nothing is accepted.
+    pub(super) refuses: bool,
     /// Some op is to be cancelled, and the ring had no room to be asked.
     pub(super) cancels_owed: bool,
     pub(super) drain_ns: u64,
@@ -158,6 +160,7 @@ impl<R: Ring> Core<R> {
             metrics: Metrics::default(),
             published,
             closing: false,
+            refuses: false,
             cancels_owed: false,
             drain_ns: config.drain_ns,
             may_idle: false,
@@ -211,7 +214,7 @@ impl<R: Ring> Core<R> {
     /// Why nothing is accepted for reading from, or writing to, `target`, if so.
     #[inline]
     pub(super) fn refusal(&self, target: u32, is_write: bool) -> Option<Error> {
-        if self.closing || self.broken.is_some() {
+        if self.refuses {
             return Some(ErrorKind::Closed.into());
         }
         if !is_write {
@@ -293,16 +296,6 @@ impl<R: Ring> Core<R> {
         Err(EngineError::Busy)
     }
 
-    /// When there is something to do although no op completes: a retry or a timer.
-    #[inline]
-    fn due_ns(&self) -> Option<u64> {
-        let retry_ns = self.retries.front().map(|retry| retry.not_before_ns);
-        match (retry_ns, self.timers.next_ns()) {
-            (Some(retry_ns), Some(timer_ns)) => Some(retry_ns.min(timer_ns)),
-            (retry_ns, timer_ns) => retry_ns.or(timer_ns),
-        }
-    }
-
     /// A submit that leaves ops in the queue may have cut a chain in two (F15): its follower
     /// then runs beside its head and proves nothing. Which one is not told, so none is trusted.
     #[inline]
@@ -318,9 +311,7 @@ impl<R: Ring> Core<R> {
         if let Some(stamps) = &mut self.slots.stamps {
             stamps.reaped(self.ring.now_ns());
         }
-        for completion in &completions {
-            self.complete(*completion);
-        }
+        self.complete_all(&completions);
         let reaped = u32::try_from(completions.len()).unwrap_or(u32::MAX);
         completions.clear();
         self.completions = completions;
@@ -336,6 +327,7 @@ impl<R: Ring> Core<R> {
     #[cold]
     fn break_down(&mut self, errno: Errno) {
         self.broken = Some(errno);
+        self.refuses = true;
         self.fail_queued();
     }
 
@@ -489,6 +481,7 @@ impl<R: Ring> Core<R> {
     /// Accepts nothing more, fails what has not started, and asks the rest to stop.
     pub(super) fn close(&mut self) {
         self.closing = true;
+        self.refuses = true;
         self.fail_queued();
         for (_, occupant) in self.slots.iter_mut() {
             if let Occupant::Transfer(transfer) = occupant {

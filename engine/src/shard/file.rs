@@ -18,7 +18,7 @@ use mfio_core::{
 use super::Shard;
 use super::bypass::{Bypass, Lone};
 use super::class::Class;
-use super::core::{Bytes, Core, Ending, Job};
+use super::core::{Bytes, Core, Ending};
 use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
@@ -224,8 +224,14 @@ impl<R: Ring> File<R> {
         IoError { op, target, offset_bytes, len_bytes, done_bytes, error }
     }
 
-    #[inline]
-    fn send_write(&self, offset: u64, how: How, view: View<Write>) -> Option<View<Write>> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_write(
+        &self,
+        offset: u64,
+        how: How,
+        view: View<Write>,
+    ) -> Option<View<Write>> {
         let target = self.inner.target;
         let mut core = self.inner.shard.inner.core.borrow_mut();
         if self.class != Class::Foreground || core.classes.is_watching() {
@@ -240,7 +246,7 @@ impl<R: Ring> File<R> {
             core.endings.push(Ending::FailedWrite(view, error));
         } else {
             let epoch = core.targets.get_mut(target).barrier.write_started();
-            let terms = WriteTerms { epoch, how, ..WriteTerms::default() };
+            let terms = WriteTerms { epoch, how, ..core.terms() };
             let rest = if core.must_queue() {
                 Some((offset, view))
             } else {
@@ -250,11 +256,8 @@ impl<R: Ring> File<R> {
                 core.queue_rest(target, at, Bytes::Write { view, epoch, how });
             }
         }
-        let deliver = core.has_news();
         drop(core);
-        if deliver {
-            self.inner.shard.inner.deliver();
-        }
+        self.inner.shard.inner.deliver();
         None
     }
 
@@ -276,8 +279,9 @@ impl<R: Ring> File<R> {
         None
     }
 
-    #[inline]
-    fn send_read(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_read_otherwise(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
         let target = self.inner.target;
         let mut core = self.inner.shard.inner.core.borrow_mut();
         if self.class != Class::Foreground || core.classes.is_watching() {
@@ -294,17 +298,15 @@ impl<R: Ring> File<R> {
             let rest = if core.must_queue() {
                 Some((offset, view))
             } else {
-                core.advance(target, offset, view, WriteTerms::default())
+                let terms = core.terms();
+                core.advance(target, offset, view, terms)
             };
             if let Some((at, view)) = rest {
                 core.queue_rest(target, at, Bytes::Read(view));
             }
         }
-        let deliver = core.has_news();
         drop(core);
-        if deliver {
-            self.inner.shard.inner.deliver();
-        }
+        self.inner.shard.inner.deliver();
         None
     }
 
@@ -357,18 +359,6 @@ impl<R: Ring> Core<R> {
         }
         ticket
     }
-
-    /// Whether earlier views wait already, so that a new one has to wait behind them.
-    #[inline]
-    pub(super) fn must_queue(&self) -> bool {
-        !self.backlog.is_empty()
-    }
-
-    #[cold]
-    pub(super) fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
-        self.targets.retain(target);
-        self.backlog.push_back(Job { target, offset_bytes, bytes });
-    }
 }
 
 /// Room and leaving are the shard's, whichever way the bytes go.
@@ -404,7 +394,7 @@ impl<R: Ring> PacketIo<Read, u64> for File<R> {
 impl<R: Ring> PacketIo<Write, u64> for File<R> {
     #[inline]
     fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
-        self.send_write(param, How::PLAIN, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+        self.send_plain_write(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
     }
 
     admission!();

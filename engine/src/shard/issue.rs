@@ -15,7 +15,7 @@ use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
@@ -94,6 +94,15 @@ pub(super) struct WriteTerms {
     pub(super) class: Class,
     /// It is counted, or timed: see `class`.
     pub(super) counted: bool,
+    /// Latencies are wanted.
+    pub(super) stamped: bool,
+}
+
+impl WriteTerms {
+    #[inline]
+    const fn noted(&self) -> bool {
+        self.counted || self.stamped
+    }
 }
 
 /// What became of the first piece of a view.
@@ -107,9 +116,20 @@ enum Piece<D: Direction> {
 }
 
 impl<R: Ring> Core<R> {
+    /// Whether earlier views wait already, so that a new one has to wait behind them.
+    #[inline]
+    pub(super) fn must_queue(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    #[cold]
+    pub(super) fn queue_rest(&mut self, target: u32, offset_bytes: u64, bytes: Bytes) {
+        self.targets.retain(target);
+        self.backlog.push_back(Job { target, offset_bytes, bytes });
+    }
+
     /// Starts as much of the view as the ring has room for; the rest, if any, comes back with
     /// its offset.
-    #[inline(always)]
     pub(super) fn advance<D: Direction>(
         &mut self,
         target: u32,
@@ -234,7 +254,6 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    #[inline(always)]
     pub(super) fn memory_of(
         &self,
         ptr: *mut u8,
@@ -249,7 +268,6 @@ impl<R: Ring> Core<R> {
         MemRange::of_raw(ptr, op_bytes, own).expect("a cut is neither empty nor too long")
     }
 
-    #[inline(always)]
     fn start<D: Direction>(
         &mut self,
         target: u32,
@@ -262,6 +280,22 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get_mut(target);
         entry.users += 1;
         let file = entry.file;
+        self.start_on::<D>(target, file, cut, body, memory, terms, last_piece)
+    }
+
+    /// As `start`, for a target that has been told of its user.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "what an op is made of, each in a register")]
+    pub(super) fn start_on<D: Direction>(
+        &mut self,
+        target: u32,
+        file: FileRef,
+        cut: Cut,
+        body: Body,
+        memory: MemRange,
+        terms: WriteTerms,
+        last_piece: bool,
+    ) -> Tag {
         let tag = self.slots.occupy(Occupant::Transfer(Transfer {
             body: Some(body),
             memory,
@@ -275,7 +309,7 @@ impl<R: Ring> Core<R> {
             linked: terms.how.linked(),
             is_read: D::IS_READ,
             bounced: cut.bounce,
-            plain: !cut.bounce && terms.how.promise == Promise::Taken && !terms.counted,
+            plain: !cut.bounce && terms.how.promise == Promise::Taken && !terms.noted(),
             class: terms.class,
             counted: terms.counted,
             grouped: false,
@@ -301,7 +335,7 @@ impl<R: Ring> Core<R> {
                 background: terms.class == Class::Background,
                 ..Op::transfer(D::KIND, file, cut.op_offset, memory)
             };
-            self.push_beside(op, tag);
+            self.push_beside(op, tag, terms.stamped);
         }
         if link {
             self.link_flush(target, tag, terms.how.all_metadata());
@@ -350,14 +384,14 @@ impl<R: Ring> Core<R> {
     #[inline(never)]
     pub(super) fn push_seldom(&mut self, op: Op, tag: Tag) {
         self.ring.unstage();
-        self.push_beside(op, tag);
+        self.push_beside(op, tag, self.slots.is_stamped());
     }
 
     /// Pushes where nothing is staged.
     #[inline(always)]
-    fn push_beside(&mut self, op: Op, tag: Tag) {
+    fn push_beside(&mut self, op: Op, tag: Tag, stamped: bool) {
         self.ring.push(op, tag);
-        if self.slots.stamps.is_some() {
+        if stamped {
             self.slots.stamp_pushed(tag, self.ring.now_ns());
         }
         self.in_flight += 1;
@@ -407,7 +441,8 @@ impl<R: Ring> Core<R> {
 
     pub(super) fn issue_job(&mut self, job: Job, class: Class) -> Option<Job> {
         let counted = class == Class::Background || self.classes.is_watching();
-        let terms = WriteTerms { class, counted, ..WriteTerms::default() };
+        let stamped = self.slots.is_stamped();
+        let terms = WriteTerms { class, counted, stamped, ..WriteTerms::default() };
         let Job { target, offset_bytes, bytes } = job;
         let rest = match bytes {
             Bytes::Chain(id) => {

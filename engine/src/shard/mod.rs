@@ -53,6 +53,7 @@ mod run;
 #[cfg(test)]
 mod scripted_tests;
 mod slot;
+mod straight;
 mod sync;
 mod tasks;
 mod timer;

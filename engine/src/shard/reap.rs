@@ -18,9 +18,31 @@ use crate::ring::{Completion, Plant, Ring, Tag};
 const BACK_OFF_NS: u64 = 1_000;
 
 impl<R: Ring> Core<R> {
-    #[inline]
-    pub(super) fn complete(&mut self, completion: Completion) {
+    /// A function of its own, so that its loop has the registers to itself.
+    #[inline(never)]
+    pub(super) fn complete_all(&mut self, completions: &[Completion]) {
+        for completion in completions {
+            self.complete(*completion);
+        }
+    }
+
+    #[inline(always)]
+    fn complete(&mut self, completion: Completion) {
         let Completion { tag, result, more } = completion;
+        // The usual case first, with nothing of the others to be paid for.
+        if !more && let Some(whole) = self.slots.take_whole(tag, result) {
+            self.in_flight -= 1;
+            self.metrics.moved(whole.write.is_none(), whole.take_bytes.into());
+            self.targets.release_op(whole.target, whole.write, &mut self.ring);
+            self.done.push(whole.body);
+            return;
+        }
+        self.complete_otherwise(tag, result, more);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn complete_otherwise(&mut self, tag: Tag, result: i32, more: bool) {
         let Some(occupant) = self.slots.find(tag) else {
             self.metrics.stale_completions += 1;
             return;
@@ -30,23 +52,13 @@ impl<R: Ring> Core<R> {
             return;
         }
         self.in_flight -= 1;
-        let Occupant::Transfer(transfer) = occupant else {
+        if !matches!(occupant, Occupant::Transfer(_)) {
             return self.complete_other(tag, result);
-        };
-        // The usual case first, with nothing of the others to be paid for.
-        if transfer.plain && i64::from(result) == i64::from(transfer.in_flight_bytes()) {
-            let target = transfer.target;
-            let write = (!transfer.is_read).then_some(transfer.epoch);
-            self.metrics.moved(transfer.is_read, transfer.take_bytes.into());
-            let body = transfer.body.take();
-            return self.end_whole(tag, target, write, body);
         }
         self.judge_transfer(tag, result);
     }
 
     /// Whatever is not a plain transfer that has become whole at once.
-    #[cold]
-    #[inline(never)]
     fn judge_transfer(&mut self, tag: Tag, result: i32) {
         let Some(transfer) = self.slots.transfer(tag) else { return };
         if std::mem::take(&mut transfer.counted) {
@@ -64,9 +76,8 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    #[inline]
     fn end_whole(&mut self, tag: Tag, target: u32, write: Option<Epoch>, body: Option<Body>) {
-        self.slots.vacate_hot(tag);
+        self.slots.vacate(tag);
         self.targets.release_op(target, write, &mut self.ring);
         // Nothing is left to be told where a caller's leaving was answered already.
         if let Some(body) = body {

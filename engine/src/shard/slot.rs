@@ -118,7 +118,7 @@ pub(super) struct Transfer {
     pub(super) linked: Linked,
     pub(super) is_read: bool,
     pub(super) bounced: bool,
-    /// Neither bounced nor durable: when it is whole, it is done.
+    /// Neither bounced nor durable, counted or timed: when it is whole, it is done.
     pub(super) plain: bool,
     pub(super) whole: bool,
     pub(super) cancel_requested: bool,
@@ -144,6 +144,16 @@ impl Transfer {
     pub(super) const fn in_flight_bytes(&self) -> u32 {
         self.memory.len_bytes() - self.resumed_at
     }
+}
+
+/// A plain transfer that has left its slot.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) body: Body,
+    pub(super) target: u32,
+    pub(super) take_bytes: u32,
+    /// The epoch of a write.
+    pub(super) write: Option<Epoch>,
 }
 
 /// A flush in flight.
@@ -210,6 +220,7 @@ pub(super) struct Slots {
     bounces: Vec<Option<ArenaBuf>>,
     /// Where latencies are wanted: when each occupant started.
     pub(super) stamps: Option<Stamps>,
+    stamped: bool,
     /// When the op of each slot started, where that is wanted.
     stamps_ns: Vec<Option<u64>>,
     /// The parts of each op that has several, kept as long as it is in flight.
@@ -223,12 +234,19 @@ impl Slots {
         let stamps_ns = vec![None; count as usize];
         let groups = (0..count).map(|_| None).collect();
         let free = (0..count).rev().collect();
-        Self { table, free, bounces, stamps, stamps_ns, groups }
+        let stamped = stamps.is_some();
+        Self { table, free, bounces, stamps, stamped, stamps_ns, groups }
     }
 
     #[inline]
     pub(super) fn free(&self) -> usize {
         self.free.len()
+    }
+
+    /// Whether latencies are wanted.
+    #[inline]
+    pub(super) const fn is_stamped(&self) -> bool {
+        self.stamped
     }
 
     /// How many slots there are.
@@ -253,7 +271,9 @@ impl Slots {
     pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
         let slot = self.free.pop().expect("a slot is free: checked before the op was made");
         let entry = &mut self.table[slot as usize];
-        debug_assert!(entry.occupant.is_none(), "a free slot is empty");
+        if entry.occupant.is_some() {
+            occupied();
+        }
         entry.occupant = Some(occupant);
         Tag { slot, generation: entry.generation }
     }
@@ -334,19 +354,32 @@ impl Slots {
         }
     }
 
+    /// Takes the plain transfer of `tag` out of its slot, if it is one that `result` says is
+    /// whole; else nothing has changed.
+    #[inline(always)]
+    pub(super) fn take_whole(&mut self, tag: Tag, result: i32) -> Option<Whole> {
+        let entry = self.table.get_mut(tag.slot as usize)?;
+        let Some(Occupant::Transfer(transfer)) = &mut entry.occupant else { return None };
+        let usual = transfer.plain && entry.generation == tag.generation;
+        if !usual || i64::from(result) != i64::from(transfer.in_flight_bytes()) {
+            return None;
+        }
+        let body = transfer.body.take()?;
+        let Transfer { target, take_bytes, is_read, epoch, .. } = *transfer;
+        // Known to be empty here: nothing is left to be dropped.
+        entry.occupant = None;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(tag.slot);
+        Some(Whole { body, target, take_bytes, write: (!is_read).then_some(epoch) })
+    }
+
     /// Empties the slot of `tag`; what still carries the tag is stale from now on.
     ///
     /// # Panics
     /// When the occupant has left already.
     #[inline(never)]
     pub(super) fn vacate(&mut self, tag: Tag) {
-        self.vacate_hot(tag);
-    }
-
-    /// As [`Slots::vacate`], for the one place where it is hot.
-    #[inline(always)]
-    pub(super) fn vacate_hot(&mut self, tag: Tag) {
-        if self.stamps.is_some() {
+        if self.stamped {
             self.stamp_leaving(tag);
         }
         let entry = &mut self.table[tag.slot as usize];
@@ -404,6 +437,13 @@ impl Slots {
             entry.occupant.as_mut().map(|occupant| (tag, occupant))
         })
     }
+}
+
+/// Out of the way of those who never come here.
+#[cold]
+#[inline(never)]
+fn occupied() -> ! {
+    unreachable!("a free slot is empty");
 }
 
 impl Drop for Slots {

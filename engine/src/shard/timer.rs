@@ -191,6 +191,16 @@ impl<R: Ring> Inner<R> {
 }
 
 impl<R: Ring> Core<R> {
+    /// When there is something to do although no op completes: a retry or a timer.
+    #[inline]
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        let retry_ns = self.retries.front().map(|retry| retry.not_before_ns);
+        match (retry_ns, self.timers.next_ns()) {
+            (Some(retry_ns), Some(timer_ns)) => Some(retry_ns.min(timer_ns)),
+            (retry_ns, timer_ns) => retry_ns.or(timer_ns),
+        }
+    }
+
     /// Fires what is due. Looks at the clock only where a timer is set.
     #[cold]
     pub(super) fn fire_timers(&mut self) {

@@ -72,7 +72,7 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
         self.handle
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn arm(&mut self) -> View<P> {
         View::new(perms::hold_of::<P, B>(&mut self.handle))
     }

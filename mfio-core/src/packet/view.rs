@@ -76,6 +76,21 @@ impl<P: Perms> View<P> {
         self.hold.ptr().map(|ptr| ptr.addr())
     }
 
+    /// Where the bytes are in memory, as [`View::try_alloc`] and [`Lent::as_ptr`] would say, and
+    /// how many they are: all that a transfer needs, asked for at once.
+    #[must_use]
+    #[inline]
+    pub fn address_and_len(&self) -> Option<(*mut u8, u64)> {
+        self.hold.address_and_len()
+    }
+
+    /// The prepared region that the bytes lie in, if any.
+    #[must_use]
+    #[inline]
+    pub fn region(&self) -> Option<RegionId> {
+        self.hold.region()
+    }
+
     /// Cuts the view in two: the first `at` bytes and the rest. Either may be empty.
     ///
     /// # Panics
@@ -167,10 +182,12 @@ impl<P: Perms> View<P> {
     /// caller's stack: copy instead) or where it is not a multiple of `align` bytes.
     #[inline]
     pub fn try_alloc(self, align: usize) -> Result<Lent<P>, Self> {
-        match self.hold.ptr() {
-            Some(ptr) if ptr.addr() & (align - 1) == 0 => Ok(Lent { view: self }),
-            _ => Err(self),
-        }
+        let usable = if align == 1 {
+            self.hold.has_address()
+        } else {
+            self.hold.ptr().is_some_and(|ptr| ptr.addr() & (align - 1) == 0)
+        };
+        if usable { Ok(Lent { view: self }) } else { Err(self) }
     }
 }
 

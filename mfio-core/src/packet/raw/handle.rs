@@ -55,7 +55,9 @@ impl Handle {
 
     #[inline]
     fn exclusive(&mut self) -> &mut Header {
-        assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        if !self.is_idle() {
+            in_flight();
+        }
         // SAFETY: no holds and no waker under way, so the handle is alone, and `&mut self`
         // makes this the only use of it.
         unsafe { self.0.as_mut() }
@@ -86,22 +88,27 @@ impl Handle {
     }
 
     /// One hold over the whole stored buffer, for a backend to fill.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
-        let owner = self.stored_mut::<B>();
+        let at = self.0;
+        let header = self.exclusive();
+        let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
-        self.arm(
-            Payload { ptr, len: len as u64, region, writable: true, ..Payload::NONE },
-            ptr::null_mut(),
-        )
+        let payload = Payload { ptr, len: len as u64, region, writable: true, ..Payload::NONE };
+        header.arm(payload, ptr::null_mut());
+        Hold::over(at, payload.len)
     }
 
     /// One hold over the whole stored buffer, for a backend to read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
-        let owner = self.stored_mut::<B>();
+        let at = self.0;
+        let header = self.exclusive();
+        let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
-        self.arm(Payload { ptr, len: len as u64, region, ..Payload::NONE }, ptr::null_mut())
+        let payload = Payload { ptr, len: len as u64, region, ..Payload::NONE };
+        header.arm(payload, ptr::null_mut());
+        Hold::over(at, payload.len)
     }
 
     /// One hold over the bytes of a stored value itself: it is in the header, or in a box, and
@@ -172,25 +179,8 @@ impl Handle {
         self.arm(Payload { len, writable, on_stack: true, ..Payload::NONE }, at)
     }
 
-    #[inline]
     fn arm(&mut self, payload: Payload, stack: *mut u8) -> Hold {
-        let header = self.exclusive();
-        let before = core::mem::replace(header.payload.get_mut(), payload);
-        if before.len >= NARROW_BYTES {
-            header.guarded.get_mut().wide.clear();
-        }
-        if *header.state.get_mut() & FAILED != 0 || payload.on_stack {
-            let guarded = header.guarded.get_mut();
-            guarded.stack = stack;
-            guarded.failed.clear();
-        }
-        let reported = *header.state.get_mut() & REPORTED;
-        if reported != 0
-            && let Some(output) = header.output.get_mut()
-        {
-            output.begin(payload.len);
-        }
-        *header.state.get_mut() = HANDLE | reported | 1;
+        self.exclusive().arm(payload, stack);
         Hold::over(self.0, payload.len)
     }
 
@@ -258,7 +248,7 @@ impl Handle {
     }
 
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
         assert!(hold.is_of(self.0), "a hold of this packet");
         let header = self.header();
@@ -311,6 +301,47 @@ impl Handle {
     /// An address that tells this packet from every other live one.
     pub(crate) fn id(&self) -> usize {
         self.0.as_ptr().addr()
+    }
+}
+
+/// Out of the way of those who never come here.
+#[cold]
+#[inline(never)]
+fn in_flight() -> ! {
+    panic!("a packet in flight belongs to its backend");
+}
+
+impl Header {
+    /// Makes an idle header one that one hold of all of `payload` is under way for.
+    #[inline(always)]
+    fn arm(&mut self, payload: Payload, stack: *mut u8) {
+        let before = core::mem::replace(self.payload.get_mut(), payload);
+        let flags = *self.state.get_mut() & FLAGS;
+        if flags != 0 || payload.on_stack || before.len >= NARROW_BYTES {
+            let stack = payload.on_stack.then_some(stack);
+            self.start_over(before.len, payload.len, stack);
+        }
+        *self.state.get_mut() = HANDLE | (flags & REPORTED) | 1;
+    }
+
+    /// Forgets what the last payload has left behind, and tells the output of the next.
+    #[cold]
+    #[inline(never)]
+    fn start_over(&mut self, before_bytes: u64, len: u64, stack: Option<*mut u8>) {
+        let state = *self.state.get_mut();
+        let guarded = self.guarded.get_mut();
+        if before_bytes >= NARROW_BYTES {
+            guarded.wide.clear();
+        }
+        if state & FAILED != 0 || stack.is_some() {
+            guarded.stack = stack.unwrap_or(ptr::null_mut());
+            guarded.failed.clear();
+        }
+        if state & REPORTED != 0
+            && let Some(output) = self.output.get_mut()
+        {
+            output.begin(len);
+        }
     }
 }
 

@@ -94,12 +94,19 @@ impl Hold {
         end - start
     }
 
+    #[inline]
     pub(crate) fn region(&self) -> Option<RegionId> {
         self.payload().region
     }
 
     pub(crate) fn id(&self) -> usize {
         self.header.as_ptr().addr()
+    }
+
+    /// Whether the range has bytes in memory that do not move.
+    #[inline]
+    pub(crate) fn has_address(&self) -> bool {
+        !self.payload().ptr.is_null()
     }
 
     /// The first byte of the range; `None` for a payload on a stack.
@@ -111,6 +118,17 @@ impl Hold {
         }
         // The range is inside an allocation, so its offsets fit in usize.
         Some(payload.ptr.wrapping_add(usize::try_from(self.start()).ok()?))
+    }
+
+    /// The first byte and the length of the range; `None` for a payload on a stack.
+    #[inline]
+    pub(crate) fn address_and_len(&self) -> Option<(*mut u8, u64)> {
+        let (start, end) = self.bounds();
+        let payload = self.payload();
+        if payload.ptr.is_null() {
+            return None;
+        }
+        Some((payload.ptr.wrapping_add(usize::try_from(start).ok()?), end - start))
     }
 
     pub(crate) fn split_at(self, at: u64) -> (Self, Self) {

@@ -56,7 +56,9 @@ impl Stored {
     #[inline]
     fn check<B: 'static>(&self) {
         let known = matches!(self.owner, Some((id, _)) if id == TypeId::of::<B>());
-        assert!(known, "the packet stores another type");
+        if !known {
+            other_type();
+        }
     }
 
     pub(super) fn get<B: 'static>(&self) -> &B {
@@ -78,6 +80,13 @@ impl Stored {
         // SAFETY: a `B` is stored, and `owner` no longer says so.
         unsafe { Placed::<B>::take(&raw mut self.room) }
     }
+}
+
+/// Out of the way of those who never come here.
+#[cold]
+#[inline(never)]
+fn other_type() -> ! {
+    panic!("the packet stores another type");
 }
 
 /// A boxed or inline owner inside a [`Store`].
