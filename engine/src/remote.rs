@@ -73,6 +73,7 @@ impl OpenJob {
                     return self.teller.tell(Err(OpenError::needs_direct(&self.path).into()));
                 }
                 let (name, teller) = (self.path.display().to_string(), self.teller);
+                let opened = Box::new(opened);
                 self.mailbox.send_errand(Errand::Adopt { opened, name, teller, sync_method });
             }
         }

@@ -66,7 +66,7 @@ impl Message {
 pub(crate) enum Errand {
     /// Makes an opened file a target of the shard.
     Adopt {
-        opened: Opened,
+        opened: Box<Opened>,
         name: String,
         teller: Teller<Result<RemoteFile, EngineError>>,
         sync_method: Option<SyncMethod>,

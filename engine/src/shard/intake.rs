@@ -137,7 +137,7 @@ impl<R: Ring> Inner<R> {
                 targets.close(target, ring);
             }
             Errand::Adopt { opened, name, teller, sync_method } => {
-                let Opened { file, geometry, .. } = opened;
+                let Opened { file, geometry, .. } = *opened;
                 let (fd, shown) = (file.as_raw_fd(), name.clone());
                 let target = core.add_target(name, Some(file), fd, geometry, None);
                 if let Some(method) = sync_method {
