@@ -79,7 +79,8 @@ fn main() -> Outcome<()> {
         [] => {
             let of = |name| std::env::temp_dir().join(format!("mfio-copy-{id}-{name}"));
             // No multiple of a block, so that there is a rest.
-            let bytes: Vec<u8> = (0..5_000_321_u32).map(|at| (at ^ (at >> 8)) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..5_000_321_u32).map(|at| (at ^ (at >> 8)).to_le_bytes()[0]).collect();
             std::fs::write(of("from"), bytes)?;
             (of("from"), of("to"))
         }

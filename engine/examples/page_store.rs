@@ -24,14 +24,10 @@ const HEADER: usize = 12;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-struct Frame {
-    buffer: ArenaBuf,
-    dirty: bool,
-}
-
 struct PageStore {
     file: File,
-    pool: BTreeMap<u64, Frame>,
+    /// The pages in memory, and whether they are dirty.
+    pool: BTreeMap<u64, (ArenaBuf, bool)>,
 }
 
 fn seal(page: &mut [u8], number: u64) {
@@ -73,7 +69,7 @@ impl PageStore {
             if is_damaged(&read.buffer, page) {
                 return Err(format!("page {page} is damaged").into());
             }
-            self.pool.insert(page, Frame { buffer: read.buffer, dirty: false });
+            self.pool.insert(page, (read.buffer, false));
         }
         Ok(())
     }
@@ -82,9 +78,9 @@ impl PageStore {
     async fn write_back(&mut self) -> Outcome<()> {
         let mut batch = self.file.shard().batch::<POOL, ArenaBuf>();
         let mut places = BTreeMap::new();
-        let dirty = self.pool.iter().filter(|(_, frame)| frame.dirty).map(|(page, _)| *page);
+        let dirty = self.pool.iter().filter(|(_, (_, dirty))| *dirty).map(|(page, _)| *page);
         for page in dirty.collect::<Vec<_>>() {
-            let mut buffer = self.pool.remove(&page).ok_or("seen just now")?.buffer;
+            let mut buffer = self.pool.remove(&page).ok_or("seen just now")?.0;
             seal(&mut buffer, page);
             let pushed = batch.push_write(&self.file, page * PAGE as u64, buffer);
             places.insert(pushed.map_err(|_| "the batch is full")?, page);
@@ -92,15 +88,15 @@ impl PageStore {
         batch.run().await;
         while let Some(written) = batch.reap() {
             written.result?;
-            let frame = Frame { buffer: written.buffer, dirty: false };
-            self.pool.insert(places[&written.index], frame);
+            self.pool.insert(places[&written.index], (written.buffer, false));
         }
         Ok(self.file.sync(Durability::Data).await?)
     }
 }
 
 async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
-    let (mut store, mut model) = (PageStore::open(shard, path)?, [0_u8; PAGES as usize]);
+    let (mut store, mut model) =
+        (PageStore::open(shard, path)?, vec![0_u8; usize::try_from(PAGES)?]);
     let mut random = 1_u64;
     for round in 1..=40_u8 {
         let step = |_| {
@@ -112,9 +108,9 @@ async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
         pages.dedup();
         store.fetch(&pages).await?;
         for page in pages {
-            let frame = store.pool.get_mut(&page).ok_or("fetched just now")?;
-            frame.buffer[HEADER..].fill(round);
-            (frame.dirty, model[usize::try_from(page)?]) = (true, round);
+            let (buffer, dirty) = store.pool.get_mut(&page).ok_or("fetched just now")?;
+            buffer[HEADER..].fill(round);
+            (*dirty, model[usize::try_from(page)?]) = (true, round);
         }
     }
     store.write_back().await?;
@@ -126,7 +122,7 @@ async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
         store.fetch(&pages).await?;
         for page in pages {
             let fill = model[usize::try_from(page)?];
-            if store.pool[&page].buffer[HEADER..].iter().any(|&byte| byte != fill) {
+            if store.pool[&page].0[HEADER..].iter().any(|&byte| byte != fill) {
                 return Err(format!("page {page} is not what was written").into());
             }
         }
@@ -142,12 +138,8 @@ async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
 fn main() -> Outcome<()> {
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let path = folder.join(format!("mfio-page-store-{}", std::process::id()));
-    let mut empty = Vec::new();
-    for page in 0..PAGES {
-        let mut bytes = [0; PAGE];
-        seal(&mut bytes, page);
-        empty.extend_from_slice(&bytes);
-    }
+    let mut empty = vec![0; PAGE * usize::try_from(PAGES)?];
+    empty.chunks_mut(PAGE).zip(0..).for_each(|(page, number)| seal(page, number));
     std::fs::write(&path, empty)?;
     let ring = AutoRing::new(Backend::Auto, &AutoConfig::new(64))?;
     let shard = Shard::with_ring(ring, &Config::new())?;

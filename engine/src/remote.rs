@@ -74,12 +74,8 @@ impl OpenJob {
                     return self.teller.tell(Err(OpenError::needs_direct(&self.path).into()));
                 }
                 let (name, teller) = (self.path.display().to_string(), self.teller);
-                self.mailbox.send_errand(Errand::Adopt {
-                    opened: Box::new(opened),
-                    name,
-                    teller,
-                    sync_method,
-                });
+                let opened = Box::new(opened);
+                self.mailbox.send_errand(Errand::Adopt { opened, name, teller, sync_method });
             }
         }
     }
@@ -249,9 +245,9 @@ impl Drop for RemoteTarget {
 /// Packets wait in the shard's mailbox until the shard takes them in; a full mailbox refuses
 /// them, as back-pressure. A packet whose future is dropped is not cancelled but completed, and
 /// its buffer freed then: [`PacketIo::abandon`] has no effect here, because by the time the
-/// shard learned of it the name of the packet could be that of another one. After the shard was shut
-/// down every packet fails as [`ErrorKind::Closed`]. Where the ring of the shard broke, packets
-/// that were in flight never complete: their memory is the kernel's.
+/// shard learned of it the name of the packet could be that of another one. After the shard was
+/// shut down every packet fails as [`ErrorKind::Closed`]. Where the ring of the shard broke,
+/// packets that were in flight never complete: their memory is the kernel's.
 #[derive(Clone)]
 pub struct RemoteFile {
     target: Arc<RemoteTarget>,

@@ -11,10 +11,11 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use mfio_core::{ErrorKind, block_on};
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
+use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::sim::{FaultRates, FileSpec, SimConfig, SimDevice, SimRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::ring::{AutoRing, Ring, Wait};
 use mfio_engine::wal::{
     Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, Wal, WalConfig, WalError,
 };
@@ -527,5 +528,73 @@ fn segment_shorter_than_a_block_is_not_begun() {
     block_on(&shard, wal.truncate_before(Lsn(7))).unwrap().unwrap();
     for next in 8..14 {
         assert_eq!(block_on(&shard, wal.append(&long)).unwrap(), Ok(Lsn(next)));
+    }
+}
+
+/// Polls `future` once, and gives it back.
+async fn polled_once<F: Future + Unpin>(mut future: F) -> F {
+    std::future::poll_fn(|cx| {
+        let _first = Pin::new(&mut future).poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    future
+}
+
+#[test]
+fn appends_that_are_dropped_leaked_or_kept_unpolled_do_not_stall_the_others() {
+    for shard in [Backend::Auto, Backend::Threads].map(|backend| {
+        let ring = AutoRing::new(backend, &AutoConfig::new(16)).unwrap();
+        Shard::with_ring(ring, &Config::new()).unwrap()
+    }) {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new() };
+        let opening = Wal::open(&shard, SegmentDir::new(dir.path()), &config, |_, _| {});
+        let (wal, _report) = shard.block_on(opening).unwrap().unwrap();
+        for how in 0..3 {
+            let others = shard.block_on(async {
+                // Several in a row, so that each of them may come to lead.
+                for _ in 0..3 {
+                    let wal: &'static Wal<AutoRing> = Box::leak(Box::new(wal.clone()));
+                    let append = polled_once(wal.append(b"left")).await;
+                    match how {
+                        0 => drop(append),
+                        1 => {
+                            let _leaked = Box::leak(Box::new(append));
+                        }
+                        _ => drop(shard.spawn(async move {
+                            std::future::pending::<()>().await;
+                            drop(append);
+                        })),
+                    }
+                }
+                let mut others = Vec::new();
+                for _ in 0..8 {
+                    let wal = wal.clone();
+                    let task = shard.spawn(async move {
+                        for _ in 0..20 {
+                            wal.append(b"served").await.unwrap();
+                        }
+                    });
+                    others.push(task.unwrap());
+                }
+                let limit_ns = shard.now_ns() + 10_000_000_000;
+                for other in others {
+                    let mut other = Box::pin(other);
+                    let mut limit = shard.sleep_until(limit_ns);
+                    let won = std::future::poll_fn(|cx| {
+                        if other.as_mut().poll(cx).is_ready() {
+                            return Poll::Ready(true);
+                        }
+                        Pin::new(&mut limit).poll(cx).map(|()| false)
+                    });
+                    if !won.await {
+                        return false;
+                    }
+                }
+                true
+            });
+            assert!(others.unwrap(), "{:?}: way {how}", shard.features().kind);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What a shard does with the messages of other threads.
 //!
 //! Data flow: mailbox → [`Inner::take_in`] → the backlog of its class, or `held` until that has
-//! room → the same way as a packet of the shard's own. Flushes are answered across threads when their ticket is.
+//! room → the same way as a packet of the shard's own. Flushes are answered across threads when
+//! their ticket is.
 //!
 //! Not here: the mailbox (`route`), the other side's handles (`remote`).
 

@@ -302,16 +302,6 @@ impl<R: Ring> State<R> {
         self.in_flight.is_empty() || share >= outstanding
     }
 
-    /// Wakes the leader to seal and to make segments, unless that has been done already. It may
-    /// wait for nothing that is under way: for a record that nobody has appended yet.
-    pub(super) fn wake_leader(&mut self) {
-        if !std::mem::replace(&mut self.seal_is_due, true)
-            && let Some(leader) = self.leader
-        {
-            self.waiters.take(leader, &mut self.wake);
-        }
-    }
-
     /// Whether sealing is put off until those that are about to be woken have been polled.
     pub(super) fn defers_seal(&mut self) -> bool {
         let defers = !self.wake.is_empty() && self.should_seal();

@@ -54,6 +54,7 @@ mod error;
 pub mod format;
 mod header;
 mod recover;
+mod relay;
 mod segment;
 mod shared;
 mod sync;
@@ -67,7 +68,7 @@ pub use self::segment::{Growing, PremadeSegments, SegmentDir, SegmentStore};
 
 use self::commit::{Blocked, Ready};
 use self::format::SegmentId;
-use self::shared::Shared;
+use self::shared::{Shared, Truncation};
 use self::waiters::{For, WaiterId};
 
 /// An open log of one shard. A cheap handle; clones are the same log.
@@ -102,7 +103,10 @@ impl<R: Ring> Wal<R> {
         store: impl SegmentStore<R> + 'static,
         config: &WalConfig,
         mut visit: impl FnMut(Lsn, &[u8]),
-    ) -> Result<(Self, Recovery), WalError> {
+    ) -> Result<(Self, Recovery), WalError>
+    where
+        R: 'static,
+    {
         config.validate()?;
         let mut store: Box<dyn SegmentStore<R>> = Box::new(store);
         let (mut state, report) = recover::recover(shard, &mut *store, config, &mut visit).await?;
@@ -122,6 +126,8 @@ impl<R: Ring> Wal<R> {
         }
         state.choose_sync_method().await;
         let shared = Rc::new(Shared::new(shard.clone(), state, store));
+        // Without one, where there are no more tasks, leaders must be polled on.
+        drop(shard.spawn(relay::stand_by(Rc::downgrade(&shared))));
         Ok((Self { shared }, report))
     }
 
@@ -135,8 +141,9 @@ impl<R: Ring> Wal<R> {
     ///
     /// # Cancel safety
     /// Before the first poll nothing has happened. Dropped later, the record may or may not be
-    /// in the log. A future that was polled must be polled on or dropped: it may be the one
-    /// that works for the others.
+    /// in the log. One that was polled and then is neither polled nor dropped keeps its place in
+    /// the queue for room, if it waits there. Where the shard runs no tasks, as [`Shard::turn`]
+    /// does not, it may also be the one that works for the others.
     #[must_use = "nothing is appended before the first poll"]
     pub fn append<'a>(&'a self, record: &'a [u8]) -> Append<'a, R> {
         Append { wal: self, record, stage: Stage::New }
@@ -323,15 +330,6 @@ impl<R: Ring> Wal<R> {
     fn hush(&self, id: WaiterId) {
         let waker = self.shared.state.borrow_mut().waiters.hush(id);
         drop(waker);
-    }
-}
-
-/// Ends a truncation, also one that is dropped.
-struct Truncation<'a, R: Ring>(&'a Shared<R>);
-
-impl<R: Ring> Drop for Truncation<'_, R> {
-    fn drop(&mut self) {
-        self.0.truncating.set(false);
     }
 }
 

@@ -1,16 +1,18 @@
 //! What every handle and every future of a log shares: sending, reaping, and who does it.
 //!
-//! There is no task behind a log. Of those who wait, one leads: whatever completes wakes it,
-//! and it reaps, seals, sends and makes segments for all. When it leaves, another is woken to
-//! lead. Data flow: poll → leader → [`Shared::drive`] → wakers of those whose record is
-//! durable, called when nothing is borrowed.
+//! Of those who wait, one leads: whatever completes wakes it, and it reaps, seals, sends and
+//! makes segments for all. When it leaves, another is woken to lead. Where the shard runs
+//! tasks, one of them stands by for a leader that is not polled any more (`relay`). Data flow:
+//! poll → leader → [`Shared::drive`] → wakers of those whose record is durable, called when
+//! nothing is borrowed.
 //!
 //! Not here: the state itself (`commit`), the futures (`mod`).
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use mfio_core::{CompletionQueue, PacketIo, Write};
 
@@ -18,6 +20,7 @@ use super::commit::{BlockPacket, Growth, Ready, State};
 use super::error::WalError;
 use super::format::SegmentId;
 use super::recover;
+use super::relay::Relay;
 use super::segment::{Growing, SegmentStore};
 use super::waiters::WaiterId;
 use crate::buffer::ArenaBuf;
@@ -45,6 +48,9 @@ pub(super) struct Shared<R: Ring> {
     /// Marks the oldest segment as free. Outlives a truncation that is dropped: its write may
     /// still be on its way, and must not come after the next use of the segment has begun.
     marking: RefCell<Option<Marking>>,
+    /// The waker of everything that is waited for, as such and to be called.
+    pub(super) relay: Arc<Relay>,
+    relay_waker: Waker,
     blocks: RefCell<Blocks>,
     driving: Cell<bool>,
 }
@@ -63,12 +69,15 @@ fn issue<R: Ring>(
 
 impl<R: Ring> Shared<R> {
     pub(super) fn new(shard: Shard<R>, state: State<R>, store: Box<dyn SegmentStore<R>>) -> Self {
+        let relay = Arc::new(Relay::default());
         Self {
             shard,
             state: RefCell::new(state),
             workshop: RefCell::new(Workshop { store, making: None }),
             truncating: Cell::new(false),
             marking: RefCell::new(None),
+            relay_waker: Waker::from(Arc::clone(&relay)),
+            relay,
             blocks: RefCell::new(CompletionQueue::new()),
             driving: Cell::new(false),
         }
@@ -106,11 +115,14 @@ impl<R: Ring> Shared<R> {
         }
     }
 
-    /// Everything that one of the waiters does for all of them.
-    pub(super) fn drive(&self, cx: &mut Context<'_>) {
+    /// Everything that one of the waiters, or the log's task, does for all of them.
+    pub(super) fn drive(&self) {
         if self.driving.replace(true) {
             return;
         }
+        self.relay.serve();
+        let cx = &mut Context::from_waker(&self.relay_waker);
+        let mut deferred = false;
         self.state.borrow_mut().seal_is_due = false;
         loop {
             self.reap(Some(cx));
@@ -118,7 +130,7 @@ impl<R: Ring> Shared<R> {
                 // Those whose records are durable now are about to append their next ones:
                 // sealing waits until they have done so. Else groups would stay apart that
                 // came apart once, a record here and the rest there.
-                cx.waker().wake_by_ref();
+                deferred = true;
                 break;
             }
             let sealed = self.state.borrow_mut().pump();
@@ -135,6 +147,10 @@ impl<R: Ring> Shared<R> {
         self.grow(cx);
         self.driving.set(false);
         self.call_wakers();
+        if deferred {
+            // Behind those who have been woken.
+            self.relay.call();
+        }
     }
 
     /// Marks the oldest segment as free, durably, or goes on with it.
@@ -213,36 +229,69 @@ impl<R: Ring> Shared<R> {
         let mut state = self.state.borrow_mut();
         let leads = *state.leader.get_or_insert(id) == id;
         let due = arrives && state.should_seal();
+        if leads {
+            self.relay.set_leader(Some(cx.waker()));
+        }
         if leads && due && !state.is_solo() {
             // Sealed when every task that is about to append has done so: that is when this
             // one is polled again. Nothing is lost, as nothing is submitted before.
             let woken = std::mem::replace(&mut state.seal_is_due, true);
             drop(state);
             if !woken {
-                cx.waker().wake_by_ref();
+                self.relay.call();
             }
         } else if leads {
             drop(state);
-            self.drive(cx);
-        } else if due || !arrives && state.wants_segment() {
-            state.wake_leader();
+            self.drive();
+        } else if due && !state.seal_is_due || !arrives && state.wants_segment() {
+            state.seal_is_due |= due;
             drop(state);
-            self.call_wakers();
+            self.relay.call();
         }
     }
 
     /// Something was put, or was not, by somebody who does not wait: whoever leads acts for it.
     pub(super) fn nudge(&self) {
-        let mut state = self.state.borrow_mut();
-        if state.leader.is_some() && (state.should_seal() || state.wants_segment()) {
-            state.wake_leader();
+        let state = self.state.borrow();
+        let due = state.leader.is_some() && (state.should_seal() || state.wants_segment());
+        drop(state);
+        if due {
+            self.relay.call();
         }
     }
 
     /// A waiter leaves.
     pub(super) fn leave(&self, id: WaiterId) {
-        let waker = self.state.borrow_mut().leave(id);
+        let (waker, led, others) = {
+            let mut state = self.state.borrow_mut();
+            let led = state.leader == Some(id);
+            (state.leave(id), led, state.waiters.len() > 0)
+        };
         drop(waker);
+        if led {
+            self.relay.set_leader(None);
+        }
         self.call_wakers();
+        if led && others {
+            // Whoever was woken to lead may not be polled any more.
+            self.relay.call();
+        }
+    }
+}
+
+impl<R: Ring> Drop for Shared<R> {
+    /// The log's task ends.
+    fn drop(&mut self) {
+        self.relay.set_leader(None);
+        self.relay.call();
+    }
+}
+
+/// Ends a truncation, also one that is dropped.
+pub(super) struct Truncation<'a, R: Ring>(pub(super) &'a Shared<R>);
+
+impl<R: Ring> Drop for Truncation<'_, R> {
+    fn drop(&mut self) {
+        self.0.truncating.set(false);
     }
 }
