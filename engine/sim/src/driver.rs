@@ -312,7 +312,6 @@ impl<'a> Driver<'a> {
 
     /// Takes completed packets and polls futures that were woken.
     pub(crate) fn collect(&mut self) {
-        self.knowledge.poisoned_at = self.knowledge.told_at;
         self.collect_batches();
         while let Some((tag, done)) = self.reads.pop() {
             if let Some(sent) = self.take_tag(tag) {

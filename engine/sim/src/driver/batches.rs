@@ -97,6 +97,8 @@ impl Driver<'_> {
 
     /// Polls, submits and reaps.
     pub(super) fn collect_batches(&mut self) {
+        // A batch may turn the shard: what is told from here on is told in one round.
+        self.knowledge.poisoned_at = self.knowledge.told_at;
         for at in 0..self.batches.len() {
             if !self.batches[at].batch.is_empty() {
                 self.go_on_with(at);
