@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
@@ -79,11 +79,13 @@ pub(crate) enum Errand {
 thread_local! {
     /// Room that this thread has reserved and not used: by mailbox, how much. Used at once, so
     /// it is short, and almost always empty.
-    static RESERVED: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+    static RESERVED: RefCell<Vec<(u64, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Where other threads leave what a shard is to do.
 pub(crate) struct Mailbox {
+    /// Names it in [`RESERVED`]; its address could come to be another's.
+    id: u64,
     messages: ArrayQueue<Message>,
     /// How many more messages fit. Taken before a message is pushed, so that the push cannot
     /// fail; given back when it has been taken out.
@@ -108,8 +110,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Mailbox {
     /// For the shard of the calling thread.
     pub(crate) fn new(messages_max: u32, bell: Arc<Bell>) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
         let most = messages_max as usize;
         Self {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
             messages: ArrayQueue::new(most),
             room: AtomicUsize::new(most),
             errands: Mutex::new(VecDeque::new()),
@@ -182,7 +186,7 @@ impl Mailbox {
             if reserved.is_empty() {
                 return false;
             }
-            let own = reserved.iter().position(|(mailbox, _)| *mailbox == self.address());
+            let own = reserved.iter().position(|(mailbox, _)| *mailbox == self.id);
             let Some(at) = own else { return false };
             reserved[at].1 -= 1;
             if reserved[at].1 == 0 {
@@ -190,10 +194,6 @@ impl Mailbox {
             }
             true
         })
-    }
-
-    fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     /// Sets room aside for the next `count` messages of this thread: all or nothing.
@@ -204,10 +204,10 @@ impl Mailbox {
         let fits = self.take_room(count, self.floor(Some(class)));
         if fits {
             RESERVED.with_borrow_mut(|reserved| {
-                let own = reserved.iter_mut().find(|(mailbox, _)| *mailbox == self.address());
+                let own = reserved.iter_mut().find(|(mailbox, _)| *mailbox == self.id);
                 match own {
                     Some((_, already)) => *already += count,
-                    None => reserved.push((self.address(), count)),
+                    None => reserved.push((self.id, count)),
                 }
             });
         }
@@ -331,5 +331,20 @@ impl fmt::Debug for Mailbox {
             .field("messages", &self.messages.len())
             .field("closed", &self.is_closed())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_reserved_and_forgotten_is_not_that_of_a_later_mailbox() {
+        let fresh = || Mailbox::new(1, Arc::new(Bell::new(Waker::noop().clone())));
+        let mut mailbox = fresh();
+        assert!(mailbox.reserve(1) && !mailbox.reserve(1));
+        mailbox = fresh();
+        assert!(!mailbox.use_reserved(), "it was another's room");
+        assert!(mailbox.reserve(1) && mailbox.use_reserved());
     }
 }
