@@ -13,7 +13,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::Shard;
 use super::core::{Core, Ending};
-use crate::ring::Ring;
+use crate::error::EngineError;
+use crate::ring::{Ring, Wait};
 
 /// A moment somebody waits for.
 #[derive(Debug)]
@@ -148,6 +149,29 @@ impl Timers {
 }
 
 impl<R: Ring> Core<R> {
+    /// As `enter`, where there may be something else to wait for than completions.
+    #[cold]
+    pub(super) fn enter_with_moments(&mut self, wait: Wait) -> Result<(), EngineError> {
+        // With nothing in flight there are only moments to wait for, retries and timers, and
+        // wakes from elsewhere.
+        let due_ns = self.due_ns();
+        let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
+        let asleep = idles || due_ns.is_some();
+        let most = self.in_flight.max(u32::from(asleep));
+        let mut wait = Wait { min: wait.min.min(most), ..wait };
+        if let Some(due) = due_ns
+            && wait.min > 0
+        {
+            wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
+        }
+        // A chain may wait for room in a queue where only a cancel is left.
+        let nothing_queued = self.in_flight == 0 && self.backlog.is_empty();
+        if nothing_queued && !self.watched && (wait.min == 0 || !asleep) {
+            return Ok(());
+        }
+        self.enter_ring(wait)
+    }
+
     /// When there is something to do although no op completes: a retry or a timer.
     #[inline]
     pub(super) fn due_ns(&self) -> Option<u64> {
