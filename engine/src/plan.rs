@@ -252,4 +252,25 @@ mod tests {
             prop_assert_eq!(resumed % align, 0);
         }
     }
+
+    proptest! {
+        /// One op in place, found the short way, exactly where the long way finds it.
+        #[test]
+        fn whole_cut_is_the_first_cut_that_leaves_nothing(
+            offset in prop_oneof![0..1_u64 << 20, i64::MAX as u64 - 4096..=u64::MAX],
+            len in prop_oneof![0..1_u64 << 18, u64::from(u32::MAX) - 4096..u64::from(u32::MAX) * 2],
+            address in 1_usize << 20..1 << 21,
+            masks in prop::array::uniform3(prop::sample::select(vec![0_u64, 511, 4095])),
+            direct: bool,
+        ) {
+            let demands = if direct { DIRECT } else { BUFFERED };
+            let (offset, len) = (offset & !masks[0], len & !masks[1]);
+            let address = address & !usize::try_from(masks[2]).unwrap();
+            let whole = first_cut(true, offset, len.max(1), Some(address), demands)
+                .ok()
+                .filter(|cut| u64::from(cut.take_bytes) == len && !cut.bounce);
+            let expected = whole.map(|cut| cut.op_bytes);
+            prop_assert_eq!(whole_cut(offset, len, address, demands), expected);
+        }
+    }
 }

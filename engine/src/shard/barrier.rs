@@ -47,6 +47,15 @@ impl Barrier {
     /// When no write of that epoch is under way: it was ended twice.
     #[inline]
     pub fn write_ended(&mut self, epoch: Epoch) {
+        match self.under_way.back_mut() {
+            // Nearly always: one of several in the current epoch.
+            Some((current, count)) if *current == epoch && *count > 1 => *count -= 1,
+            _ => self.write_ended_elsewhere(epoch),
+        }
+    }
+
+    #[cold]
+    fn write_ended_elsewhere(&mut self, epoch: Epoch) {
         let at = self.under_way.iter().position(|(other, _)| *other == epoch);
         let at = at.expect("a write ends once, in the epoch it was accepted in");
         self.under_way[at].1 -= 1;

@@ -13,7 +13,7 @@ use std::task::Waker;
 
 use mfio_core::{Read, Refused, View, Write};
 
-use super::core::{Bytes, Core, Job};
+use super::core::{Bytes, Core, Ending, Job};
 use super::durable::How;
 use super::file::File;
 use super::governor::Governor;
@@ -104,6 +104,12 @@ impl Classes {
     #[inline]
     pub(super) const fn is_watching(&self) -> bool {
         self.watching
+    }
+
+    /// Whether somebody waits for room in one of the two queues.
+    #[inline]
+    pub(super) const fn somebody_waits(&self) -> bool {
+        self.log.waiting.len() | self.background.waiting.len() != 0
     }
 
     /// Whether no more background ops are to be started.
@@ -212,8 +218,18 @@ impl<R: Ring> Core<R> {
         }
     }
 
+    /// Tells those who wait for room in the queues that have some.
+    #[cold]
+    pub(super) fn wake_classes(&mut self) {
+        while let Some(class) = self.class_to_wake() {
+            let mut waiting = std::mem::take(self.waiting_in(class));
+            self.endings.extend(waiting.drain(..).map(Ending::Wake));
+            *self.waiting_in(class) = waiting;
+        }
+    }
+
     /// The next class of which somebody waits although there is room.
-    pub(super) fn class_to_wake(&mut self) -> Option<Class> {
+    fn class_to_wake(&mut self) -> Option<Class> {
         let classes = [Class::Log, Class::Background];
         classes
             .into_iter()

@@ -124,6 +124,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) regions: Regions,
     pub(super) chains: Chains,
     pub(super) bypass: BypassMode,
+    /// Some target's lone ops have, or had, another way than the ring.
+    pub(super) lone_ways: bool,
     /// The lone op that is being timed.
     pub(super) timed: Option<Timed>,
     pub(super) timers: Timers,
@@ -169,6 +171,7 @@ impl<R: Ring> Core<R> {
             regions: Regions::default(),
             chains: Chains::default(),
             bypass: config.bypass,
+            lone_ways: false,
             timed: None,
             timers: Timers::default(),
             groups: Vec::new(),
@@ -256,23 +259,13 @@ impl<R: Ring> Core<R> {
         if let Some(errno) = self.broken {
             return Err(EngineError::Ring { errno });
         }
-        // With nothing in flight there are only moments to wait for, retries and timers, and
-        // wakes from elsewhere.
-        let due_ns = self.due_ns();
-        let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
-        let asleep = idles || due_ns.is_some();
-        let most = self.in_flight.max(u32::from(asleep));
-        let mut wait = Wait { min: wait.min.min(most), ..wait };
-        if let Some(due) = due_ns
-            && wait.min > 0
-        {
-            wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
+        if self.in_flight > 0 && self.retries.is_empty() && self.timers.is_empty() {
+            return self.enter_ring(Wait { min: wait.min.min(self.in_flight), ..wait });
         }
-        // Whatever is to be issued may wait for room in a queue where only cancels are left.
-        let empty = self.in_flight == 0 && self.ring.reserve(self.ring.limits().sq_entries);
-        if empty && !self.watched && (wait.min == 0 || !asleep) {
-            return Ok(());
-        }
+        self.enter_with_moments(wait)
+    }
+
+    pub(super) fn enter_ring(&mut self, wait: Wait) -> Result<(), EngineError> {
         for _ in 0..=EAGAIN_RETRIES_MAX {
             self.metrics.enters += 1;
             let errno = match self.ring.enter(wait) {
@@ -353,10 +346,8 @@ impl<R: Ring> Core<R> {
         if !self.waiting.is_empty() && self.has_room() {
             self.endings.extend(self.waiting.drain(..).map(Ending::Wake));
         }
-        while let Some(class) = self.class_to_wake() {
-            let mut waiting = std::mem::take(self.waiting_in(class));
-            self.endings.extend(waiting.drain(..).map(Ending::Wake));
-            *self.waiting_in(class) = waiting;
+        if self.classes.somebody_waits() {
+            self.wake_classes();
         }
     }
 

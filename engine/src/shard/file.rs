@@ -342,6 +342,7 @@ impl<R: Ring> Core<R> {
     ) -> u32 {
         let bounce_max = u32::try_from(self.arena.len_bytes_max()).unwrap_or(u32::MAX);
         let courses = self.courses(opened.as_ref(), &geometry);
+        self.lone_ways |= courses.is_some();
         let Self { targets, ring, .. } = self;
         let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
         targets.get_mut(target).courses = courses;

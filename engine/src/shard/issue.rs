@@ -327,7 +327,7 @@ impl<R: Ring> Core<R> {
         }
         let flushed = matches!(terms.how.promise, Promise::Flushed { .. });
         let link = flushed && last_piece && self.can_link(target);
-        if self.in_flight > 1 || !self.start_lone(tag) {
+        if self.in_flight > 1 || !self.lone_ways || !self.start_lone(tag) {
             let op = Op {
                 link: link && !self.ring.plant(Plant::FlushEarly),
                 dsync: terms.how.promise == Promise::Dsync,

@@ -314,15 +314,22 @@ impl<R: Ring> Inner<R> {
         let Ok(mut delivering) = self.delivering.try_borrow_mut() else { return };
         let (done, endings) = &mut *delivering;
         loop {
-            {
-                let mut core = self.core.borrow_mut();
-                std::mem::swap(done, &mut core.done);
-                std::mem::swap(endings, &mut core.endings);
-            }
-            if done.is_empty() && endings.is_empty() {
+            let mut core = self.core.borrow_mut();
+            if !core.has_news() {
                 return;
             }
-            Delivery { done: done.drain(..), endings: endings.drain(..) }.run();
+            if core.done.len() == 1 && core.endings.is_empty() {
+                // One op at a time: nothing to put together, and no others to be told if a
+                // waker panics.
+                let body = core.done.pop();
+                drop(core);
+                body.into_iter().for_each(Body::finish_alone);
+                continue;
+            }
+            std::mem::swap(done, &mut core.done);
+            std::mem::swap(endings, &mut core.endings);
+            drop(core);
+            Delivery::of(done, endings).run();
         }
     }
 }
@@ -330,17 +337,24 @@ impl<R: Ring> Inner<R> {
 /// Results being told. When a caller's waker panics, the others are told all the same.
 struct Delivery<'a> {
     done: Drain<'a, Body>,
-    endings: Drain<'a, Ending>,
+    /// `None` where there are none, as nearly always.
+    endings: Option<Drain<'a, Ending>>,
 }
 
-impl Delivery<'_> {
+impl<'a> Delivery<'a> {
+    #[inline]
+    fn of(done: &'a mut Vec<Body>, endings: &'a mut Vec<Ending>) -> Self {
+        let endings = (!endings.is_empty()).then(|| endings.drain(..));
+        Self { done: done.drain(..), endings }
+    }
+
     fn run(&mut self) {
         let mut batch = CompletionBatch::new();
         for body in self.done.by_ref() {
             body.finish(&mut batch);
         }
         drop(batch);
-        for ending in self.endings.by_ref() {
+        for ending in self.endings.iter_mut().flatten() {
             ending.deliver();
         }
     }
@@ -367,7 +381,7 @@ impl<R: Ring> Drop for Core<R> {
             }
         }
         // What is still in its slot now is quarantined with the table.
-        Delivery { done: self.done.drain(..), endings: self.endings.drain(..) }.run();
+        Delivery::of(&mut self.done, &mut self.endings).run();
     }
 }
 

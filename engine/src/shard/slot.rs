@@ -60,6 +60,17 @@ impl Body {
         }
     }
 
+    /// As [`Body::finish`], where it is the only one.
+    #[inline]
+    pub(super) fn finish_alone(self) {
+        match self {
+            Self::ReadInto(lent) => lent.done(),
+            Self::WriteFrom(lent) => lent.done(),
+            Self::BouncedRead(view) => view.filled(),
+            Self::BouncedWrite(view) => view.written(),
+        }
+    }
+
     /// All of the user's bytes fail.
     #[cold]
     pub(super) fn fail(self, error: Error) {

@@ -16,7 +16,8 @@ use super::alarm::Alarm;
 use super::bell::Bell;
 use super::core::{Core, Ending};
 use super::{Inner, Shard};
-use crate::ring::Ring;
+use crate::error::EngineError;
+use crate::ring::{Ring, Wait};
 
 /// A moment somebody waits for.
 #[derive(Debug)]
@@ -191,6 +192,29 @@ impl<R: Ring> Inner<R> {
 }
 
 impl<R: Ring> Core<R> {
+    /// As `enter`, where there may be something else to wait for than completions.
+    #[cold]
+    pub(super) fn enter_with_moments(&mut self, wait: Wait) -> Result<(), EngineError> {
+        // With nothing in flight there are only moments to wait for, retries and timers, and
+        // wakes from elsewhere.
+        let due_ns = self.due_ns();
+        let idles = self.may_idle && self.slots.occupied() == 0 && !self.has_work();
+        let asleep = idles || due_ns.is_some();
+        let most = self.in_flight.max(u32::from(asleep));
+        let mut wait = Wait { min: wait.min.min(most), ..wait };
+        if let Some(due) = due_ns
+            && wait.min > 0
+        {
+            wait.deadline_ns = Some(wait.deadline_ns.map_or(due, |other| other.min(due)));
+        }
+        // Whatever is to be issued may wait for room in a queue where only cancels are left.
+        let empty = self.in_flight == 0 && self.ring.reserve(self.ring.limits().sq_entries);
+        if empty && !self.watched && (wait.min == 0 || !asleep) {
+            return Ok(());
+        }
+        self.enter_ring(wait)
+    }
+
     /// When there is something to do although no op completes: a retry or a timer.
     #[inline]
     pub(super) fn due_ns(&self) -> Option<u64> {

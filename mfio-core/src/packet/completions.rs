@@ -6,11 +6,10 @@
 //! Not here: waiting for one packet alone (`io`).
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::task::{Context, Poll};
 
-use super::raw::{Handle, Queue};
+use super::raw::{Handle, Queue, Taken};
 use super::view::View;
 use super::{Buffer, Completed, OwnerOf, Packet, Perms};
 use crate::io::{PacketIo, Refused};
@@ -33,8 +32,8 @@ use crate::io::{PacketIo, Refused};
 /// freed, together with its buffer.
 pub struct CompletionQueue<P: Perms, B: Buffer<P>> {
     shared: Arc<Queue>,
-    /// Taken from `shared`, the oldest at the end.
-    ready: Vec<(u64, Handle)>,
+    /// Taken from `shared`.
+    ready: Taken,
     in_flight: usize,
     owner: OwnerOf<P, B>,
 }
@@ -52,7 +51,7 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
-        Self { shared: Queue::new(), ready: Vec::new(), in_flight: 0, owner: PhantomData }
+        Self { shared: Queue::new(), ready: Taken::default(), in_flight: 0, owner: PhantomData }
     }
 
     /// Sends `packet` to `io` at `param`. `tag` is the caller's and comes back with it.
@@ -76,14 +75,7 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
         // Counted before: a backend may complete it at once, or panic and so abort it.
         self.in_flight += 1;
         match io.send_io(param, view) {
-            Ok(()) => {
-                // All of them may complete at once: room is made when their number grows, so
-                // that taking them never allocates.
-                if self.in_flight > self.ready.capacity() {
-                    self.ready.reserve(self.in_flight - self.ready.len());
-                }
-                Ok(())
-            }
+            Ok(()) => Ok(()),
             Err(refused) if (refused.view.packet_id(), refused.view.len()) == sent => {
                 self.in_flight -= 1;
                 Err(Self::take_back(refused))
@@ -104,7 +96,7 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, Completed<P, B>)> {
         if self.ready.is_empty() {
-            self.shared.take_all(&mut self.ready);
+            self.ready = self.shared.take();
         }
         let (tag, handle) = self.ready.pop()?;
         self.in_flight -= 1;

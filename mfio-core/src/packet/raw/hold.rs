@@ -11,7 +11,9 @@ use core::ptr::{self, NonNull};
 
 use super::store::Stored;
 use super::sync::Ordering;
-use super::{Access, Batch, FAILED, HOLDS, Header, NARROW_BYTES, Payload, REPORTED, RegionId};
+use super::{
+    Access, Batch, FAILED, HOLDS, Header, NARROW_BYTES, Payload, QUEUE, REPORTED, RegionId,
+};
 use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
 use crate::packet::output::Fragment;
@@ -229,6 +231,13 @@ impl Hold {
     /// As [`Hold::done`]; who is told is told when the batch is flushed.
     #[inline]
     pub(crate) fn done_in(self, batch: &mut Batch) {
+        // The usual case with one look: the last hold of a packet that goes to a queue, of
+        // which nothing has failed and nobody wants to hear.
+        if self.header().state.load(Ordering::Acquire) == QUEUE | 1 {
+            let header = ManuallyDrop::new(self).header;
+            // SAFETY: state QUEUE with one hold, the caller's: the header is the queue's now.
+            return unsafe { batch.add(header) };
+        }
         self.report(None);
         let header = ManuallyDrop::new(self).header;
         // SAFETY: this hold is given up exactly here.

@@ -44,7 +44,7 @@ pub(crate) use handle::Handle;
 pub(crate) use hold::Hold;
 #[cfg(not(all(test, mfio_loom)))]
 pub(crate) use lock::SpinLock;
-pub(crate) use queue::{Batch, Queue};
+pub(crate) use queue::{Batch, Queue, Taken};
 pub use stable::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
 pub(crate) use stack::StackValue;
 use store::Stored;

@@ -1,13 +1,12 @@
 //! Completed packets on their way back to whoever reaps them in batches.
 //!
-//! Data flow: last hold gone → [`Queue::push`] (any thread) → [`Queue::take_all`] (one thread).
+//! Data flow: last hold gone → [`Queue::push`] (any thread) → [`Queue::take`] (one thread).
 //! One compare-and-swap a packet, one swap a batch.
 //!
 //! Not here: the typed queue that users hold (`packet::completions`).
 #![allow(unsafe_code, reason = "headers in the list belong to the list")]
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::mem::align_of;
 use core::ptr::{self, NonNull};
 use core::task::Waker;
@@ -35,7 +34,7 @@ impl Queue {
     /// `this` has no holds and no handle, its `notify` names a queue, and it is given up.
     pub(super) unsafe fn push(this: NonNull<Header>) {
         // SAFETY: a chain of one; the rest is handed through from the caller.
-        unsafe { Self::push_chain(Chain { newest: this, oldest: this }) };
+        unsafe { Self::push_chain(Chain { queue: ptr::null(), newest: this, oldest: this }) };
     }
 
     /// # Safety
@@ -96,24 +95,33 @@ impl Queue {
         }
     }
 
-    /// Moves everything that has arrived to the end of `into`, newest first.
+    /// Takes everything that has arrived.
     #[inline]
-    pub(crate) fn take_all(&self, into: &mut Vec<(u64, Handle)>) {
+    pub(crate) fn take(&self) -> Taken {
         if self.newest.load(Ordering::Relaxed).is_null() {
-            return;
+            return Taken::default();
         }
         let mut next = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
+        // Linked the other way round, in place: the oldest is handed out first.
+        let mut oldest = ptr::null_mut();
         while let Some(this) = NonNull::new(next) {
             // SAFETY: taken out of the list, so the header is ours alone.
             let header = unsafe { this.as_ref() };
             // SAFETY: as above.
-            next = unsafe { *header.next.look() };
-            // SAFETY: as above.
-            let tag = unsafe { *header.tag.look() };
-            let flags = header.state.load(Ordering::Relaxed) & FLAGS;
-            header.state.store(HANDLE | flags, Ordering::Relaxed);
-            into.push((tag, Handle(this)));
+            next = core::mem::replace(unsafe { &mut *header.next.get() }, oldest);
+            oldest = this.as_ptr();
         }
+        Taken { oldest: NonNull::new(oldest) }
+    }
+
+    /// Moves everything that has arrived to the end of `into`, newest first.
+    #[cfg(all(test, mfio_loom))]
+    pub(crate) fn take_all(&self, into: &mut alloc::vec::Vec<(u64, Handle)>) {
+        let (mut taken, first) = (self.take(), into.len());
+        while let Some(packet) = taken.pop() {
+            into.push(packet);
+        }
+        into[first..].reverse();
     }
 
     /// Sets who is woken by the next packet to arrive in an empty queue.
@@ -132,9 +140,49 @@ impl Queue {
     }
 }
 
-/// Headers linked by `next`, the newest first.
+/// Completed packets that were taken out of their queue, linked by `next`, the oldest first.
+#[derive(Default)]
+pub(crate) struct Taken {
+    oldest: Option<NonNull<Header>>,
+}
+
+// SAFETY: the headers of the list belong to it alone, and headers may change threads.
+unsafe impl Send for Taken {}
+// SAFETY: `&Taken` gives access to nothing but whether there are any.
+unsafe impl Sync for Taken {}
+
+impl Taken {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.oldest.is_none()
+    }
+
+    /// The oldest packet, with its tag.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<(u64, Handle)> {
+        let this = self.oldest?;
+        // SAFETY: the headers of the list are its own alone.
+        let header = unsafe { this.as_ref() };
+        // SAFETY: as above.
+        self.oldest = NonNull::new(unsafe { *header.next.look() });
+        // SAFETY: as above.
+        let tag = unsafe { *header.tag.look() };
+        let flags = header.state.load(Ordering::Relaxed) & FLAGS;
+        header.state.store(HANDLE | flags, Ordering::Relaxed);
+        Some((tag, Handle(this)))
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// Headers linked by `next`, the newest first, all of the queue at that address.
 #[derive(Clone, Copy)]
 struct Chain {
+    queue: *const Queue,
     newest: NonNull<Header>,
     oldest: NonNull<Header>,
 }
@@ -154,19 +202,23 @@ impl Batch {
     /// As [`Queue::push`].
     #[inline]
     pub(super) unsafe fn add(&mut self, this: NonNull<Header>) {
-        if let Some(chain) = &mut self.chain {
-            // SAFETY: both headers are the batch's alone.
-            if unsafe { same_queue(chain.newest, this) } {
-                // SAFETY: as above.
-                let header = unsafe { this.as_ref() };
-                // SAFETY: as above.
-                unsafe { *header.next.get() = chain.newest.as_ptr() };
-                chain.newest = this;
-                return;
-            }
+        // SAFETY: the header is the batch's alone.
+        let header = unsafe { this.as_ref() };
+        // SAFETY: as above.
+        let queue = match unsafe { &*header.notify.look() } {
+            Notify::Queue(queue) => Arc::as_ptr(queue),
+            Notify::Nobody | Notify::Waker(_) => ptr::null(),
+        };
+        if let Some(chain) = &mut self.chain
+            && chain.queue == queue
+        {
+            // SAFETY: as above.
+            unsafe { *header.next.get() = chain.newest.as_ptr() };
+            chain.newest = this;
+            return;
         }
         self.flush();
-        self.chain = Some(Chain { newest: this, oldest: this });
+        self.chain = Some(Chain { queue, newest: this, oldest: this });
     }
 
     pub(crate) fn flush(&mut self) {
@@ -181,17 +233,4 @@ impl Drop for Batch {
     fn drop(&mut self) {
         self.flush();
     }
-}
-
-/// # Safety
-/// Both headers are the caller's alone.
-#[inline]
-unsafe fn same_queue(one: NonNull<Header>, other: NonNull<Header>) -> bool {
-    // SAFETY: handed through from the caller.
-    let (one, other) = (unsafe { one.as_ref() }, unsafe { other.as_ref() });
-    // SAFETY: as above.
-    let one = unsafe { &*one.notify.look() };
-    // SAFETY: as above.
-    let other = unsafe { &*other.notify.look() };
-    matches!((one, other), (Notify::Queue(one), Notify::Queue(other)) if Arc::ptr_eq(one, other))
 }
