@@ -342,9 +342,9 @@ mod tests {
     fn room_reserved_and_forgotten_is_not_that_of_a_later_mailbox() {
         let fresh = || Mailbox::new(1, Arc::new(Bell::new(Waker::noop().clone())));
         let mut mailbox = fresh();
-        assert!(mailbox.reserve(1) && !mailbox.reserve(1));
+        assert!(mailbox.reserve(1, Class::Foreground) && !mailbox.reserve(1, Class::Foreground));
         mailbox = fresh();
         assert!(!mailbox.use_reserved(), "it was another's room");
-        assert!(mailbox.reserve(1) && mailbox.use_reserved());
+        assert!(mailbox.reserve(1, Class::Foreground) && mailbox.use_reserved());
     }
 }
