@@ -19,7 +19,7 @@ use mfio_engine::ring::{AutoRing, Ring, Wait};
 use mfio_engine::wal::{
     Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, Wal, WalConfig, WalError,
 };
-use mfio_engine::{Config, DirectMode, Shard};
+use mfio_engine::{Config, DirectMode, Shard, SyncMethod};
 
 const SMALL: WalConfig =
     WalConfig { segment_bytes: 64 << 10, block_bytes_max: 16 << 10, ..WalConfig::new() };
@@ -359,7 +359,9 @@ fn one_waiter_costs_one_block_and_two_enters_a_record() {
     let Some(ring) = kernel_ring() else { return };
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let shard = Shard::with_ring(ring, &Config::new()).unwrap();
-    let (wal, ..) = open(&shard, dir.path()).unwrap();
+    let linked = WalConfig { sync_method: Some(SyncMethod::LinkedFlush), ..SMALL };
+    let opened = block_on(&shard, open_in(&shard, SegmentDir::new(dir.path()), &linked)).unwrap();
+    let (wal, ..) = opened.unwrap();
     let (before, blocks) = (shard.metrics(), wal.blocks());
     const RECORDS: u64 = 50;
     for _ in 0..RECORDS {

@@ -208,7 +208,10 @@ impl<R: Ring> Core<R> {
         let (target, is_read, memory) = (transfer.target, transfer.is_read, transfer.memory);
         let offset_bytes = transfer.offset_bytes;
         let entry = self.targets.get_mut(target);
-        let Some(courses) = &mut entry.courses else { return false };
+        // What a calibration does is to go the way of the user's durable writes.
+        let Some(courses) = entry.courses.as_mut().filter(|_| !entry.scratch) else {
+            return false;
+        };
         let (how, timed) = courses.course(is_read).next();
         if timed {
             let inline = how != Inline::No;

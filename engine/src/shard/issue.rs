@@ -3,7 +3,7 @@
 //! Data flow: view → [`plan::first_cut`] → slot → ring; what does not fit now stays in the
 //! backlog, in order. Retries go first, then flushes, then new work.
 //!
-//! Not here: completions (`reap`), which flushes are due (`flush`).
+//! Not here: completions (`reap`), which flushes are due (`flush`), trying again (`retry`).
 
 use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
 use nix::errno::Errno;
@@ -466,39 +466,5 @@ impl<R: Ring> Core<R> {
             self.targets.release(target, &mut self.ring);
         }
         rest.map(|(offset_bytes, bytes)| Job { target, offset_bytes, bytes })
-    }
-
-    /// Pushes the ops whose time has come again.
-    fn issue_retries(&mut self) {
-        let now_ns = self.ring.now_ns();
-        for _ in 0..self.retries.len() {
-            let Some(retry) = self.retries.pop_front() else { break };
-            let due = self.closing || retry.not_before_ns <= now_ns;
-            if !due || !self.ring.reserve(1) {
-                self.retries.push_back(retry);
-                continue;
-            }
-            let Some(transfer) = self.slots.transfer(retry.tag) else {
-                self.chain_backed_off(retry.tag);
-                continue;
-            };
-            if transfer.cancel_requested || self.closing {
-                self.fail_transfer(retry.tag, ErrorKind::Cancelled.into());
-                continue;
-            }
-            let file = self.targets.get(transfer.target).file;
-            let from = transfer.resumed_at;
-            let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
-            let kind = if transfer.is_read { OpKind::Read } else { OpKind::Write };
-            let offset_bytes = transfer.offset_bytes + u64::from(from);
-            let op = Op {
-                force_async: transfer.force_async,
-                dsync: transfer.linked == Linked::Dsync,
-                atomic: transfer.atomic,
-                background: transfer.class == Class::Background,
-                ..Op::transfer(kind, file, offset_bytes, memory)
-            };
-            self.push_seldom(op, retry.tag);
-        }
     }
 }

@@ -49,6 +49,7 @@ mod join;
 mod ranges;
 mod reap;
 mod regions;
+mod retry;
 mod run;
 #[cfg(test)]
 mod scripted_tests;

@@ -1,0 +1,49 @@
+//! Ops that are pushed again: after EAGAIN or EINTR, and for the rest of a short transfer.
+//!
+//! Data flow: `reap` queues a [`Retry`](super::core::Retry) → its time comes → the slot says
+//! what is left → ring.
+//!
+//! Not here: whether there is another try, and when (`reap`, `complete`).
+
+use mfio_core::ErrorKind;
+
+use super::class::Class;
+use super::core::Core;
+use super::slot::Linked;
+use crate::ring::{Op, OpKind, Ring};
+
+impl<R: Ring> Core<R> {
+    /// Pushes the ops whose time has come again.
+    pub(super) fn issue_retries(&mut self) {
+        let now_ns = self.ring.now_ns();
+        for _ in 0..self.retries.len() {
+            let Some(retry) = self.retries.pop_front() else { break };
+            let due = self.closing || retry.not_before_ns <= now_ns;
+            if !due || !self.ring.reserve(1) {
+                self.retries.push_back(retry);
+                continue;
+            }
+            let Some(transfer) = self.slots.transfer(retry.tag) else {
+                self.chain_backed_off(retry.tag);
+                continue;
+            };
+            if transfer.cancel_requested || self.closing {
+                self.fail_transfer(retry.tag, ErrorKind::Cancelled.into());
+                continue;
+            }
+            let file = self.targets.get(transfer.target).file;
+            let from = transfer.resumed_at;
+            let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
+            let kind = if transfer.is_read { OpKind::Read } else { OpKind::Write };
+            let offset_bytes = transfer.offset_bytes + u64::from(from);
+            let op = Op {
+                force_async: transfer.force_async,
+                dsync: transfer.linked == Linked::Dsync,
+                atomic: transfer.atomic,
+                background: transfer.class == Class::Background,
+                ..Op::transfer(kind, file, offset_bytes, memory)
+            };
+            self.push_seldom(op, retry.tag);
+        }
+    }
+}
