@@ -166,6 +166,27 @@ fn f37_failed_write_that_flushes_itself_poisons_like_a_flush() {
 }
 
 #[test]
+fn f42_full_device_fails_a_write_that_flushes_itself_and_poisons_nothing() {
+    // Space for one page, of two.
+    let spec = FileSpec { space_sectors: Some(8), ..FileSpec::direct(64 << 10) };
+    let device = SimDevice::new(&[spec]);
+    let ring = SimRing::new(SimConfig::calm(1), &device);
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let file = shard.adopt_simulated("dsync", device.fd(0), device.geometry(0));
+    file.set_sync_method(SyncMethod::Dsync).unwrap();
+    let write = |at| {
+        let page = shard.arena().alloc(4096).unwrap();
+        block_on(&shard, file.write_durable_at(at, page)).unwrap().0
+    };
+    write(0).unwrap();
+    assert_eq!(write(8192).unwrap_err().error.kind(), ErrorKind::NoSpace);
+    assert!(!file.is_poisoned(), "nothing was lost");
+    device.add_space(0, 8);
+    write(8192).unwrap();
+    write(0).unwrap();
+}
+
+#[test]
 fn f40_atomic_write_survives_power_loss_as_a_whole_or_not_at_all() {
     let mut survived = [0; 2];
     for seed in 0..64 {

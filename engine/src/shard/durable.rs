@@ -116,7 +116,9 @@ impl<R: Ring> Core<R> {
     }
 
     /// A write with `RWF_DSYNC` has failed. Whether its flush has, the errno does not tell, so
-    /// it counts as one that has (F37), except where the kernel refuses before it starts.
+    /// it counts as one that has (F37), except where the kernel refuses before it starts. A
+    /// file system that is full is such a case: these writes are direct, and direct writes take
+    /// their space first (F42).
     #[cold]
     pub(super) fn dsync_failed(&mut self, tag: Tag, errno: Errno) {
         let refused = [
@@ -127,6 +129,8 @@ impl<R: Ring> Core<R> {
             Errno::EBADF,
             Errno::EOPNOTSUPP,
             Errno::EFBIG,
+            Errno::ENOSPC,
+            Errno::EDQUOT,
         ];
         let Some(transfer) = self.slots.transfer(tag) else { return };
         let target = transfer.target;
