@@ -34,6 +34,10 @@ pub struct Config {
     /// The most packets and requests from other threads that wait for the shard; more are
     /// refused, as back-pressure.
     pub mailbox_max: u32,
+    /// Whether a read that fails with `EIO` is read again in halves, down to the block, so that
+    /// everything that can be read is, and the failed ranges are exact. Costs up to two ops for
+    /// each block of it, each of which a dying device may take its time for.
+    pub bisect_reads: bool,
     /// Whether neighbouring entries of a batch go as one op (`Metrics::coalesced`).
     pub coalesce: bool,
     /// Who goes first, and who waits where.
@@ -99,6 +103,7 @@ impl Config {
             bypass: BypassMode::Auto,
             tasks_max: 1024,
             mailbox_max: 1024,
+            bisect_reads: true,
             coalesce: true,
             classes: ClassLimits::new(),
         }

@@ -99,7 +99,7 @@ fn start(dir: &Path, life: u64) -> Child {
         .env(DIR, dir)
         .env(LIFE, life.to_string())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .unwrap()
 }

@@ -133,6 +133,7 @@ pub(super) struct Core<R: Ring> {
     #[allow(clippy::vec_box, reason = "a slot holds a pointer to one, to stay small")]
     pub(super) groups: Vec<Box<Group>>,
     pub(super) coalesce: bool,
+    pub(super) bisect_reads: bool,
     pub(super) classes: Classes,
 }
 
@@ -176,6 +177,7 @@ impl<R: Ring> Core<R> {
             timers: Timers::default(),
             groups: Vec::new(),
             coalesce: config.coalesce,
+            bisect_reads: config.bisect_reads,
             classes: Classes::new(&config.classes, slots),
             ring,
         }

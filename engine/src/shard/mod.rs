@@ -29,6 +29,7 @@ mod alarm;
 mod barrier;
 mod batch;
 mod bell;
+mod bisect;
 mod bounded;
 mod bypass;
 mod calibrate;

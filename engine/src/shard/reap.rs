@@ -155,6 +155,7 @@ impl<R: Ring> Core<R> {
             Verdict::Fail(errno) if transfer.linked == Linked::Dsync => {
                 self.dsync_failed(tag, errno);
             }
+            Verdict::Fail(errno) if transfer.is_read && self.bisects(tag, errno) => {}
             Verdict::Fail(errno) => self.fail_transfer(tag, from_errno(errno)),
             Verdict::Done => unreachable!("a whole transfer is handled by the caller"),
         }
