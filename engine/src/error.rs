@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use mfio_core::{Error, ErrorKind};
+use mfio_core::{Buffer, Completed, Error, ErrorKind, Perms};
 use nix::errno::Errno;
 
 use crate::buffer::ArenaError;
@@ -203,6 +203,16 @@ impl From<AutoError> for EngineError {
     fn from(error: AutoError) -> Self {
         Self::NoRing(error)
     }
+}
+
+/// The result of one packet as a call of a file gives it: what failed is named by `name`, which
+/// is told how many bytes from the start are done, and the buffer comes back either way.
+pub(crate) fn explain<P: Perms, B: Buffer<P>>(
+    done: Completed<P, B>,
+    name: impl FnOnce(u64, Error) -> IoError,
+) -> (Result<(), IoError>, B) {
+    let result = done.result().map_err(|error| name(done.contiguous_bytes(), error));
+    (result, done.into_buffer())
 }
 
 /// The packet error for an errno of a read or a write.

@@ -15,7 +15,7 @@ use mfio_core::{
 };
 
 use crate::answer::ask;
-use crate::error::IoError;
+use crate::error::{IoError, explain};
 use crate::route::{Errand, Mailbox, Message};
 use crate::shard::{Class, Durability, Durable, WriteAt};
 use crate::target::Geometry;
@@ -183,11 +183,9 @@ impl RemoteFile {
         len_bytes: u64,
         done: Completed<P, B>,
     ) -> (Result<(), IoError>, B) {
-        let result = done.result().map_err(|error| {
-            let done_bytes = done.contiguous_bytes();
+        explain(done, |done_bytes, error| {
             self.io_error(op, offset_bytes, len_bytes, done_bytes, error)
-        });
-        (result, done.into_buffer())
+        })
     }
 
     fn io_error(

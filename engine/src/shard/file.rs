@@ -22,7 +22,7 @@ use super::core::{Bytes, Core, Ending};
 use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
-use crate::error::IoError;
+use crate::error::{IoError, explain};
 use crate::ring::{AutoRing, Ring};
 use crate::target::{Geometry, Inode};
 
@@ -174,8 +174,8 @@ impl<R: Ring> File<R> {
     /// Writes all of `buffer` from byte `offset` on and resolves when it survives power loss.
     ///
     /// The first call on a device finds out which method is the fastest there, on a nameless
-    /// file beside the target ([`File::calibrate`]), which takes up to a second; so does not a
-    /// target whose method was chosen ([`File::set_sync_method`]).
+    /// file beside the target ([`File::calibrate`]), which takes up to a second; not where the
+    /// method was chosen ([`File::set_sync_method`]).
     ///
     /// # Errors
     /// As [`File::write_all_at`] and [`File::sync`]. After an error nothing is promised of
@@ -204,11 +204,9 @@ impl<R: Ring> File<R> {
         len_bytes: u64,
         done: Completed<P, B>,
     ) -> (Result<(), IoError>, B) {
-        let result = done.result().map_err(|error| {
-            let done_bytes = done.contiguous_bytes();
+        explain(done, |done_bytes, error| {
             self.io_error(op, offset_bytes, len_bytes, done_bytes, error)
-        });
-        (result, done.into_buffer())
+        })
     }
 
     pub(crate) fn io_error(
