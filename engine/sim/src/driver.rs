@@ -20,6 +20,7 @@ use mfio_engine::ring::sim::{SimControl, SimRing};
 use mfio_engine::{Class, Commit, Durability, Durable, EngineError, File, IoError, Shard, SyncFut};
 
 use crate::chains::{Link, Linked};
+use crate::mailbox::Elsewhere;
 use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
 use crate::stamp::{self, ZEROES};
@@ -37,7 +38,7 @@ const FUTURES_MAX: usize = 8;
 
 /// Says that a future was woken.
 #[derive(Debug, Default)]
-struct Flag(AtomicBool);
+pub(crate) struct Flag(pub(crate) AtomicBool);
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
@@ -77,7 +78,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) control: SimControl,
     pub(crate) knowledge: Knowledge,
     pub(crate) calm: bool,
-    shard: &'a Shard<SimRing>,
+    pub(crate) shard: &'a Shard<SimRing>,
     file: &'a SimFile,
     /// Where chains copy to, one at a time, so that it is known what must be there.
     copies: &'a SimFile,
@@ -93,6 +94,8 @@ pub(crate) struct Driver<'a> {
     futures: Vec<Waiting<'a>>,
     /// Flags of futures that are over, for the next ones.
     flags: Vec<(Arc<Flag>, Waker)>,
+    /// Another thread, in some lives.
+    pub(crate) elsewhere: Option<Elsewhere>,
 }
 
 impl<'a> Driver<'a> {
@@ -120,12 +123,15 @@ impl<'a> Driver<'a> {
             free: Vec::new(),
             futures: Vec::with_capacity(FUTURES_MAX),
             flags: Vec::new(),
+            elsewhere: None,
         }
     }
 
     pub(crate) fn under_way(&self) -> usize {
         let batched: usize = self.batches.iter().map(Batched::under_way).sum();
-        self.reads.in_flight() + self.writes.in_flight() + self.futures.len() + batched
+        let elsewhere = self.elsewhere.as_ref().map_or(0, Elsewhere::under_way);
+        let queued = self.reads.in_flight() + self.writes.in_flight();
+        queued + self.futures.len() + batched + elsewhere
     }
 
     pub(crate) fn futures(&self) -> usize {
@@ -280,7 +286,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Tells the model that something is in the engine's hands now.
-    fn issue(&mut self, kind: Kind, range: Issued) -> Sent {
+    pub(crate) fn issue(&mut self, kind: Kind, range: Issued) -> Sent {
         self.world.coverage.ops += 1;
         let issued = match kind {
             Kind::Read => self.world.model.issue_read(),
@@ -293,9 +299,12 @@ impl<'a> Driver<'a> {
 
     /// One turn of the shard, and whatever it brings.
     pub(crate) fn turn(&mut self, wait: Wait) {
-        match self.shard.turn(wait) {
-            Ok(_) | Err(EngineError::Busy) => {}
-            Err(error) => self.world.violate(format!("a turn failed: {error}")),
+        if wait.min > 0 && self.waits_elsewhere() {
+            self.park();
+        } else if let Err(error) = self.shard.turn(wait)
+            && !matches!(error, EngineError::Busy)
+        {
+            self.world.violate(format!("a turn failed: {error}"));
         }
         self.collect();
         if self.control.has_complaints() {
@@ -313,6 +322,7 @@ impl<'a> Driver<'a> {
     /// Takes completed packets and polls futures that were woken.
     pub(crate) fn collect(&mut self) {
         self.collect_batches();
+        self.collect_elsewhere();
         while let Some((tag, done)) = self.reads.pop() {
             if let Some(sent) = self.take_tag(tag) {
                 self.world.read_done(sent, done);

@@ -18,6 +18,7 @@ mod chains;
 mod driver;
 mod history;
 mod life;
+mod mailbox;
 mod model;
 mod packets;
 mod report;

@@ -12,6 +12,7 @@ use mfio_engine::{Config, STEPS_MAX, Shard, SyncMethod};
 
 use crate::chains::{COPIES, Link};
 use crate::driver::Driver;
+use crate::mailbox::Elsewhere;
 use crate::packets::Kind;
 use crate::scenario::Weights;
 use crate::world::World;
@@ -53,6 +54,11 @@ pub(crate) fn live(world: &mut World) {
     // Only a direct file takes RWF_DSYNC; another keeps its linked flush.
     let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
     let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
+    if driver.world.scenario.weights.elsewhere > 0 {
+        let fd = driver.world.device.fd(0);
+        let remote = shard.adopt_simulated_remote("elsewhere", fd, geometry);
+        driver.elsewhere = Some(Elsewhere::new(remote, control.clone()));
+    }
     driver.knowledge.dsync = file.sync_method().method == SyncMethod::Dsync;
     let end = work(&mut driver);
     let poisoned = driver.knowledge.told_at.is_some();
@@ -145,7 +151,7 @@ fn work(driver: &mut Driver<'_>) -> End {
 }
 
 fn step(driver: &mut Driver<'_>) {
-    let Weights { drop, turn, .. } = driver.world.scenario.weights;
+    let Weights { drop, turn, elsewhere, .. } = driver.world.scenario.weights;
     let count = u32::try_from(driver.futures()).expect("a few futures");
     if count > 0 && driver.world.random.below(256) < drop {
         let at = driver.world.random.below(count) as usize;
@@ -161,6 +167,11 @@ fn step(driver: &mut Driver<'_>) {
     }
     if driver.world.random.one_in(256) {
         driver.drain();
+    }
+    if driver.world.random.below(256) < elsewhere {
+        let (offset, len) = draw_range(driver, Kind::Read);
+        driver.world.ops_done += 1;
+        driver.visit(offset, len);
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Coverage {
     pub uncoalesced: u64,
     /// Packets of another class than foreground.
     pub in_class: u64,
+    /// Packets sent by another thread while the shard went to sleep.
+    pub from_elsewhere: u64,
 }
 
 impl Coverage {
@@ -71,12 +73,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 23] {
+    pub fn fields(&self) -> [(&'static str, u64); 24] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 24] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -101,6 +103,7 @@ impl Coverage {
             ("coalesced", &mut self.coalesced),
             ("uncoalesced", &mut self.uncoalesced),
             ("log and background", &mut self.in_class),
+            ("from elsewhere", &mut self.from_elsewhere),
         ]
     }
 }

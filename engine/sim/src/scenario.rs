@@ -55,6 +55,8 @@ pub(crate) struct Weights {
     pub(crate) chain: u32,
     /// Of 256 packets, how many become a batch of several.
     pub(crate) batch: u32,
+    /// Of 256 steps, how many let another thread send something.
+    pub(crate) elsewhere: u32,
 }
 
 impl Scenario {
@@ -100,6 +102,7 @@ impl Scenario {
                 zero: random.below(3),
                 chain: random.below(5),
                 batch: random.pick(&[0, 32, 128, 255]),
+                elsewhere: random.pick(&[0, 0, 4, 32]),
             },
             coalesce: !random.one_in(4),
             classes: ClassLimits {
@@ -138,7 +141,7 @@ fn draw_spec(random: &mut Random) -> FileSpec {
 /// Each fault is off in some runs, rare in some and frequent in some.
 fn draw_faults(random: &mut Random) -> FaultRates {
     let mut faults = FaultRates::HOSTILE;
-    let rates: [&mut u16; 18] = [
+    let rates: [&mut u16; 19] = [
         &mut faults.short,
         &mut faults.zero,
         &mut faults.eagain,
@@ -157,6 +160,7 @@ fn draw_faults(random: &mut Random) -> FaultRates {
         &mut faults.torn_copy,
         &mut faults.more,
         &mut faults.stale,
+        &mut faults.stuck,
     ];
     for rate in rates {
         *rate = match random.below(8) {

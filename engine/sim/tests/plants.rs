@@ -39,3 +39,38 @@ fn f14_forget_followers_is_caught() {
 fn f14_ack_before_flush_is_caught() {
     expect_caught(Plant::AckBeforeFlush);
 }
+
+#[test]
+fn f03_retire_on_cancel_is_caught() {
+    expect_caught(Plant::RetireOnCancel);
+}
+
+#[test]
+fn f04_no_generation_is_caught() {
+    expect_caught(Plant::NoGeneration);
+}
+
+#[test]
+fn f05_free_after_failed_enter_is_caught() {
+    expect_caught(Plant::FreeAfterFailedEnter);
+}
+
+#[test]
+fn f13_f23_retry_forever_is_caught() {
+    expect_caught(Plant::RetryForever);
+}
+
+#[test]
+fn f15_chain_split_is_caught() {
+    expect_caught(Plant::ChainSplit);
+}
+
+#[test]
+fn f20_ignore_overflow_is_caught() {
+    expect_caught(Plant::IgnoreOverflow);
+}
+
+#[test]
+fn f28_park_without_recheck_is_caught() {
+    expect_caught(Plant::ParkWithoutRecheck);
+}

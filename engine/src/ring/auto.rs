@@ -246,6 +246,11 @@ impl Ring for AutoRing {
     }
 
     #[inline]
+    fn interleave(&self) {
+        either!(self, ring => ring.interleave());
+    }
+
+    #[inline]
     fn plant(&self, plant: Plant) -> bool {
         either!(self, ring => ring.plant(plant))
     }

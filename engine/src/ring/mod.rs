@@ -16,6 +16,7 @@ use crate::buffer::{FixedSpan, MemRange, Region};
 
 pub mod auto;
 pub mod kernel;
+mod plant;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
 #[cfg(any(test, feature = "sim"))]
@@ -23,6 +24,7 @@ pub mod sim;
 pub mod threads;
 
 pub use auto::AutoRing;
+pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 
@@ -244,47 +246,6 @@ impl Wait {
     }
 }
 
-/// Deliberate bugs, each changing one branch of the production shard, by which the simulation
-/// proves that its checker can see. No ring but a test's answers `true` to [`Ring::plant`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Plant {
-    /// A short transfer counts as a whole one (F11).
-    AcceptShort,
-    /// A flush is issued before the writes it covers have completed whole (F14).
-    FlushEarly,
-    /// Dropping a future frees the buffer while the op is in flight (F01).
-    FreeOnDrop,
-    /// The rest of a chain's short step is launched again without the steps behind it (F14).
-    ForgetFollowers,
-    /// A durable write is acknowledged when it is whole, before its flush has succeeded (F14).
-    AckBeforeFlush,
-}
-
-impl Plant {
-    /// Every planted bug, in the order in which they came.
-    pub const ALL: [Self; 5] = [
-        Self::AcceptShort,
-        Self::FlushEarly,
-        Self::FreeOnDrop,
-        Self::ForgetFollowers,
-        Self::AckBeforeFlush,
-    ];
-
-    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`,
-    /// `forget-followers`, `ack-before-flush`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AcceptShort => "accept-short",
-            Self::FlushEarly => "flush-early",
-            Self::FreeOnDrop => "free-on-drop",
-            Self::ForgetFollowers => "forget-followers",
-            Self::AckBeforeFlush => "ack-before-flush",
-        }
-    }
-}
-
 /// Which of the three implementations a ring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -450,6 +411,11 @@ pub trait Ring: sealed::Sealed {
         let _ = kind;
         true
     }
+
+    /// A place between two looks of the shard at what others have left for it. Nothing in every
+    /// production ring, where others come when they like; a simulation lets them in here.
+    #[inline]
+    fn interleave(&self) {}
 
     /// Whether the deliberate bug `plant` is switched on. False in every production ring,
     /// where the branch vanishes.

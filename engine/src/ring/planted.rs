@@ -103,6 +103,10 @@ impl<R: Ring> Ring for Planted<R> {
         self.0.supports(kind)
     }
 
+    fn interleave(&self) {
+        self.0.interleave();
+    }
+
     fn plant(&self, plant: Plant) -> bool {
         self.1 == Some(plant)
     }

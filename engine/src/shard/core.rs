@@ -141,7 +141,10 @@ impl<R: Ring> Core<R> {
     pub(super) fn new(mut ring: R, arena: Arena, config: &Config) -> Self {
         ring.register_buffers(arena.region());
         let limits = ring.limits();
-        let slots = config.in_flight_max.min(limits.cq_entries);
+        let slots = match ring.plant(Plant::IgnoreOverflow) {
+            false => config.in_flight_max.min(limits.cq_entries),
+            true => config.in_flight_max,
+        };
         let published = Arc::new(Published::new(config));
         let stamps = config.latency.then(|| Stamps::new(slots, Arc::clone(&published)));
         Self {
@@ -241,6 +244,9 @@ impl<R: Ring> Core<R> {
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
         let reaped = self.reap();
+        if self.ring.plant(Plant::RetireOnCancel) {
+            self.retire_cancelled();
+        }
         if self.timed.is_some() {
             self.take_time();
         }
@@ -279,6 +285,9 @@ impl<R: Ring> Core<R> {
                 Err(errno) => errno,
             };
             self.metrics.enter_errors += 1;
+            if self.ring.plant(Plant::FreeAfterFailedEnter) {
+                self.free_queued(errno);
+            }
             match complete::enter_error(errno, self.in_flight) {
                 EnterVerdict::Again | EnterVerdict::BackOff => {}
                 EnterVerdict::ReapThenAgain => return Ok(()),
@@ -295,7 +304,8 @@ impl<R: Ring> Core<R> {
     /// then runs beside its head and proves nothing. Which one is not told, so none is trusted.
     #[inline]
     fn check_partial_submit(&mut self) {
-        if !self.ring.reserve(self.ring.limits().sq_entries) {
+        let whole = self.ring.reserve(self.ring.limits().sq_entries);
+        if !whole && !self.ring.plant(Plant::ChainSplit) {
             self.distrust_chains();
         }
     }

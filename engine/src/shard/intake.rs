@@ -59,6 +59,22 @@ impl<R: Ring> Shard<R> {
         Remote::of(vec![self.mailbox()])
     }
 
+    /// As [`Shard::adopt_simulated`], for other threads.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn adopt_simulated_remote(
+        &self,
+        name: &str,
+        fd: i32,
+        geometry: crate::target::Geometry,
+    ) -> RemoteFile {
+        let name = name.to_owned();
+        let mut core = self.inner.core.borrow_mut();
+        let target = core.add_target(name.clone(), None, fd, geometry, None);
+        drop(core);
+        RemoteFile::of(self.mailbox(), target, name, geometry)
+    }
+
     pub(crate) fn mailbox(&self) -> Arc<Mailbox> {
         let inner = &*self.inner;
         let mailbox = inner.mailbox.get_or_init(|| {

@@ -47,6 +47,7 @@ mod held;
 mod intake;
 mod issue;
 mod join;
+mod planted;
 mod ranges;
 mod reap;
 mod regions;

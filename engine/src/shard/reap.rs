@@ -28,7 +28,10 @@ impl<R: Ring> Core<R> {
 
     #[inline(always)]
     fn complete(&mut self, completion: Completion) {
-        let Completion { tag, result, more } = completion;
+        let Completion { mut tag, result, more } = completion;
+        if self.ring.plant(Plant::NoGeneration) {
+            tag = self.any_generation(tag);
+        }
         // The usual case first, with nothing of the others to be paid for.
         if !more && let Some(whole) = self.slots.take_whole(tag, result) {
             self.in_flight -= 1;
@@ -68,6 +71,9 @@ impl<R: Ring> Core<R> {
         let Some(transfer) = self.slots.transfer(tag) else { return };
         if transfer.grouped {
             return self.complete_group(tag, result);
+        }
+        if self.ring.plant(Plant::RetryForever) {
+            (transfer.retries, transfer.stalls) = (0, 0);
         }
         let accept_short = self.ring.plant(Plant::AcceptShort);
         match complete::transfer(result, attempt(transfer), accept_short) {

@@ -20,7 +20,7 @@ use super::join::JoinHandle;
 use super::tasks::inside_a_shard;
 use super::{Inner, Shard};
 use crate::error::EngineError;
-use crate::ring::{Ring, RingWaker, Wait};
+use crate::ring::{Plant, Ring, RingWaker, Wait};
 
 /// How many tasks are polled before the ring gets a turn.
 const POLLS_MAX: u32 = 128;
@@ -107,15 +107,21 @@ impl<R: Ring> Inner<R> {
         if self.any_work() {
             return self.turn_io(Wait::NONE);
         }
+        self.core.borrow().ring.interleave();
         let bell = self.tasks.bell();
         bell.sleeping();
+        self.core.borrow().ring.interleave();
         // What was published before the bell could tell is seen here (F28).
-        let turned = if self.any_work() {
+        let turned = if self.any_work() && !self.forgets_to_look() {
             self.turn_io(Wait::NONE)
         } else {
-            self.core.borrow_mut().may_idle = true;
-            let turned = self.core.borrow_mut().turn(Wait::at_least(1));
-            self.core.borrow_mut().may_idle = false;
+            let turned = {
+                let mut core = self.core.borrow_mut();
+                core.may_idle = true;
+                let turned = core.turn(Wait::at_least(1));
+                core.may_idle = false;
+                turned
+            };
             bell.awake();
             self.deliver();
             turned
@@ -125,6 +131,12 @@ impl<R: Ring> Inner<R> {
             Err(EngineError::Busy) => Ok(0),
             other => other,
         }
+    }
+
+    /// Whether the second look is planted away (F28).
+    #[cold]
+    fn forgets_to_look(&self) -> bool {
+        self.core.borrow().ring.plant(Plant::ParkWithoutRecheck)
     }
 
     /// Whether anything but the ring can make the shard run.

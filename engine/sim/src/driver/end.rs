@@ -27,6 +27,7 @@ impl Driver<'_> {
         self.reads = CompletionQueue::new();
         self.writes = CompletionQueue::new();
         self.forget_batches();
+        self.forget_elsewhere();
     }
 
     /// Nothing is in flight: the books must balance.

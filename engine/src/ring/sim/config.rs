@@ -45,6 +45,9 @@ pub struct FaultRates {
     pub more: u16,
     /// A tag that has already completed whole completes again (F04).
     pub stale: u16,
+    /// Of the sectors of a file, those where trying again is of no use: what begins in one is
+    /// answered with `EAGAIN` until it is forced to a worker, or writes nothing (F13, F23).
+    pub stuck: u16,
 }
 
 impl FaultRates {
@@ -68,6 +71,7 @@ impl FaultRates {
         torn_copy: 0,
         more: 0,
         stale: 0,
+        stuck: 0,
     };
 
     /// Everything goes wrong now and then, and most ops still succeed.
@@ -90,6 +94,7 @@ impl FaultRates {
         torn_copy: 8192,
         more: 64,
         stale: 128,
+        stuck: 256,
     };
 
     /// The faults that decide the outcome of a transfer, together.

@@ -13,7 +13,7 @@ use super::config::FaultRates;
 use super::device::{SECTOR_BYTES, SimFile};
 use super::random::Random;
 use crate::buffer::MemRange;
-use crate::ring::{OpKind, Tag};
+use crate::ring::{FileRef, OpKind, Tag};
 
 /// How far an op has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Flight {
     pub(super) tag: Tag,
     pub(super) kind: OpKind,
     pub(super) file: usize,
+    /// How it names the file.
+    pub(super) named: FileRef,
     pub(super) offset_bytes: u64,
     pub(super) memory: Option<MemRange>,
     /// Of an op on a range, how long that is; of a truncation, how long the file becomes.

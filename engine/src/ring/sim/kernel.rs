@@ -55,6 +55,8 @@ pub(super) struct Kernel {
     sequence: u64,
     /// Registered files, as indices into the device.
     files: Vec<Option<usize>>,
+    /// How each registration is named; plain descriptors of one file are all the same.
+    named: Vec<FileRef>,
     /// The latest completion after which its tag can only be stale.
     pub(super) last_whole: Option<Completion>,
     complaints: Vec<Complaint>,
@@ -84,6 +86,7 @@ impl Kernel {
             overflow: VecDeque::new(),
             sequence: 0,
             files: Vec::new(),
+            named: Vec::new(),
             last_whole: None,
             complaints: Vec::new(),
             cut_head: None,
@@ -152,6 +155,12 @@ impl Kernel {
             self.complain(Complaint::BadFile { fd });
             return FileRef::Plain(fd);
         };
+        let named = self.name_file(fd, file);
+        self.named.push(named);
+        named
+    }
+
+    fn name_file(&mut self, fd: i32, file: usize) -> FileRef {
         let free = self.files.iter().position(Option::is_none);
         let index = free.unwrap_or(self.files.len());
         let Ok(fixed) = u32::try_from(index) else { return FileRef::Plain(fd) };
@@ -166,8 +175,11 @@ impl Kernel {
     }
 
     pub(super) fn unregister_file(&mut self, file: FileRef) {
-        let used = self.resolve(file);
-        if used.is_some() && self.flights.iter().any(|flight| Some(flight.file) == used) {
+        if let Some(at) = self.named.iter().position(|named| *named == file) {
+            self.named.swap_remove(at);
+        }
+        let forgotten = !self.named.contains(&file);
+        if forgotten && self.flights.iter().any(|flight| flight.named == file) {
             self.complain(Complaint::FileForgottenInFlight);
         }
         if let FileRef::Fixed(index) = file

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 
 use self::kernel::{Kernel, Sqe};
+use self::others::Others;
 use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, RingKind, RingWaker};
 use super::{Tag, Wait};
 use crate::buffer::Region;
@@ -29,10 +30,12 @@ mod config;
 mod device;
 mod flight;
 mod kernel;
+mod others;
 mod random;
 mod ranges;
 mod stats;
 mod steps;
+mod stuck;
 
 pub use complaint::Complaint;
 pub use config::{FaultRates, Service, SimConfig};
@@ -68,6 +71,7 @@ pub struct SimRing {
     features: Features,
     limits: Limits,
     plant: Option<Plant>,
+    others: Others,
 }
 
 impl SimRing {
@@ -90,13 +94,14 @@ impl SimRing {
             features,
             limits,
             plant: config.plant,
+            others: Others::default(),
         }
     }
 
     /// The handle for whoever runs the simulation; it outlives the ring.
     #[must_use]
     pub fn control(&self) -> SimControl {
-        SimControl { kernel: Rc::clone(&self.kernel) }
+        SimControl { kernel: Rc::clone(&self.kernel), others: self.others.clone() }
     }
 }
 
@@ -129,8 +134,12 @@ impl Ring for SimRing {
     }
 
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
-        let woken = self.woken.swap(false, Ordering::Relaxed);
-        self.kernel.borrow_mut().enter(wait, woken)
+        self.others.run();
+        let woken = self.woken.load(Ordering::Relaxed);
+        let entered = self.kernel.borrow_mut().enter(wait, woken);
+        // A call that failed has not waited, so the wake is still for the next one.
+        self.woken.fetch_and(woken && entered.is_err(), Ordering::Relaxed);
+        entered
     }
 
     fn reap(&mut self, into: &mut Vec<Completion>) {
@@ -171,6 +180,10 @@ impl Ring for SimRing {
         self.limits
     }
 
+    fn interleave(&self) {
+        self.others.run();
+    }
+
     #[inline]
     fn plant(&self, plant: Plant) -> bool {
         self.plant == Some(plant)
@@ -192,6 +205,7 @@ impl RingWaker for SimWaker {
 #[derive(Clone, Debug)]
 pub struct SimControl {
     kernel: Rc<RefCell<Kernel>>,
+    others: Others,
 }
 
 impl SimControl {
@@ -204,6 +218,12 @@ impl SimControl {
     /// coin, and every op on this ring fails with `EIO` from now on. The device lives on.
     pub fn crash(&self) {
         self.kernel.borrow_mut().crash();
+    }
+
+    /// From now on `others` is called wherever another thread could come in while the shard goes
+    /// to sleep: at each [`Ring::interleave`], and as `enter` begins. `None`: nobody comes.
+    pub fn interleave(&self, others: Option<Box<dyn FnMut()>>) {
+        self.others.set(others);
     }
 
     /// What happened so far.

@@ -11,6 +11,7 @@ use super::complaint::Complaint;
 use super::device::SECTOR_BYTES;
 use super::flight::{Fault, Flight, Phase, draw_fault, draw_short, negated};
 use super::kernel::Kernel;
+use super::stuck;
 use crate::ring::{Completion, Op, OpKind, Tag};
 
 impl Kernel {
@@ -39,6 +40,7 @@ impl Kernel {
             tag,
             kind,
             file: file.unwrap_or(0),
+            named: op.file,
             offset_bytes: op.offset_bytes,
             memory: op.memory,
             range_bytes: op.len_bytes,
@@ -157,7 +159,8 @@ impl Kernel {
         let flight = &mut flights[at];
         let Some(memory) = flight.memory else { return };
         let is_read = flight.kind == OpKind::Read;
-        let mut fault = draw_fault(&config.faults, random);
+        let drawn = draw_fault(&config.faults, random);
+        let mut fault = stuck::fault_of(config, flight, drawn);
         if flight.atomic && matches!(fault, Fault::Short | Fault::Zero | Fault::NoSpace) {
             fault = Fault::None;
         }
