@@ -144,8 +144,10 @@ impl Driver<'_> {
         visits.borrow_mut().iter_mut().for_each(Visit::send);
     }
 
-    /// Whether only a shard that looks into its mailbox gets on with everything.
-    pub(crate) fn waits_elsewhere(&self) -> bool {
+    /// Whether only a shard that looks into its mailbox gets on with everything. A batch may have
+    /// turned the shard meanwhile, so what has come back is taken first.
+    pub(crate) fn waits_elsewhere(&mut self) -> bool {
+        self.collect_elsewhere();
         self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.under_way() > 0)
     }
 
