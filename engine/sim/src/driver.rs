@@ -307,8 +307,10 @@ impl<'a> Driver<'a> {
             self.world.violate(format!("a turn failed: {error}"));
         }
         self.collect();
-        if self.control.has_complaints() {
-            self.world.violate(String::from("the kernel complains"));
+        if self.control.has_complaints()
+            && let Some(first) = self.control.complaints().first()
+        {
+            self.world.violate(format!("the kernel complains: {first}"));
         }
         let (ours, theirs) = (self.shard.in_flight() as usize, self.control.in_flight());
         if ours != theirs {

@@ -15,6 +15,18 @@ fn expect_caught(plant: Plant) {
     assert!(engine_sim::run(report.seed, OPS, None).violations.is_empty(), "{command}");
 }
 
+/// Caught is not enough where books that do not balance give the bug away at once: some seed
+/// must see the harm itself.
+fn expect_sign(plant: Plant, sign: &str) {
+    let seen = (0..PLANT_BUDGET_SEEDS).any(|seed| {
+        let report = engine_sim::run(seed, OPS, Some(plant));
+        report.violations.iter().any(|violation| violation.contains(sign))
+    });
+    assert!(seen, "{} never shows as: {sign}", plant.name());
+}
+
+const LATE_WRITE: &str = "was written to, at bytes";
+
 #[test]
 fn f11_accept_short_is_caught() {
     expect_caught(Plant::AcceptShort);
@@ -43,21 +55,25 @@ fn f14_ack_before_flush_is_caught() {
 #[test]
 fn f03_retire_on_cancel_is_caught() {
     expect_caught(Plant::RetireOnCancel);
+    expect_sign(Plant::RetireOnCancel, LATE_WRITE);
 }
 
 #[test]
 fn f04_no_generation_is_caught() {
     expect_caught(Plant::NoGeneration);
+    expect_sign(Plant::NoGeneration, LATE_WRITE);
 }
 
 #[test]
 fn f05_free_after_failed_enter_is_caught() {
     expect_caught(Plant::FreeAfterFailedEnter);
+    expect_sign(Plant::FreeAfterFailedEnter, LATE_WRITE);
 }
 
 #[test]
 fn f13_f23_retry_forever_is_caught() {
     expect_caught(Plant::RetryForever);
+    expect_sign(Plant::RetryForever, "never finish");
 }
 
 #[test]
@@ -68,9 +84,11 @@ fn f15_chain_split_is_caught() {
 #[test]
 fn f20_ignore_overflow_is_caught() {
     expect_caught(Plant::IgnoreOverflow);
+    expect_sign(Plant::IgnoreOverflow, "do not fit into the completion queue");
 }
 
 #[test]
 fn f28_park_without_recheck_is_caught() {
     expect_caught(Plant::ParkWithoutRecheck);
+    expect_sign(Plant::ParkWithoutRecheck, "no more can come");
 }

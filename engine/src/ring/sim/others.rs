@@ -36,3 +36,42 @@ impl fmt::Debug for Others {
         f.write_str("Others")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::{FaultRates, SimConfig, SimDevice, SimRing};
+    use super::*;
+    use crate::ring::{Ring, RingWaker, Wait};
+
+    #[test]
+    fn others_come_in_at_each_place_until_they_are_told_off() {
+        let ring = SimRing::new(SimConfig::calm(1), &SimDevice::new(&[]));
+        let (control, times) = (ring.control(), Rc::new(Cell::new(0)));
+        let (seen, again) = (Rc::clone(&times), control.clone());
+        control.interleave(Some(Box::new(move || {
+            seen.set(seen.get() + 1);
+            if seen.get() == 2 {
+                again.interleave(Some(Box::new(|| {})));
+            }
+        })));
+        for _ in 0..4 {
+            ring.interleave();
+        }
+        assert_eq!(times.get(), 2, "what it has set meanwhile takes its place");
+    }
+
+    /// A shard calls `enter` again when that was interrupted, and must not sleep then.
+    #[test]
+    fn f28_wake_outlives_an_enter_that_fails() {
+        let faults = FaultRates { enter_eintr: u16::MAX, ..FaultRates::NONE };
+        let config = SimConfig { faults, ..SimConfig::calm(1) };
+        let mut ring = SimRing::new(config, &SimDevice::new(&[]));
+        ring.waker().wake();
+        assert!(ring.enter(Wait::at_least(1)).is_err());
+        ring.control().calm();
+        assert_eq!(ring.enter(Wait::at_least(1)), Ok(0));
+        assert_eq!(ring.control().complaints(), []);
+    }
+}

@@ -36,3 +36,47 @@ pub(super) fn fault_of(config: &SimConfig, flight: &Flight, drawn: Fault) -> Fau
         (false, _) => Fault::Again,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::super::{FaultRates, FileSpec, SimDevice, SimRing};
+    use super::*;
+    use crate::buffer::MemRange;
+    use crate::ring::{Op, Ring, Tag, Wait};
+
+    /// What four tries of the same op come to, the last one forced to a worker.
+    fn tried(kind: OpKind, seed: u64) -> [i32; 4] {
+        let faults = FaultRates { stuck: u16::MAX, ..FaultRates::NONE };
+        let config = SimConfig { faults, ..SimConfig::calm(seed) };
+        let device = SimDevice::new(&[FileSpec::buffered(4096)]);
+        let mut ring = SimRing::new(config, &device);
+        let file = ring.register_file(device.fd(0));
+        let mut bytes = vec![0; 512];
+        core::array::from_fn(|at| {
+            let memory = MemRange::of_raw(bytes.as_mut_ptr(), 512, None).unwrap();
+            let op = Op { force_async: at == 3, ..Op::transfer(kind, file, 512, memory) };
+            ring.push(op, Tag { slot: 0, generation: 0 });
+            ring.enter(Wait::at_least(1)).unwrap();
+            let mut completions = Vec::new();
+            ring.reap(&mut completions);
+            completions[0].result
+        })
+    }
+
+    #[test]
+    fn f23_stuck_op_gets_on_only_where_it_is_forced() {
+        const EAGAIN: i32 = -(Errno::EAGAIN as i32);
+        let (mut again, mut nothing) = (0, 0);
+        for seed in 0..64 {
+            match (tried(OpKind::Read, seed), tried(OpKind::Write, seed)) {
+                ([EAGAIN, EAGAIN, EAGAIN, 512], [EAGAIN, EAGAIN, EAGAIN, 512]) => again += 1,
+                // Only a write can move nothing without reaching an end.
+                ([512, 512, 512, 512], [0, 0, 0, 0]) => nothing += 1,
+                other => panic!("seed {seed}: {other:?}"),
+            }
+        }
+        assert!(again > 0 && nothing > 0, "{again} {nothing}");
+    }
+}
