@@ -218,21 +218,8 @@ impl Kernel {
         if enter_ebusy != 0 && !self.overflow.is_empty() && self.random.one_in(2) {
             return Some(Errno::EBUSY);
         }
-        let total = u32::from(enter_eintr) + u32::from(enter_eagain) + u32::from(enter_ebusy);
-        if total == 0 {
-            return None;
-        }
-        let drawn = self.random.below(1 << 16);
-        if drawn >= total {
-            return None;
-        }
-        if drawn < u32::from(enter_eintr) {
-            return Some(Errno::EINTR);
-        }
-        if drawn < u32::from(enter_eintr) + u32::from(enter_eagain) {
-            return Some(Errno::EAGAIN);
-        }
-        Some(Errno::EBUSY)
+        let refusal = self.random.which([enter_eintr, enter_eagain, enter_ebusy])?;
+        Some([Errno::EINTR, Errno::EAGAIN, Errno::EBUSY][refusal])
     }
 
     /// Consumes queued entries, usually all. Chains do not reach across calls (F15).
@@ -304,7 +291,7 @@ impl Kernel {
         }
     }
 
-    fn next_event_ns(&self) -> Option<u64> {
+    pub(super) fn next_event_ns(&self) -> Option<u64> {
         let waiting = self.flights.iter().filter(|flight| flight.phase != Phase::Linked);
         waiting.map(|flight| flight.next_at_ns).min()
     }

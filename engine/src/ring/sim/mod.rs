@@ -24,6 +24,7 @@ use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, RingKind, Ri
 use super::{Tag, Wait};
 use crate::buffer::Region;
 
+mod choices;
 mod complaint;
 mod config;
 mod device;
@@ -33,12 +34,15 @@ mod random;
 mod ranges;
 mod stats;
 mod steps;
+mod survivors;
 
+pub use choices::Choices;
 pub use complaint::Complaint;
 pub use config::{FaultRates, Service, SimConfig};
 pub use device::{FD_BASE, FileSpec, SECTOR_BYTES, SimDevice};
 pub use random::Random;
 pub use stats::{SimStats, Trace};
+pub use survivors::Survivors;
 
 /// How long it takes to look at the clock.
 const CLOCK_NS: u64 = 20;
@@ -91,6 +95,18 @@ impl SimRing {
             limits,
             plant: config.plant,
         }
+    }
+
+    /// As [`SimRing::new`], with a kernel that asks `choices` instead of drawing: every rate
+    /// that is not 0 says that it may happen; the seed has no meaning.
+    ///
+    /// # Panics
+    /// When a queue has no entries.
+    #[must_use]
+    pub fn scripted(config: SimConfig, device: &SimDevice, choices: &Choices) -> Self {
+        let ring = Self::new(config, device);
+        ring.kernel.borrow_mut().random = choices.random();
+        ring
     }
 
     /// The handle for whoever runs the simulation; it outlives the ring.
@@ -234,6 +250,24 @@ impl SimControl {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.kernel.borrow().in_flight()
+    }
+
+    /// Draws from `seed` from now on, so that what comes does not depend on how many draws
+    /// there have been before.
+    pub fn reseed(&self, seed: u64) {
+        self.kernel.borrow_mut().random = Random::new(seed);
+    }
+
+    /// When the next step of an op is due; `None` when no op has any left.
+    #[must_use]
+    pub fn next_event_ns(&self) -> Option<u64> {
+        self.kernel.borrow().next_event_ns()
+    }
+
+    /// Every content that every sector of `file` could have if the power were cut now.
+    #[must_use]
+    pub fn survivors(&self, file: usize) -> Survivors {
+        self.kernel.borrow().survivors(file)
     }
 
     /// The simulated time.
