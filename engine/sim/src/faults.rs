@@ -51,9 +51,9 @@ pub(crate) fn possible() -> FaultRates {
 pub struct FaultSet(u32);
 
 impl FaultSet {
-    /// Every fault, also those without a name.
-    pub const ALL: Self = Self(u32::MAX);
-    /// No fault that has a name.
+    /// Every fault that has a name.
+    pub const ALL: Self = Self((1 << COUNT) - 1);
+    /// None of them.
     pub const NONE: Self = Self(0);
 
     /// Each named fault of the set, taken out of it.
