@@ -62,6 +62,8 @@ pub(super) struct Kernel {
     cut_head: Option<u64>,
     /// Until when each channel of the device is taken.
     channels_ns: Vec<u64>,
+    /// The power is cut before the first step with at least this number.
+    pub(super) crash_at_step: u64,
 }
 
 impl Kernel {
@@ -88,6 +90,7 @@ impl Kernel {
             complaints: Vec::new(),
             cut_head: None,
             channels_ns: vec![0; config.service.map_or(0, |service| service.channels) as usize],
+            crash_at_step: u64::MAX,
         }
     }
 
@@ -299,6 +302,10 @@ impl Kernel {
     /// Advances every flight whose time has come, the earliest first.
     fn run_due(&mut self) {
         loop {
+            if self.stats.kernel_steps >= self.crash_at_step {
+                self.crash_at_step = u64::MAX;
+                self.crash();
+            }
             let mut due: Option<(u64, u64, usize)> = None;
             for (at, flight) in self.flights.iter().enumerate() {
                 if flight.phase == Phase::Linked || flight.next_at_ns > self.now_ns {
