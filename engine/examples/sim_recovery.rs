@@ -80,7 +80,8 @@ fn contents(generation: u64) -> [u8; PAGE] {
 
 /// A few lives of the store on one device, each ended by a power cut.
 fn torture(seed: u64, skip_flush: bool) -> Outcome<()> {
-    let device = SimDevice::new(&[FileSpec::direct((2 * SECTOR + 2 * PAGE) as u32)]);
+    let size = u32::try_from(2 * SECTOR + 2 * PAGE)?;
+    let device = SimDevice::new(&[FileSpec::direct(size)]);
     let mut random = Random::new(seed);
     // Transfers are short, late and torn, and flushes fail.
     let faults = FaultRates { eio: 0, interrupted: 0, enospc: 0, ..FaultRates::HOSTILE };

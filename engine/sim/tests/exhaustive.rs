@@ -1,5 +1,6 @@
 //! The small model, whole: it finds nothing, it is as large as it is meant to be, and a bug
 //! planted in the engine does not get through it.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::io::Write as _;
 use std::thread;
