@@ -203,7 +203,7 @@ fn run(
 }
 
 fn small_world(method: SyncMethod, pass: Pass, plant: Option<Plant>) -> World {
-    // Two decisions that nobody enumerates: the workload says everything.
+    // Nobody enumerates what the driver draws: the workload says everything.
     let mut random = Choices::new(0).random();
     let mut scenario = Scenario::draw(&mut Random::new(0), plant);
     let size_bytes = u32::try_from(SECTORS * SECTOR_BYTES).expect("a small file");

@@ -95,7 +95,7 @@ impl Workload {
     }
 }
 
-/// `Write, then Flush by linked flush`: a comma alone is "at once".
+/// `Write, then Flush`; a comma alone is "at once".
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (op, waits)) in self.ops.iter().enumerate() {
