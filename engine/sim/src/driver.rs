@@ -30,6 +30,7 @@ use self::batches::Batched;
 
 mod batches;
 mod end;
+mod script;
 
 type SimFile = File<SimRing>;
 

@@ -10,41 +10,34 @@
 //!
 //! Not here: the simulated kernel (`mfio_engine::ring::sim`).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use mfio_engine::ring::Plant;
 
 mod chains;
 mod driver;
+mod exhaust;
+mod faults;
 mod history;
 mod life;
 mod mailbox;
 mod model;
 mod packets;
+mod replay;
 mod report;
 mod scenario;
+mod shrink;
 mod stamp;
 mod sweep;
 mod world;
 
+pub use exhaust::{Exhausted, exhaust, exhaust_case};
+pub use faults::FaultSet;
+pub use replay::{Replay, StepSet};
 pub use report::{Coverage, RunReport, Summary, reproduction};
-pub use sweep::{PLANT_BUDGET_SEEDS, hunt, shrink, sweep};
-
-use world::World;
+pub use shrink::{Shrunk, shrink};
+pub use sweep::{PLANT_BUDGET_SEEDS, hunt, sweep};
 
 /// Runs one seed with `ops` ops. A panic of the engine is a violation like any other.
 #[must_use]
 pub fn run(seed: u64, ops: u32, plant: Option<Plant>) -> RunReport {
-    let mut world = World::new(seed, ops, plant);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        while world.goes_on() {
-            life::live(&mut world);
-        }
-    }));
-    if let Err(payload) = outcome {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no text");
-        world.violate(format!("the engine panicked: {text}"));
-    }
-    world.into_report()
+    Replay::whole(seed, ops, plant).run()
 }

@@ -125,6 +125,8 @@ fn work(driver: &mut Driver<'_>) -> End {
             driver.control.calm();
             driver.calm = true;
         }
+        let Some(draws) = driver.world.begin_step() else { continue };
+        driver.control.reseed(draws);
         if driver.world.random.one_in(life_steps) {
             break;
         }
@@ -137,14 +139,17 @@ fn work(driver: &mut Driver<'_>) -> End {
         return End::Orderly;
     }
     if driver.world.random.below(256) < crash {
+        driver.world.tell(|| String::from("the power is cut"));
         driver.control.crash();
         driver.forget_all();
         return End::Crash;
     }
     if driver.world.random.one_in(2) {
+        driver.world.tell(|| String::from("everything is dropped, and the shard"));
         driver.forget_all();
         return End::Abrupt;
     }
+    driver.world.tell(|| String::from("drain, and drop the shard"));
     driver.drain();
     driver.forget_all();
     End::Orderly
@@ -155,6 +160,7 @@ fn step(driver: &mut Driver<'_>) {
     let count = u32::try_from(driver.futures()).expect("a few futures");
     if count > 0 && driver.world.random.below(256) < drop {
         let at = driver.world.random.below(count) as usize;
+        driver.world.tell(|| format!("drop future {at} of {count}"));
         driver.drop_future(at);
     }
     if driver.world.random.one_in(8) {
@@ -163,9 +169,11 @@ fn step(driver: &mut Driver<'_>) {
     submit(driver);
     if driver.world.random.below(256) < turn {
         let wait = if driver.world.random.one_in(2) { Wait::NONE } else { Wait::at_least(1) };
+        driver.world.tell(|| format!("turn, and wait for {}", wait.min));
         driver.turn(wait);
     }
     if driver.world.random.one_in(256) {
+        driver.world.tell(|| String::from("drain"));
         driver.drain();
     }
     if driver.world.random.below(256) < elsewhere {
@@ -200,9 +208,15 @@ fn submit(driver: &mut Driver<'_>) {
     let (offset, len) = draw_range(driver, kind);
     let only_future = matches!(kind, Kind::Flush | Kind::Zero | Kind::Chain);
     if (as_future || only_future) && !driver.has_room_for_a_future() {
-        return driver.turn(Wait::at_least(1));
+        driver.turn(Wait::at_least(1));
+        if !driver.has_room_for_a_future() {
+            return;
+        }
     }
-    driver.world.ops_done += 1;
+    driver.world.tell(|| {
+        let how = if as_future || only_future { " as a future" } else { "" };
+        format!("{kind:?} of {len} bytes at {offset}{how}")
+    });
     if kind == Kind::Flush {
         return driver.make_flush();
     }

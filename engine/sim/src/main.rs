@@ -9,7 +9,8 @@ use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
 
-use engine_sim::{PLANT_BUDGET_SEEDS, RunReport, hunt, reproduction, run, shrink, sweep};
+use engine_sim::{PLANT_BUDGET_SEEDS, Replay, RunReport, exhaust, exhaust_case, hunt};
+use engine_sim::{shrink, sweep};
 use mfio_engine::ring::Plant;
 
 use crate::args::Args;
@@ -35,8 +36,11 @@ fn main() -> ExitCode {
 }
 
 fn start(args: &Args, out: &mut impl Write) -> io::Result<bool> {
+    if let Some(ops) = args.exhaust {
+        return small(args, ops, out);
+    }
     match (args.seed, args.plants.as_slice()) {
-        (Some(seed), plants) => one(seed, args.ops, plants.first().copied(), out),
+        (Some(seed), _) => one(&args.replay(seed), out),
         (None, []) => many(args, out),
         (None, plants) => {
             let mut all_caught = true;
@@ -49,19 +53,45 @@ fn start(args: &Args, out: &mut impl Write) -> io::Result<bool> {
 }
 
 /// Runs one seed and shows everything about it. With a planted bug, being caught is a pass.
-fn one(seed: u64, ops: u32, plant: Option<Plant>, out: &mut impl Write) -> io::Result<bool> {
-    let report = run(seed, ops, plant);
+fn one(replay: &Replay, out: &mut impl Write) -> io::Result<bool> {
+    let (report, story) = replay.explain();
+    // A whole run is too long to be read.
+    for line in story.iter().filter(|_| replay.keep.is_some()) {
+        writeln!(out, "{line}")?;
+    }
     let counters = report.coverage.fields().into_iter().chain(report.stats.fields());
     for (name, value) in counters {
         writeln!(out, "{name:>28} {value}")?;
     }
     writeln!(out, "{:>28} {:016x}", "hash", report.hash)?;
     if report.violations.is_empty() {
-        writeln!(out, "seed {seed}: nothing found")?;
+        writeln!(out, "seed {}: nothing found", replay.seed)?;
     } else {
         write!(out, "{report}")?;
     }
-    Ok(report.violations.is_empty() != plant.is_some())
+    Ok(report.violations.is_empty() != replay.plant.is_some())
+}
+
+/// Runs the small model, or one case of it. With a planted bug, being caught is a pass.
+fn small(args: &Args, ops: usize, out: &mut impl Write) -> io::Result<bool> {
+    let plant = args.plants.first().copied();
+    let found = match &args.case {
+        None => exhaust(ops, plant, args.threads),
+        Some(case) => match exhaust_case(case, ops, plant) {
+            Ok(found) => found,
+            Err(text) => {
+                writeln!(out, "{text}")?;
+                return Ok(false);
+            }
+        },
+    };
+    write!(out, "{found}")?;
+    for (case, _) in &found.failures {
+        let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));
+        let command = "cargo run --release -p engine-sim -- --exhaust";
+        writeln!(out, "  {command} {ops}{plant} --case {case}")?;
+    }
+    Ok(found.failures.is_empty() != plant.is_some())
 }
 
 fn many(args: &Args, out: &mut impl Write) -> io::Result<bool> {
@@ -76,13 +106,14 @@ fn many(args: &Args, out: &mut impl Write) -> io::Result<bool> {
 
 fn show(failure: &RunReport, plant: Option<Plant>, out: &mut impl Write) -> io::Result<()> {
     write!(out, "{failure}")?;
-    writeln!(out, "  {}", reproduction(failure.seed, failure.ops, plant))?;
-    let shorter = shrink(failure, plant);
-    if shorter.ops < failure.ops {
-        writeln!(out, "  shorter: {}", reproduction(shorter.seed, shorter.ops, plant))?;
-        write!(out, "{shorter}")?;
+    writeln!(out, "  {}", Replay::whole(failure.seed, failure.ops, plant).command())?;
+    let small = shrink(failure, plant);
+    writeln!(out, "made small by {} runs:", small.runs)?;
+    for line in &small.story {
+        writeln!(out, "{line}")?;
     }
-    Ok(())
+    write!(out, "{}", small.report)?;
+    writeln!(out, "  {}", small.replay.command())
 }
 
 fn planted(plant: Plant, args: &Args, out: &mut impl Write) -> io::Result<bool> {

@@ -239,6 +239,14 @@ impl Model {
         result
     }
 
+    /// Holds what a power cut could leave of one sector against what must survive.
+    ///
+    /// # Errors
+    /// What it is instead, in words.
+    pub(crate) fn check_survivor(&self, sector: usize, bytes: &[u8]) -> Result<(), String> {
+        self.check(sector * SECTOR_BYTES, bytes, Look::Durable)
+    }
+
     /// Nothing is under way: what reads would see now is what the user was told.
     ///
     /// # Errors

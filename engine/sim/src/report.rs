@@ -115,6 +115,8 @@ pub struct RunReport {
     pub seed: u64,
     /// How many ops were asked for.
     pub ops: u32,
+    /// How many steps were taken or left out until it ended.
+    pub steps: u32,
     /// A hash of everything that happened, in order: equal for two runs of one seed.
     pub hash: u64,
     /// What the simulated kernel did.

@@ -55,14 +55,3 @@ pub fn hunt(plant: Plant, first: u64, budget: u64, ops: u32) -> Option<RunReport
         .map(|seed| run(seed, ops, Some(plant)))
         .find(|report| !report.violations.is_empty())
 }
-
-/// The same failure with fewer ops, if a short run of the seed fails too.
-#[must_use]
-pub fn shrink(report: &RunReport, plant: Option<Plant>) -> RunReport {
-    let shorter = [10, 20, 40, 80, 160, 320, 640, 1280].into_iter();
-    shorter
-        .take_while(|ops| *ops < report.ops)
-        .map(|ops| run(report.seed, ops, plant))
-        .find(|shorter| !shorter.violations.is_empty())
-        .unwrap_or_else(|| report.clone())
-}

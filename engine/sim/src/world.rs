@@ -4,10 +4,12 @@
 //!
 //! Not here: a life (`life`).
 
-use mfio_engine::ring::Plant;
+use core::any::Any;
+
 use mfio_engine::ring::sim::{FileSpec, Random, SimControl, SimDevice, SimStats, Trace};
 
 use crate::model::Model;
+use crate::replay::{Replay, StepSet};
 use crate::report::{Coverage, RunReport};
 use crate::scenario::Scenario;
 
@@ -27,13 +29,27 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) stats: SimStats,
     pub(crate) coverage: Coverage,
+    /// What happens, in words, for whoever wants to read it.
+    pub(crate) story: Option<Vec<String>>,
+    keep: Option<StepSet>,
     violations: Vec<String>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, ops_max: u32, plant: Option<Plant>) -> Self {
+    pub(crate) fn new(replay: &Replay) -> Self {
+        let Replay { seed, ops, plant, ref keep, faults } = *replay;
         let mut random = Random::new(seed);
-        let scenario = Scenario::draw(&mut random, plant);
+        let mut scenario = Scenario::draw(&mut random, plant);
+        faults.apply(&mut scenario.ring.faults);
+        Self { keep: keep.clone(), ..Self::with_scenario(seed, ops, random, scenario) }
+    }
+
+    pub(crate) fn with_scenario(
+        seed: u64,
+        ops_max: u32,
+        random: Random,
+        scenario: Scenario,
+    ) -> Self {
         let device =
             SimDevice::new(&[scenario.spec, FileSpec { space_sectors: None, ..scenario.spec }]);
         let mut trace = Trace::new();
@@ -49,6 +65,8 @@ impl World {
             trace,
             stats: SimStats::default(),
             coverage: Coverage::default(),
+            story: None,
+            keep: None,
             violations: Vec::new(),
         }
     }
@@ -56,6 +74,39 @@ impl World {
     /// Whether there is anything left to do.
     pub(crate) fn goes_on(&self) -> bool {
         self.ops_done < self.ops_max && self.is_clean()
+    }
+
+    /// Begins the next step, or leaves it out. From here on the workload draws from a generator
+    /// of the step's own; what is returned is where the kernel shall draw from.
+    pub(crate) fn begin_step(&mut self) -> Option<u64> {
+        let step = self.ops_done;
+        self.ops_done += 1;
+        if let Some(keep) = &self.keep {
+            if keep.steps().last().is_none_or(|last| *last < step) {
+                self.ops_done = self.ops_max;
+            }
+            if !keep.contains(step) {
+                return None;
+            }
+        }
+        let mut mixed = Random::new(self.seed ^ (u64::from(step) << 32));
+        self.random = mixed.fork();
+        Some(mixed.bits())
+    }
+
+    /// Tells what happens, where somebody wants to know.
+    #[inline]
+    pub(crate) fn tell(&mut self, text: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>6} {}", self.ops_done.saturating_sub(1), text()));
+        }
+    }
+
+    /// The engine has panicked, which it must never.
+    pub(crate) fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        self.violate(format!("the engine panicked: {text}"));
     }
 
     /// For the last fifth of a run nothing goes wrong, so that everything must finish.
@@ -96,6 +147,7 @@ impl World {
         RunReport {
             seed: self.seed,
             ops: self.ops_max,
+            steps: self.ops_done,
             hash: self.trace.value(),
             stats: self.stats,
             coverage: self.coverage,

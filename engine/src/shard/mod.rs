@@ -55,6 +55,8 @@ mod retry;
 mod run;
 #[cfg(test)]
 mod scripted_tests;
+#[cfg(any(test, feature = "sim"))]
+mod simulated;
 mod slot;
 mod straight;
 mod sync;

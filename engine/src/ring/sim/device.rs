@@ -60,9 +60,9 @@ impl FileSpec {
 
 /// What is known of one sector.
 #[derive(Clone, Copy, Debug)]
-struct Sector {
+pub(super) struct Sector {
     /// The cache holds something that no flush has saved.
-    dirty: bool,
+    pub(super) dirty: bool,
     /// It was written before, so it needs no further space.
     allocated: bool,
     /// The step at which the first write to it that no flush has covered completed.
@@ -83,9 +83,9 @@ impl Sector {
 #[derive(Debug)]
 pub(super) struct SimFile {
     pub(super) spec: FileSpec,
-    cache: Vec<u8>,
-    durable: Vec<u8>,
-    sectors: Vec<Sector>,
+    pub(super) cache: Vec<u8>,
+    pub(super) durable: Vec<u8>,
+    pub(super) sectors: Vec<Sector>,
     space_sectors: u32,
     /// Transfers that touch these bytes fail with `EIO`.
     bad_bytes: Range<u64>,

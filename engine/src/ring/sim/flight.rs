@@ -134,29 +134,19 @@ pub(super) enum Fault {
 /// Draws the fault of one transfer with a single comparison when nothing goes wrong.
 #[inline]
 pub(super) fn draw_fault(rates: &FaultRates, random: &mut Random) -> Fault {
-    let total = rates.transfer_total();
-    if total == 0 {
+    if rates.transfer_total() == 0 {
         return Fault::None;
     }
-    let mut drawn = random.below(1 << 16);
-    if drawn >= total {
-        return Fault::None;
+    let FaultRates { short, zero, eagain, interrupted, eio, enospc, .. } = *rates;
+    match random.which([short, zero, eagain, interrupted, eio, enospc]) {
+        Some(0) => Fault::Short,
+        Some(1) => Fault::Zero,
+        Some(2) => Fault::Again,
+        Some(3) => Fault::Interrupted,
+        Some(4) => Fault::Io,
+        Some(5) => Fault::NoSpace,
+        _ => Fault::None,
     }
-    let table = [
-        (rates.short, Fault::Short),
-        (rates.zero, Fault::Zero),
-        (rates.eagain, Fault::Again),
-        (rates.interrupted, Fault::Interrupted),
-        (rates.eio, Fault::Io),
-        (rates.enospc, Fault::NoSpace),
-    ];
-    for (rate, fault) in table {
-        if drawn < u32::from(rate) {
-            return fault;
-        }
-        drawn -= u32::from(rate);
-    }
-    Fault::None
 }
 
 /// A part of `len_bytes` that is neither nothing nor everything, or `None` when it cannot be

@@ -64,6 +64,8 @@ pub(super) struct Kernel {
     cut_head: Option<u64>,
     /// Until when each channel of the device is taken.
     channels_ns: Vec<u64>,
+    /// The power is cut before the first step with at least this number.
+    pub(super) crash_at_step: u64,
 }
 
 impl Kernel {
@@ -91,6 +93,7 @@ impl Kernel {
             complaints: Vec::new(),
             cut_head: None,
             channels_ns: vec![0; config.service.map_or(0, |service| service.channels) as usize],
+            crash_at_step: u64::MAX,
         }
     }
 
@@ -230,21 +233,8 @@ impl Kernel {
         if enter_ebusy != 0 && !self.overflow.is_empty() && self.random.one_in(2) {
             return Some(Errno::EBUSY);
         }
-        let total = u32::from(enter_eintr) + u32::from(enter_eagain) + u32::from(enter_ebusy);
-        if total == 0 {
-            return None;
-        }
-        let drawn = self.random.below(1 << 16);
-        if drawn >= total {
-            return None;
-        }
-        if drawn < u32::from(enter_eintr) {
-            return Some(Errno::EINTR);
-        }
-        if drawn < u32::from(enter_eintr) + u32::from(enter_eagain) {
-            return Some(Errno::EAGAIN);
-        }
-        Some(Errno::EBUSY)
+        let refusal = self.random.which([enter_eintr, enter_eagain, enter_ebusy])?;
+        Some([Errno::EINTR, Errno::EAGAIN, Errno::EBUSY][refusal])
     }
 
     /// Consumes queued entries, usually all. Chains do not reach across calls (F15).
@@ -316,7 +306,7 @@ impl Kernel {
         }
     }
 
-    fn next_event_ns(&self) -> Option<u64> {
+    pub(super) fn next_event_ns(&self) -> Option<u64> {
         let waiting = self.flights.iter().filter(|flight| flight.phase != Phase::Linked);
         waiting.map(|flight| flight.next_at_ns).min()
     }
@@ -324,6 +314,10 @@ impl Kernel {
     /// Advances every flight whose time has come, the earliest first.
     fn run_due(&mut self) {
         loop {
+            if self.stats.kernel_steps >= self.crash_at_step {
+                self.crash_at_step = u64::MAX;
+                self.crash();
+            }
             let mut due: Option<(u64, u64, usize)> = None;
             for (at, flight) in self.flights.iter().enumerate() {
                 if flight.phase == Phase::Linked || flight.next_at_ns > self.now_ns {
