@@ -20,6 +20,7 @@ mod history;
 mod life;
 mod model;
 mod packets;
+mod reopen;
 mod report;
 mod scenario;
 mod stamp;

@@ -59,6 +59,14 @@ pub struct Coverage {
     pub uncoalesced: u64,
     /// Packets of another class than foreground.
     pub in_class: u64,
+    /// Packets and flushes through the other handle of the file.
+    pub through_twin: u64,
+    /// Opens that were told of data that an earlier life had lost.
+    pub opens_lost: u64,
+    /// Writes refused because they are not aligned.
+    pub misaligned_refused: u64,
+    /// Writes of more than 64 KiB that were done.
+    pub long_writes: u64,
 }
 
 impl Coverage {
@@ -71,12 +79,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 23] {
+    pub fn fields(&self) -> [(&'static str, u64); 27] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 27] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -101,6 +109,10 @@ impl Coverage {
             ("coalesced", &mut self.coalesced),
             ("uncoalesced", &mut self.uncoalesced),
             ("log and background", &mut self.in_class),
+            ("through another handle", &mut self.through_twin),
+            ("opens told of lost data", &mut self.opens_lost),
+            ("misaligned writes refused", &mut self.misaligned_refused),
+            ("writes above 64 KiB", &mut self.long_writes),
         ]
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) stats: SimStats,
     pub(crate) coverage: Coverage,
+    /// A flush has failed since the power was last lost: what reads see may never be durable,
+    /// whatever an open or a flush says.
+    pub(crate) doubtful: bool,
     violations: Vec<String>,
 }
 
@@ -49,6 +52,7 @@ impl World {
             trace,
             stats: SimStats::default(),
             coverage: Coverage::default(),
+            doubtful: false,
             violations: Vec::new(),
         }
     }

@@ -39,3 +39,33 @@ fn f14_forget_followers_is_caught() {
 fn f14_ack_before_flush_is_caught() {
     expect_caught(Plant::AckBeforeFlush);
 }
+
+#[test]
+fn f37_fsync_retry_is_caught() {
+    expect_caught(Plant::FsyncRetry);
+}
+
+#[test]
+fn f38_no_fsync_on_open_is_caught() {
+    expect_caught(Plant::NoFsyncOnOpen);
+}
+
+#[test]
+fn f37_poison_one_handle_is_caught() {
+    expect_caught(Plant::PoisonOneHandle);
+}
+
+#[test]
+fn f09_truncating_cast_is_caught() {
+    expect_caught(Plant::TruncatingCast);
+}
+
+#[test]
+fn f44_assume_512_is_caught() {
+    expect_caught(Plant::Assume512);
+}
+
+#[test]
+fn f11_unaligned_rest_is_caught() {
+    expect_caught(Plant::UnalignedRest);
+}

@@ -259,20 +259,37 @@ pub enum Plant {
     ForgetFollowers,
     /// A durable write is acknowledged when it is whole, before its flush has succeeded (F14).
     AckBeforeFlush,
+    /// A flush that has failed is tried again, and its second answer believed (F37).
+    FsyncRetry,
+    /// An open trusts what it finds without a flush (F38).
+    NoFsyncOnOpen,
+    /// A failed flush poisons the handle that it was of, and no other of the file (F37).
+    PoisonOneHandle,
+    /// The length of a view is cut to 16 bits before it is cut into ops (F09).
+    TruncatingCast,
+    /// Every direct target is taken to have sectors of 512 bytes (F44).
+    Assume512,
+    /// The rest of a short transfer starts where that stopped, aligned or not (F11, F44).
+    UnalignedRest,
 }
 
 impl Plant {
     /// Every planted bug, in the order in which they came.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 11] = [
         Self::AcceptShort,
         Self::FlushEarly,
         Self::FreeOnDrop,
         Self::ForgetFollowers,
         Self::AckBeforeFlush,
+        Self::FsyncRetry,
+        Self::NoFsyncOnOpen,
+        Self::PoisonOneHandle,
+        Self::TruncatingCast,
+        Self::Assume512,
+        Self::UnalignedRest,
     ];
 
-    /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`,
-    /// `forget-followers`, `ack-before-flush`.
+    /// The name used on command lines: that of the variant in small letters, `accept-short`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -281,6 +298,12 @@ impl Plant {
             Self::FreeOnDrop => "free-on-drop",
             Self::ForgetFollowers => "forget-followers",
             Self::AckBeforeFlush => "ack-before-flush",
+            Self::FsyncRetry => "fsync-retry",
+            Self::NoFsyncOnOpen => "no-fsync-on-open",
+            Self::PoisonOneHandle => "poison-one-handle",
+            Self::TruncatingCast => "truncating-cast",
+            Self::Assume512 => "assume-512",
+            Self::UnalignedRest => "unaligned-rest",
         }
     }
 }

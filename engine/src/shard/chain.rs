@@ -319,10 +319,11 @@ impl<R: Ring> Core<R> {
     fn step_not_whole(&mut self, id: ChainId, at: usize, verdict: Verdict) {
         let target = self.chains.step(id, at).target;
         let demands = self.targets.get(target).demands;
+        let unaligned = self.ring.plant(Plant::UnalignedRest);
         let step = self.chains.step(id, at);
         let fail = match verdict {
             Verdict::Rest { done_bytes } => {
-                let got_on = step.advance(done_bytes, demands);
+                let got_on = step.advance(done_bytes, demands, unaligned);
                 let is_read = step.what == What::Read;
                 let stalled = !got_on && step.stalls >= STALLS_MAX;
                 self.metrics.short_transfers += 1;

@@ -224,7 +224,9 @@ impl<R: Ring> Core<R> {
         let (target, behind, retries) = (flush.target, flush.behind, flush.retries);
         let is_follower = !matches!(behind, Behind::Requests(_));
         let mut verdict = complete::flush(result, is_follower);
-        if verdict == Verdict::Fail(Errno::ECANCELED) {
+        let retries_failed =
+            matches!(verdict, Verdict::Fail(_)) && self.ring.plant(Plant::FsyncRetry);
+        if verdict == Verdict::Fail(Errno::ECANCELED) || retries_failed {
             // Cancelled before it started, by a shutdown or a signal: nothing was flushed.
             verdict = Verdict::Retry { force_async: false };
         }

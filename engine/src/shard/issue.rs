@@ -144,7 +144,10 @@ impl<R: Ring> Core<R> {
             if terms.class == Class::Background && self.classes.is_capped() {
                 return Some((offset, view));
             }
-            let len = view.len();
+            let mut len = view.len();
+            if self.ring.plant(Plant::TruncatingCast) {
+                len &= u64::from(u16::MAX);
+            }
             if len == 0 {
                 return self.nothing_to_start(target, view, terms, None);
             }

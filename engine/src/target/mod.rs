@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mfio_core::Error;
 
 use crate::plan::Demands;
-use crate::ring::{FileRef, Ring};
+use crate::ring::{FileRef, Plant, Ring};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod durability;
@@ -29,6 +29,8 @@ pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use open::settle_contents;
 pub use poison::Inode;
 pub(crate) use poison::Poison;
 pub use refusal::OpenError;
@@ -88,15 +90,19 @@ impl Targets {
         bounce_bytes_max: u32,
         ring: &mut R,
     ) -> u32 {
-        let align = geometry.offset_align.max(geometry.mem_align);
+        let sector_max = if ring.plant(Plant::Assume512) { 512 } else { u32::MAX };
+        let (offset_align, mem_align) =
+            (geometry.offset_align.min(sector_max), geometry.mem_align.min(sector_max));
+        let align = offset_align.max(mem_align);
         let transfer_max = geometry.transfer_bytes_max.min(ring.limits().transfer_bytes_max);
         let demands = Demands {
-            offset_align: geometry.offset_align,
-            mem_align: geometry.mem_align,
+            offset_align,
+            mem_align,
             transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
             bounce_bytes_max: bounce_bytes_max & !(align - 1),
         };
-        let poison = Poison::of(inode.or_else(|| opened.as_ref().and_then(Inode::of)));
+        let inode = inode.or_else(|| opened.as_ref().and_then(Inode::of));
+        let poison = Poison::of(inode.filter(|_| !ring.plant(Plant::PoisonOneHandle)));
         let target = Target {
             name,
             file: ring.register_file(fd),

@@ -62,6 +62,8 @@ pub(super) struct Kernel {
     cut_head: Option<u64>,
     /// Until when each channel of the device is taken.
     channels_ns: Vec<u64>,
+    /// The file of each handle that is registered, also by its plain descriptor.
+    handles: Vec<usize>,
 }
 
 impl Kernel {
@@ -88,6 +90,7 @@ impl Kernel {
             complaints: Vec::new(),
             cut_head: None,
             channels_ns: vec![0; config.service.map_or(0, |service| service.channels) as usize],
+            handles: Vec::new(),
         }
     }
 
@@ -152,6 +155,7 @@ impl Kernel {
             self.complain(Complaint::BadFile { fd });
             return FileRef::Plain(fd);
         };
+        self.handles.push(file);
         let free = self.files.iter().position(Option::is_none);
         let index = free.unwrap_or(self.files.len());
         let Ok(fixed) = u32::try_from(index) else { return FileRef::Plain(fd) };
@@ -167,7 +171,12 @@ impl Kernel {
 
     pub(super) fn unregister_file(&mut self, file: FileRef) {
         let used = self.resolve(file);
-        if used.is_some() && self.flights.iter().any(|flight| Some(flight.file) == used) {
+        if let Some(at) = self.handles.iter().position(|&handle| Some(handle) == used) {
+            self.handles.swap_remove(at);
+        }
+        // Ops of another handle of the file look the same.
+        let last = !self.handles.iter().any(|&handle| Some(handle) == used);
+        if used.is_some() && last && self.flights.iter().any(|flight| Some(flight.file) == used) {
             self.complain(Complaint::FileForgottenInFlight);
         }
         if let FileRef::Fixed(index) = file

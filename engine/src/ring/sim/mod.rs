@@ -29,6 +29,7 @@ mod config;
 mod device;
 mod flight;
 mod kernel;
+mod open;
 mod random;
 mod ranges;
 mod stats;
