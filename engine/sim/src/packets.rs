@@ -231,9 +231,7 @@ impl World {
             ErrorKind::UnexpectedEof => is_read && first >= self.model.size_bytes(),
             ErrorKind::NoSpace => !is_read && (beyond || crowded || !sent.calm),
             ErrorKind::Poisoned => !is_read,
-            ErrorKind::Os if error.errno() == Some(ENOMEM) => {
-                is_read && self.is_misaligned(sent)
-            }
+            ErrorKind::Os if error.errno() == Some(ENOMEM) => is_read && self.is_misaligned(sent),
             // No request is one that the device would have to refuse (F44).
             ErrorKind::Os => !sent.calm && error.errno() != Some(EINVAL),
             ErrorKind::Misaligned => !is_read && self.is_misaligned(sent),

@@ -166,9 +166,11 @@ impl<R: Ring> Core<R> {
             let linked = match step.what {
                 What::Sync { .. } => {
                     // Two at a time could let the second succeed because the first failed (F37).
-                    let same = |other: &Step| other.what.is_sync() && other.target == step.target;
-                    let target = self.targets.get(step.target);
-                    let busy = target.flush_in_flight || target.poison.is_set();
+                    let same = |other: &Step| {
+                        other.what.is_sync() && self.targets.are_one_file(other.target, step.target)
+                    };
+                    let poisoned = self.targets.get(step.target).poison.is_set();
+                    let busy = poisoned || self.targets.is_flushing(step.target);
                     !busy && !steps[..at].iter().flatten().any(same)
                 }
                 What::Range(kind) => self.ring.supports(kind),

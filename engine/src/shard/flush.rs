@@ -1,6 +1,6 @@
 //! Flushes: when one is due, whom its success acknowledges, and what its failure poisons.
 //!
-//! At most one flush per target is in flight, and requests that come meanwhile share the next
+//! At most one flush per file is in flight on a shard, and requests that come meanwhile share the next
 //! one. Data flow: request → barrier clear → flush op → completion → requests answered.
 //!
 //! Not here: the barrier's counting (`barrier`), linking a flush to a write (`issue`).
@@ -193,10 +193,10 @@ impl<R: Ring> Core<R> {
 
     fn issue_flush(&mut self, target: u32) {
         let early = self.ring.plant(Plant::FlushEarly);
-        let entry = self.targets.get(target);
-        if entry.flush_in_flight {
+        if self.targets.is_flushing(target) {
             return;
         }
+        let entry = self.targets.get(target);
         if let Some(error) = entry.poison_error() {
             // By a flush of another handle.
             return self.refuse_flushes(target, error);

@@ -358,7 +358,7 @@ impl<R: Ring> Core<R> {
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
         let wanted = entry.sync.method != SyncMethod::WriteThenFlush;
-        let free = wanted && !entry.flush_in_flight && !entry.poison.is_set();
+        let free = wanted && !entry.poison.is_set() && !self.targets.is_flushing(target);
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }
 

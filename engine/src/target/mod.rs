@@ -28,9 +28,9 @@ pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
-pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use open::settle_contents;
+pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::Poison;
 pub use refusal::OpenError;
@@ -47,8 +47,7 @@ pub(crate) struct Target {
     /// The first flush that failed, for good, whichever handle it was of (F37).
     pub(crate) poison: Arc<Poison>,
     pub(crate) requests: VecDeque<FlushRequest>,
-    /// At most one at a time: a second could succeed because the first, which failed, has
-    /// marked the lost pages clean (F37).
+    /// One of this handle. See [`Targets::is_flushing`].
     pub(crate) flush_in_flight: bool,
     /// Queued views, ops and requests that name this target.
     pub(crate) users: u32,
@@ -138,6 +137,24 @@ impl Targets {
     #[inline]
     pub(crate) fn get_mut(&mut self, target: u32) -> &mut Target {
         self.table[target as usize].as_mut().expect("a target outlives its handle and its ops")
+    }
+
+    /// Whether a flush of the file is in flight, of whichever of its handles on this shard: at
+    /// most one at a time, because a second could succeed only because the first, which failed,
+    /// has marked the lost pages clean (F37).
+    pub(crate) fn is_flushing(&self, target: u32) -> bool {
+        let entry = self.get(target);
+        // Looking at all the others is left out where nobody shares the file.
+        entry.flush_in_flight
+            || (Arc::strong_count(&entry.poison) > 1
+                && self.table.iter().flatten().any(|other| {
+                    other.flush_in_flight && Arc::ptr_eq(&other.poison, &entry.poison)
+                }))
+    }
+
+    /// Whether two targets are handles of one file.
+    pub(crate) fn are_one_file(&self, one: u32, other: u32) -> bool {
+        one == other || Arc::ptr_eq(&self.get(one).poison, &self.get(other).poison)
     }
 
     /// Indices of all open targets.
