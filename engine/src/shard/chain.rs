@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use super::chain_table::{ChainId, Failure, Phase, Steps};
 use super::core::{Bytes, Core, Ending, Job, Retry};
+use super::durable;
 use super::flush::Waiter;
 use super::slot::{Occupant, StepOp};
 use crate::chain::{Step, What};
@@ -170,7 +171,8 @@ impl<R: Ring> Core<R> {
                         other.what.is_sync() && self.targets.are_one_file(other.target, step.target)
                     };
                     let poisoned = self.targets.get(step.target).poison.is_set();
-                    let busy = poisoned || self.targets.is_flushing(step.target);
+                    let busy =
+                        poisoned || durable::must_wait(&self.targets, &mut self.slots, step.target);
                     !busy && !steps[..at].iter().flatten().any(same)
                 }
                 What::Range(kind) => self.ring.supports(kind),

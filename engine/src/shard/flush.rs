@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::chain_table::ChainId;
 use super::core::{Core, Ending};
+use super::durable;
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
 use crate::ring::{Plant, Ring, Tag};
@@ -193,7 +194,7 @@ impl<R: Ring> Core<R> {
 
     fn issue_flush(&mut self, target: u32) {
         let early = self.ring.plant(Plant::FlushEarly);
-        if self.targets.is_flushing(target) {
+        if durable::must_wait(&self.targets, &mut self.slots, target) {
             return;
         }
         let entry = self.targets.get(target);

@@ -71,6 +71,39 @@ fn f37_handles_of_one_file_have_one_flush_in_flight_between_them() {
 }
 
 #[test]
+fn f37_no_flush_is_in_flight_beside_a_write_that_flushes_itself() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 512);
+    let one = shard.adopt_simulated_inode("one", 4, geometry(512), inode(4));
+    let other = shard.adopt_simulated_inode("other", 5, geometry(512), inode(4));
+    other.set_sync_method(crate::SyncMethod::Dsync).unwrap();
+    let running =
+        |is: fn(&Op) -> bool| ring.0.borrow().running.iter().filter(|(op, _)| is(op)).count();
+    let mut before = pin!(other.write_durable_at(0, page(&shard)));
+    assert!(poll(before.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let mut flush = pin!(one.sync(Durability::Data));
+    assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+    let mut after = pin!(other.write_durable_at(4096, page(&shard)));
+    assert!(poll(after.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(running(|op| op.kind == OpKind::Fdatasync), 0, "it waits for the write");
+    assert_eq!(running(|op| op.dsync), 1, "the later write goes behind a flush");
+    ring.complete(OpKind::Write, 4096);
+    ring.complete(OpKind::Write, 4096);
+    for _ in 0..4 {
+        shard.turn(Wait::NONE).unwrap();
+        assert!(running(|op| op.kind == OpKind::Fdatasync) <= 1);
+        if running(|op| op.kind == OpKind::Fdatasync) == 1 {
+            ring.complete(OpKind::Fdatasync, 0);
+        }
+    }
+    assert!(matches!(poll(before, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert!(matches!(poll(after, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert!(matches!(poll(flush, Waker::noop()), Poll::Ready(Ok(()))));
+}
+
+#[test]
 fn f37_flush_that_a_shutdown_cancels_poisons_no_handle_of_another_shard() {
     let (ring, other_ring) = (Scripted::new(), Scripted::new());
     let ((leaving, _), (staying, _)) = (shard(&ring, 1), shard(&other_ring, 1));

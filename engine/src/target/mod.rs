@@ -64,6 +64,8 @@ pub(crate) struct Target {
     pub(crate) atomic: Option<AtomicWrite>,
     /// Space of the engine's own: what is done there is nobody's traffic, and not counted.
     pub(crate) scratch: bool,
+    /// A write that flushes itself was started on it.
+    pub(crate) dsyncs: bool,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -119,6 +121,7 @@ impl Targets {
             sync_known: opened.is_none(),
             opened,
             scratch: false,
+            dsyncs: false,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -143,13 +146,16 @@ impl Targets {
     /// most one at a time, because a second could succeed only because the first, which failed,
     /// has marked the lost pages clean (F37).
     pub(crate) fn is_flushing(&self, target: u32) -> bool {
+        self.any_handle(target, |handle| handle.flush_in_flight)
+    }
+
+    /// Whether that is so of any handle of the file on this shard.
+    pub(crate) fn any_handle(&self, target: u32, is_so: impl Fn(&Target) -> bool) -> bool {
         let entry = self.get(target);
+        let same = |other: &&Target| Arc::ptr_eq(&other.poison, &entry.poison);
         // Looking at all the others is left out where nobody shares the file.
-        entry.flush_in_flight
-            || (Arc::strong_count(&entry.poison) > 1
-                && self.table.iter().flatten().any(|other| {
-                    other.flush_in_flight && Arc::ptr_eq(&other.poison, &entry.poison)
-                }))
+        let shared = Arc::strong_count(&entry.poison) > 1;
+        is_so(entry) || (shared && self.table.iter().flatten().filter(same).any(is_so))
     }
 
     /// Whether two targets are handles of one file.
