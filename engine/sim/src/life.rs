@@ -262,7 +262,7 @@ fn draw_range(driver: &mut Driver<'_>, kind: Kind) -> (usize, usize) {
     };
     let single = matches!(kind, Kind::Read | Kind::Write | Kind::Durable);
     let len = if single && scenario.long && random.one_in(16) {
-        unit * random.between(LONG_BYTES as u32 / unit, LONG_BYTES_MAX / unit)
+        unit * random.between(LONG_BYTES / unit, LONG_BYTES_MAX / unit)
     } else {
         unit * random.between(1, (scenario.len_bytes_max / unit).max(1))
     };

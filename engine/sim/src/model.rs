@@ -194,7 +194,8 @@ impl Model {
         self.check(offset, bytes, Look::Read(issued))
     }
 
-    /// A flush issued at `issued` through `handle` was acknowledged: what it covers must be on `device` now.
+    /// A flush issued at `issued` through `handle` was acknowledged: what it covers must be on
+    /// `device` now.
     ///
     /// # Errors
     /// What is there instead, in words.

@@ -97,7 +97,8 @@ impl World {
         if failed.iter().any(|range| range.error.kind() == ErrorKind::Misaligned) {
             self.coverage.misaligned_refused += 1;
         }
-        self.coverage.long_writes += u64::from(sent.range.len > LONG_BYTES && failed.is_empty());
+        self.coverage.long_writes +=
+            u64::from(sent.range.len > LONG_BYTES as usize && failed.is_empty());
         if beyond && failed.is_empty() {
             self.violate(format!("a write beyond the end of the file succeeded: {sent:?}"));
         }

@@ -11,7 +11,7 @@ use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
 use mfio_engine::{ClassLimits, SyncMethod};
 
 /// What is longer than this is a long transfer: it does not fit into 16 bits.
-pub(crate) const LONG_BYTES: usize = 64 << 10;
+pub(crate) const LONG_BYTES: u32 = 64 << 10;
 
 /// The longest transfer of all; two such buffers are there.
 pub(crate) const LONG_BYTES_MAX: u32 = 96 << 10;

@@ -1,7 +1,7 @@
 //! Flushes: when one is due, whom its success acknowledges, and what its failure poisons.
 //!
-//! At most one flush per file is in flight on a shard, and requests that come meanwhile share the next
-//! one. Data flow: request → barrier clear → flush op → completion → requests answered.
+//! At most one flush per file is in flight on a shard, and requests that come meanwhile share the
+//! next one. Data flow: request → barrier clear → flush op → completion → requests answered.
 //!
 //! Not here: the barrier's counting (`barrier`), linking a flush to a write (`issue`).
 
