@@ -91,7 +91,7 @@ fn f37_no_flush_is_in_flight_beside_a_write_that_flushes_itself() {
     assert_eq!(running(|op| op.dsync), 1, "the later write goes behind a flush");
     ring.complete(OpKind::Write, 4096);
     ring.complete(OpKind::Write, 4096);
-    for _ in 0..4 {
+    for _ in 0..6 {
         shard.turn(Wait::NONE).unwrap();
         assert!(running(|op| op.kind == OpKind::Fdatasync) <= 1);
         if running(|op| op.kind == OpKind::Fdatasync) == 1 {
