@@ -146,7 +146,8 @@ impl Step {
     }
 
     /// The latest launch moved `done_bytes`, which is not all. Returns whether it got anywhere.
-    pub(crate) fn advance(&mut self, done_bytes: u32, demands: Demands) -> bool {
+    /// `unaligned`: see [`plan::resume_at`].
+    pub(crate) fn advance(&mut self, done_bytes: u32, demands: Demands, unaligned: bool) -> bool {
         let reached = self.resumed_at + done_bytes;
         let got_on = reached > self.reached;
         if got_on {
@@ -156,7 +157,7 @@ impl Step {
         } else {
             self.stalls += 1;
         }
-        self.resumed_at = plan::resume_at(self.reached, demands);
+        self.resumed_at = plan::resume_at(self.reached, demands, unaligned);
         got_on
     }
 }
@@ -202,9 +203,9 @@ mod tests {
             bounce_bytes_max: 4096,
         };
         let mut step = write();
-        assert!(step.advance(700, demands));
+        assert!(step.advance(700, demands, false));
         assert_eq!((step.reached, step.resumed_at, step.in_flight_bytes()), (700, 512, 512));
-        assert!(!step.advance(100, demands));
+        assert!(!step.advance(100, demands, false));
         assert_eq!(step.stalls, 1);
     }
 }

@@ -152,8 +152,14 @@ fn clip(bytes: u64, max: u32) -> u32 {
 
 /// Where an op resumes after its first `reached_bytes` bytes are through: the last aligned
 /// point at or before, because a rest must be as aligned as a whole (F11).
+///
+/// `unaligned` is [`Plant::UnalignedRest`](crate::ring::Plant::UnalignedRest), false in every
+/// product.
 #[must_use]
-pub fn resume_at(reached_bytes: u32, demands: Demands) -> u32 {
+pub fn resume_at(reached_bytes: u32, demands: Demands, unaligned: bool) -> u32 {
+    if unaligned {
+        return reached_bytes;
+    }
     // Offsets and memory both step by `reached`, so both alignments bind.
     let align = demands.offset_align.max(demands.mem_align);
     reached_bytes & !(align - 1)
@@ -247,7 +253,7 @@ mod tests {
         ) {
             let align = 1 << log2;
             let demands = Demands { offset_align: align, mem_align: 1, ..DIRECT };
-            let resumed = resume_at(reached, demands);
+            let resumed = resume_at(reached, demands, false);
             prop_assert!(resumed <= reached && reached - resumed < align);
             prop_assert_eq!(resumed % align, 0);
         }

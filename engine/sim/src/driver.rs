@@ -20,6 +20,7 @@ use mfio_engine::ring::sim::{SimControl, SimRing};
 use mfio_engine::{Class, Commit, Durability, Durable, EngineError, File, IoError, Shard, SyncFut};
 
 use crate::chains::{Link, Linked};
+use crate::history::Handle;
 use crate::mailbox::Elsewhere;
 use crate::model::Issued;
 use crate::packets::{Kind, Knowledge, Sent};
@@ -59,6 +60,7 @@ enum Under<'a> {
     Flush(SyncFut<SimRing>),
     Range(Pin<Box<dyn Future<Output = Result<(), IoError>> + 'a>>),
     Chain(Box<Commit<SimRing>>),
+    TwinFlush(SyncFut<SimRing>),
 }
 
 struct Waiting<'a> {
@@ -81,6 +83,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) calm: bool,
     pub(crate) shard: &'a Shard<SimRing>,
     file: &'a SimFile,
+    /// Another handle of the same file: what is poisoned is the file.
+    twin: &'a SimFile,
     /// Where chains copy to, one at a time, so that it is known what must be there.
     copies: &'a SimFile,
     copying: bool,
@@ -104,7 +108,7 @@ impl<'a> Driver<'a> {
         world: &'a mut World,
         control: SimControl,
         shard: &'a Shard<SimRing>,
-        file: &'a SimFile,
+        [file, twin]: [&'a SimFile; 2],
         copies: &'a SimFile,
     ) -> Self {
         Self {
@@ -114,6 +118,7 @@ impl<'a> Driver<'a> {
             calm: false,
             shard,
             file,
+            twin,
             copies,
             copying: false,
             files: [Class::Log, Class::Foreground, Class::Background].map(|c| file.with_class(c)),
@@ -157,7 +162,11 @@ impl<'a> Driver<'a> {
         });
         let at = offset as u64;
         let class = self.world.random.below(6) as usize;
-        let file = self.files.get(class).unwrap_or(self.file);
+        let handle = self.draw_handle();
+        let file = match handle {
+            Handle::First => self.files.get(class).unwrap_or(self.file),
+            Handle::Twin => self.twin,
+        };
         self.world.coverage.in_class += u64::from(file.class() != Class::Foreground);
         let accepted = match kind {
             Kind::Read => self.reads.send(file, at, Packet::new(buffer), tag as u64).is_ok(),
@@ -170,7 +179,7 @@ impl<'a> Driver<'a> {
         if accepted {
             self.sent[tag] = Some(self.issue(kind, range));
             if kind != Kind::Read {
-                self.world.model.accept_write(range);
+                self.world.model.accept_write_through(range, handle);
             }
         } else {
             self.world.coverage.refused += 1;
@@ -198,7 +207,18 @@ impl<'a> Driver<'a> {
         let range = Issued { sequence: 0, offset: 0, len: 0 };
         let sent = self.issue(Kind::Flush, range);
         let durability = self.world.random.pick(&[Durability::Data, Durability::Full]);
-        self.wait_for(Under::Flush(self.file.sync(durability)), sent);
+        let under = match self.draw_handle() {
+            Handle::First => Under::Flush(self.file.sync(durability)),
+            Handle::Twin => Under::TwinFlush(self.twin.sync(durability)),
+        };
+        self.wait_for(under, sent);
+    }
+
+    /// Which handle of the file something goes through.
+    fn draw_handle(&mut self) -> Handle {
+        let drawn = self.world.random.below(256) < self.world.scenario.weights.twin;
+        self.world.coverage.through_twin += u64::from(drawn);
+        if drawn { Handle::Twin } else { Handle::First }
     }
 
     /// Makes a future that zeroes a range.
@@ -396,7 +416,14 @@ impl<'a> Driver<'a> {
             Under::Flush(future) => match Pin::new(future).poll(&mut context) {
                 Poll::Ready(result) => {
                     let result = result.map_err(|error| error.error.kind());
-                    world.flush_done(sent, result, knowledge);
+                    world.flush_done(sent, Handle::First, result, knowledge);
+                }
+                Poll::Pending => return false,
+            },
+            Under::TwinFlush(future) => match Pin::new(future).poll(&mut context) {
+                Poll::Ready(result) => {
+                    let result = result.map_err(|error| error.error.kind());
+                    world.flush_done(sent, Handle::Twin, result, knowledge);
                 }
                 Poll::Pending => return false,
             },

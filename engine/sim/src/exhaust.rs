@@ -253,7 +253,7 @@ fn live(
     if file.set_sync_method(workload.method).is_err() {
         world.violate(format!("{:?} is refused", workload.method));
     }
-    let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
+    let mut driver = Driver::new(world, control.clone(), &shard, [&file; 2], &copies);
     driver.knowledge.dsync = workload.method == SyncMethod::Dsync;
     // Where nothing goes wrong, nothing may fail.
     driver.calm = is_undisturbed;
@@ -351,7 +351,7 @@ fn reopen(world: &mut World) {
     let geometry = world.device.geometry(0);
     let file = shard.adopt_simulated("reopened", world.device.fd(0), geometry);
     let copies = shard.adopt_simulated("copies", world.device.fd(COPIES), geometry);
-    let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
+    let mut driver = Driver::new(world, control.clone(), &shard, [&file; 2], &copies);
     driver.calm = true;
     if let Some(buffer) = driver.buffer(SECTORS * SECTOR_BYTES) {
         driver.make_future(Kind::Read, 0, buffer);

@@ -22,6 +22,38 @@ pub(crate) const NEVER: Moment = Moment::MAX;
 /// The sequence of what a sector held when the file was opened.
 pub(crate) const BASELINE: u32 = 0;
 
+/// Which handle of the file. A flush waits for the writes of its own handle; of another's, it
+/// covers what had ended before it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handle {
+    First,
+    Twin,
+}
+
+/// The latest moment at which an acknowledged flush was asked for, through each handle.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flushed([Moment; 2]);
+
+impl Flushed {
+    pub(crate) fn by(handle: Handle, issued: Moment) -> Self {
+        let mut flushed = Self::default();
+        flushed.0[handle as usize] = issued;
+        flushed
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = theirs.max(*mine);
+        }
+    }
+
+    fn covers(&self, version: &Version) -> bool {
+        let before = |handle: Handle| self.0[handle as usize];
+        let other = if version.handle == Handle::First { Handle::Twin } else { Handle::First };
+        version.accepted < before(version.handle) || version.ended < before(other)
+    }
+}
+
 /// What one write has done to a range of one sector.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Version {
@@ -41,6 +73,8 @@ pub(crate) struct Version {
     superseded: Moment,
     /// A later write to the range was acknowledged as durable: no crash may bring this back.
     lost: bool,
+    /// The handle of the file that it was accepted by.
+    handle: Handle,
 }
 
 impl Version {
@@ -79,6 +113,7 @@ impl History {
             durable: true,
             superseded: NEVER,
             lost: false,
+            handle: Handle::First,
         });
     }
 
@@ -94,13 +129,15 @@ impl History {
             durable: false,
             superseded: NEVER,
             lost: false,
+            handle: Handle::First,
         });
     }
 
-    /// The engine has taken the write over.
-    pub(crate) fn accept(&mut self, sequence: u32, now: Moment) {
+    /// The engine has taken the write over, through `handle`.
+    pub(crate) fn accept(&mut self, sequence: u32, handle: Handle, now: Moment) {
         for version in self.versions.iter_mut().filter(|version| version.sequence == sequence) {
             version.accepted = version.accepted.min(now);
+            version.handle = handle;
         }
     }
 
@@ -120,15 +157,15 @@ impl History {
         }
     }
 
-    /// An acknowledged flush covers every whole write that the engine had taken over before
-    /// `before`. Returns whether that is news for this sector.
-    pub(crate) fn flushed(&mut self, before: Moment) -> bool {
+    /// An acknowledged flush covers every whole write that the engine had taken over, or that
+    /// had ended, before it was asked for. Returns whether that is news for this sector.
+    pub(crate) fn flushed(&mut self, before: &Flushed) -> bool {
         let mut news = false;
         let mut at = 0;
         // Superseding cuts versions, which makes the list longer.
         while at < self.versions.len() {
             let version = &mut self.versions[at];
-            if version.whole && !version.durable && version.accepted < before {
+            if version.whole && !version.durable && before.covers(version) {
                 version.durable = true;
                 news = true;
                 let (issued, range) = (version.issued, version.range());
@@ -309,12 +346,12 @@ mod tests {
     fn flush_covers_what_was_accepted_before_it_was_asked_for() {
         let mut history = fresh();
         history.issue(1, &ALL, 10);
-        history.accept(1, 11);
-        assert!(!history.flushed(12), "it has not ended yet");
+        history.accept(1, Handle::First, 11);
+        assert!(!history.flushed(&Flushed::by(Handle::First, 12)), "it has not ended yet");
         history.end(1, true, 20);
-        assert!(!history.flushed(11));
+        assert!(!history.flushed(&Flushed::by(Handle::First, 11)));
         assert!(sees(&history, 0, Look::Durable));
-        assert!(history.flushed(12));
+        assert!(history.flushed(&Flushed::by(Handle::First, 12)));
         assert!(!sees(&history, 0, Look::Durable));
         history.prune(30);
         assert!(!sees(&history, 0, Look::Read(1)));
@@ -325,11 +362,11 @@ mod tests {
         let mut history = fresh();
         history.issue(1, &ALL, 10);
         history.issue(2, &ALL, 11);
-        history.accept(1, 12);
-        history.accept(2, 12);
+        history.accept(1, Handle::First, 12);
+        history.accept(2, Handle::First, 12);
         history.end(2, true, 20);
         history.end(1, true, 21);
-        assert!(history.flushed(22));
+        assert!(history.flushed(&Flushed::by(Handle::First, 22)));
         assert!(sees(&history, 1, Look::Durable) && sees(&history, 2, Look::Durable));
         assert!(!sees(&history, 0, Look::Durable));
     }
@@ -357,5 +394,17 @@ mod tests {
         assert!(!history.allows(&bytes, &ALL, 0, &ZERO, Look::Read(30)));
         assert!(!sees(&history, 0, Look::Read(30)));
         assert!(!sees(&history, 1, Look::Read(30)));
+    }
+
+    #[test]
+    fn flush_of_one_handle_covers_of_the_other_what_had_ended() {
+        let mut history = fresh();
+        history.issue(1, &ALL, 10);
+        history.accept(1, Handle::Twin, 11);
+        history.end(1, true, 20);
+        assert!(!history.flushed(&Flushed::by(Handle::First, 20)));
+        assert!(sees(&history, 0, Look::Durable));
+        assert!(history.flushed(&Flushed::by(Handle::First, 21)));
+        assert!(!sees(&history, 0, Look::Durable));
     }
 }

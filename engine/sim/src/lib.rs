@@ -21,6 +21,7 @@ mod life;
 mod mailbox;
 mod model;
 mod packets;
+mod reopen;
 mod replay;
 mod report;
 mod scenario;

@@ -14,7 +14,8 @@ use crate::chains::{COPIES, Link};
 use crate::driver::Driver;
 use crate::mailbox::Elsewhere;
 use crate::packets::Kind;
-use crate::scenario::Weights;
+use crate::reopen;
+use crate::scenario::{LONG_BYTES, LONG_BYTES_MAX, Weights};
 use crate::world::World;
 
 /// How long a shutdown may take: longer than any op that is delayed.
@@ -46,16 +47,17 @@ pub(crate) fn live(world: &mut World) {
         Err(error) => return world.violate(format!("no shard: {error}")),
     };
     let arena = shard.arena().clone();
-    let geometry = world.device.geometry(0);
-    let file = shard.adopt_simulated("simulated", world.device.fd(0), geometry);
+    let Some([file, twin]) = reopen::open(world, &shard) else { return };
     let fd = world.device.fd(COPIES);
     let copies = shard.adopt_simulated("copies", fd, world.device.geometry(COPIES));
     let drawn = world.random.pick(&SyncMethod::ALL);
     // Only a direct file takes RWF_DSYNC; another keeps its linked flush.
-    let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
-    let mut driver = Driver::new(world, control.clone(), &shard, &file, &copies);
+    for file in [&file, &twin] {
+        let _method = file.set_sync_method(world.scenario.sync_method.unwrap_or(drawn));
+    }
+    let mut driver = Driver::new(world, control.clone(), &shard, [&file, &twin], &copies);
     if driver.world.scenario.weights.elsewhere > 0 {
-        let fd = driver.world.device.fd(0);
+        let (fd, geometry) = (driver.world.device.fd(0), driver.world.device.geometry(0));
         let remote = shard.adopt_simulated_remote("elsewhere", fd, geometry);
         driver.elsewhere = Some(Elsewhere::new(remote, control.clone()));
     }
@@ -64,7 +66,7 @@ pub(crate) fn live(world: &mut World) {
     let poisoned = driver.knowledge.told_at.is_some();
     drop(driver);
     world.coverage.chains_relaunched += shard.metrics().chains_relaunched;
-    drop((file, copies));
+    drop((file, twin, copies));
     if world.random.one_in(2) {
         // Without this, dropping the last handle drains just the same.
         let left = shard.shutdown();
@@ -86,20 +88,26 @@ pub(crate) fn live(world: &mut World) {
     if end == End::Crash {
         let World { model, device, .. } = &mut *world;
         let result = model.crash(device, 0);
+        world.doubtful = false;
         world.require("after a crash", result);
     } else if poisoned || control.stats().flush_failures > 0 {
         // What was not durable by then never will be, whatever later flushes say (F37).
         world.model.forfeit();
+        world.doubtful = true;
     }
 }
 
 fn limits(world: &World) -> Config {
     let buffers = world.scenario.buffers;
-    let mut arena = ArenaConfig::new(vec![
+    let mut classes = vec![
         SizeClass { bytes: 512, count: buffers * 2 },
         SizeClass { bytes: 4096, count: buffers },
         SizeClass { bytes: 16384, count: buffers.div_ceil(4) + 1 },
-    ]);
+    ];
+    if world.scenario.long {
+        classes.push(SizeClass { bytes: LONG_BYTES_MAX, count: 2 });
+    }
+    let mut arena = ArenaConfig::new(classes);
     arena.poison_released = true;
     Config {
         in_flight_max: world.scenario.in_flight_max,
@@ -270,12 +278,19 @@ fn make_chain(driver: &mut Driver<'_>) {
 fn draw_range(driver: &mut Driver<'_>, kind: Kind) -> (usize, usize) {
     let scenario = driver.world.scenario;
     let random = &mut driver.world.random;
+    let align = scenario.spec.align_bytes;
     let unit = match kind {
         Kind::Read => scenario.read_unit_bytes,
+        // Not aligned: to be refused.
+        Kind::Write | Kind::Durable if align > 1 && random.one_in(64) => align / 2,
         _ => scenario.write_unit_bytes,
     };
-    let units = (scenario.len_bytes_max / unit).max(1);
-    let len = unit * random.between(1, units);
+    let single = matches!(kind, Kind::Read | Kind::Write | Kind::Durable);
+    let len = if single && scenario.long && random.one_in(16) {
+        unit * random.between(LONG_BYTES / unit, LONG_BYTES_MAX / unit)
+    } else {
+        unit * random.between(1, (scenario.len_bytes_max / unit).max(1))
+    };
     let size = scenario.spec.size_bytes;
     let region = if random.one_in(8) { size } else { scenario.hot_bytes.min(size) };
     let mut offset = random.below(region / unit) * unit;

@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use mfio_engine::ring::sim::SimDevice;
 
-use crate::history::{History, Look, Moment, NEVER, identify};
+use crate::history::{Flushed, Handle, History, Look, Moment, NEVER, identify};
 use crate::stamp::{SECTOR_BYTES, for_sectors};
 
 /// A write that was issued and has not ended.
@@ -33,8 +33,7 @@ pub(crate) struct Model {
     reads: Vec<Moment>,
     /// Writes nobody waits for any more: they may land until the ring is idle.
     abandoned: Vec<Issued>,
-    /// The latest moment at which a flush was asked for that has been acknowledged since.
-    flushed: Moment,
+    flushed: Flushed,
     clock: Moment,
     next_sequence: u32,
 }
@@ -49,7 +48,7 @@ impl Model {
             baseline: vec![0; size_bytes],
             reads: Vec::new(),
             abandoned: Vec::new(),
-            flushed: 0,
+            flushed: Flushed::default(),
             clock: 1,
             next_sequence: 1,
         }
@@ -83,10 +82,15 @@ impl Model {
 
     /// The engine has taken a write over: flushes asked for from now on cover it.
     pub(crate) fn accept_write(&mut self, write: Issued) {
+        self.accept_write_through(write, Handle::First);
+    }
+
+    /// As [`Model::accept_write`], through that handle.
+    pub(crate) fn accept_write_through(&mut self, write: Issued, handle: Handle) {
         let now = self.tick();
         let len = self.clip(write.offset, write.len);
         for_sectors(write.offset, len, |sector, _, _| {
-            self.sectors[sector].accept(write.sequence, now);
+            self.sectors[sector].accept(write.sequence, handle, now);
         });
     }
 
@@ -110,7 +114,7 @@ impl Model {
             let overlaps = |range: &Range<usize>| range.start < part.end && part.start < range.end;
             let whole = !failed.iter().any(overlaps);
             self.sectors[sector].end(write.sequence, whole, now);
-            let news = self.sectors[sector].flushed(self.flushed);
+            let news = self.sectors[sector].flushed(&self.flushed);
             self.sectors[sector].prune(oldest);
             if news && found.is_ok() {
                 found = self.check_saved(sector, device, file);
@@ -190,20 +194,23 @@ impl Model {
         self.check(offset, bytes, Look::Read(issued))
     }
 
-    /// A flush issued at `issued` was acknowledged: what it covers must be on `device` now.
+    /// A flush issued at `issued` through `handle` was acknowledged: what it covers must be on
+    /// `device` now.
     ///
     /// # Errors
     /// What is there instead, in words.
     pub(crate) fn end_flush(
         &mut self,
         issued: Moment,
+        handle: Handle,
         device: &SimDevice,
         file: usize,
     ) -> Result<(), String> {
         let oldest = self.oldest_read();
-        self.flushed = self.flushed.max(issued);
+        let flushed = Flushed::by(handle, issued);
+        self.flushed.add(flushed);
         for sector in 0..self.sectors.len() {
-            if self.sectors[sector].flushed(issued) {
+            if self.sectors[sector].flushed(&flushed) {
                 self.sectors[sector].prune(oldest);
                 self.check_saved(sector, device, file)?;
             }
@@ -232,11 +239,29 @@ impl Model {
         let mut left = vec![0; self.size_bytes()];
         device.peek(file, 0, &mut left);
         let result = self.check(0, &left, Look::Durable);
-        self.baseline = left;
+        self.begin_with(left);
+        result
+    }
+
+    /// An open has flushed the file before anything of it is read, and that succeeded: what is
+    /// there is what was told before, and is durable, whoever wrote it.
+    ///
+    /// # Errors
+    /// What is there instead, in words.
+    pub(crate) fn open(&mut self, device: &SimDevice, file: usize) -> Result<(), String> {
+        self.check_image(device, file)?;
+        let mut image = vec![0; self.size_bytes()];
+        device.peek(file, 0, &mut image);
+        self.begin_with(image);
+        (0..self.sectors.len()).try_for_each(|sector| self.check_saved(sector, device, file))
+    }
+
+    /// The file holds `image`, and nothing is under way.
+    fn begin_with(&mut self, image: Vec<u8>) {
+        self.baseline = image;
         self.sectors.iter_mut().for_each(History::reset);
         self.reads.clear();
         self.abandoned.clear();
-        result
     }
 
     /// Holds what a power cut could leave of one sector against what must survive.

@@ -9,8 +9,9 @@ use core::ops::Range;
 use mfio_core::{Completed, Error, ErrorKind, FailedRange, Read, Write};
 use mfio_engine::buffer::ArenaBuf;
 
-use crate::history::Moment;
+use crate::history::{Handle, Moment};
 use crate::model::Issued;
+use crate::scenario::LONG_BYTES;
 use crate::world::World;
 
 /// What a packet or flush under way is.
@@ -93,6 +94,11 @@ impl World {
         let ranges: Vec<Range<usize>> = failed.iter().map(range_of).collect();
         let acknowledged = succeeded(failed, sent.range.len).next().is_some();
         let beyond = sent.range.offset + sent.range.len > self.model.size_bytes();
+        if failed.iter().any(|range| range.error.kind() == ErrorKind::Misaligned) {
+            self.coverage.misaligned_refused += 1;
+        }
+        self.coverage.long_writes +=
+            u64::from(sent.range.len > LONG_BYTES as usize && failed.is_empty());
         if beyond && failed.is_empty() {
             self.violate(format!("a write beyond the end of the file succeeded: {sent:?}"));
         }
@@ -121,6 +127,7 @@ impl World {
     pub(crate) fn flush_done(
         &mut self,
         sent: Sent,
+        handle: Handle,
         result: Result<(), ErrorKind>,
         knowledge: &mut Knowledge,
     ) {
@@ -132,7 +139,7 @@ impl World {
                 if knowledge.poisoned_at.is_some() {
                     self.violate(format!("a poisoned target acknowledged {sent:?}"));
                 }
-                let result = self.model.end_flush(sent.issued, &self.device, 0);
+                let result = self.model.end_flush(sent.issued, handle, &self.device, 0);
                 self.require("flush", result);
             }
             Err(ErrorKind::Poisoned) => {
@@ -210,8 +217,9 @@ impl World {
         }
     }
 
-    /// Whether a read needs a bounce buffer, which a small arena may not have.
-    fn bounces(&self, sent: Sent) -> bool {
+    /// Whether a read needs a bounce buffer, which a small arena may not have, and a write must
+    /// be refused.
+    pub(crate) fn is_misaligned(&self, sent: Sent) -> bool {
         let align = self.scenario.spec.align_bytes as usize;
         !sent.range.offset.is_multiple_of(align) || !sent.range.len.is_multiple_of(align)
     }
@@ -224,8 +232,10 @@ impl World {
             ErrorKind::UnexpectedEof => is_read && first >= self.model.size_bytes(),
             ErrorKind::NoSpace => !is_read && (beyond || crowded || !sent.calm),
             ErrorKind::Poisoned => !is_read,
-            ErrorKind::Os if error.errno() == Some(ENOMEM) => is_read && self.bounces(sent),
-            ErrorKind::Os => !sent.calm,
+            ErrorKind::Os if error.errno() == Some(ENOMEM) => is_read && self.is_misaligned(sent),
+            // No request is one that the device would have to refuse (F44).
+            ErrorKind::Os => !sent.calm && error.errno() != Some(EINVAL),
+            ErrorKind::Misaligned => !is_read && self.is_misaligned(sent),
             // Of a spurious ECANCELED; everything else would mean that the engine lost a view,
             // planned wrongly, or cancelled what nobody asked it to.
             ErrorKind::Cancelled => !sent.calm && error.errno().is_some(),
@@ -236,6 +246,9 @@ impl World {
 
 /// `ENOMEM`, as an errno.
 const ENOMEM: i32 = 12;
+
+/// `EINVAL`, as an errno.
+const EINVAL: i32 = 22;
 
 fn range_of(failed: &FailedRange) -> Range<usize> {
     let offset = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);

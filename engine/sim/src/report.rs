@@ -61,6 +61,14 @@ pub struct Coverage {
     pub in_class: u64,
     /// Packets sent by another thread while the shard went to sleep.
     pub from_elsewhere: u64,
+    /// Packets and flushes through the other handle of the file.
+    pub through_twin: u64,
+    /// Opens that were told of data that an earlier life had lost.
+    pub opens_lost: u64,
+    /// Writes refused because they are not aligned.
+    pub misaligned_refused: u64,
+    /// Writes of more than 64 KiB that were done.
+    pub long_writes: u64,
 }
 
 impl Coverage {
@@ -73,12 +81,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 24] {
+    pub fn fields(&self) -> [(&'static str, u64); 28] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 24] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 28] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -104,6 +112,10 @@ impl Coverage {
             ("uncoalesced", &mut self.uncoalesced),
             ("log and background", &mut self.in_class),
             ("from elsewhere", &mut self.from_elsewhere),
+            ("through another handle", &mut self.through_twin),
+            ("opens told of lost data", &mut self.opens_lost),
+            ("misaligned writes refused", &mut self.misaligned_refused),
+            ("writes above 64 KiB", &mut self.long_writes),
         ]
     }
 }

@@ -10,6 +10,12 @@ use mfio_engine::ring::Plant;
 use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
 use mfio_engine::{ClassLimits, SyncMethod};
 
+/// What is longer than this is a long transfer: it does not fit into 16 bits.
+pub(crate) const LONG_BYTES: u32 = 64 << 10;
+
+/// The longest transfer of all; two such buffers are there.
+pub(crate) const LONG_BYTES_MAX: u32 = 96 << 10;
+
 /// What one run is like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
@@ -32,6 +38,8 @@ pub(crate) struct Scenario {
     pub(crate) sync_method: Option<SyncMethod>,
     pub(crate) coalesce: bool,
     pub(crate) classes: ClassLimits,
+    /// The file is large, and some transfers are longer than [`LONG_BYTES`].
+    pub(crate) long: bool,
 }
 
 /// How often the workload does what, relative to each other.
@@ -57,6 +65,8 @@ pub(crate) struct Weights {
     pub(crate) batch: u32,
     /// Of 256 steps, how many let another thread send something.
     pub(crate) elsewhere: u32,
+    /// Of 256 flushes and packets of a completion queue, how many go through another handle.
+    pub(crate) twin: u32,
 }
 
 impl Scenario {
@@ -103,6 +113,7 @@ impl Scenario {
                 chain: random.below(5),
                 batch: random.pick(&[0, 32, 128, 255]),
                 elsewhere: random.pick(&[0, 0, 4, 32]),
+                twin: random.pick(&[0, 0, 32, 128]),
             },
             coalesce: !random.one_in(4),
             classes: ClassLimits {
@@ -112,6 +123,7 @@ impl Scenario {
                 adaptive: random.one_in(2),
                 ..ClassLimits::new()
             },
+            long: spec.size_bytes > LONG_BYTES_MAX,
             sync_method: random.pick(&[
                 None,
                 Some(SyncMethod::LinkedFlush),
@@ -124,7 +136,8 @@ impl Scenario {
 
 fn draw_spec(random: &mut Random) -> FileSpec {
     // Not a multiple of 4096: the end of the file may come in the middle of a block.
-    let size_bytes = random.pick(&[16, 32, 64]) * 1024 + random.below(8) * 512;
+    let kib = if random.one_in(12) { 160 } else { random.pick(&[16, 32, 64]) };
+    let size_bytes = kib * 1024 + random.below(8) * 512;
     let mut spec = if random.one_in(3) {
         FileSpec::buffered(size_bytes)
     } else {

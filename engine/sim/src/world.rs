@@ -32,6 +32,9 @@ pub(crate) struct World {
     /// What happens, in words, for whoever wants to read it.
     pub(crate) story: Option<Vec<String>>,
     keep: Option<StepSet>,
+    /// A flush has failed since the power was last lost: what reads see may never be durable,
+    /// whatever an open or a flush says.
+    pub(crate) doubtful: bool,
     violations: Vec<String>,
 }
 
@@ -67,6 +70,7 @@ impl World {
             coverage: Coverage::default(),
             story: None,
             keep: None,
+            doubtful: false,
             violations: Vec::new(),
         }
     }

@@ -92,3 +92,33 @@ fn f28_park_without_recheck_is_caught() {
     expect_caught(Plant::ParkWithoutRecheck);
     expect_sign(Plant::ParkWithoutRecheck, "no more can come");
 }
+
+#[test]
+fn f37_fsync_retry_is_caught() {
+    expect_caught(Plant::FsyncRetry);
+}
+
+#[test]
+fn f38_no_fsync_on_open_is_caught() {
+    expect_caught(Plant::NoFsyncOnOpen);
+}
+
+#[test]
+fn f37_poison_one_handle_is_caught() {
+    expect_caught(Plant::PoisonOneHandle);
+}
+
+#[test]
+fn f09_truncating_cast_is_caught() {
+    expect_caught(Plant::TruncatingCast);
+}
+
+#[test]
+fn f44_assume_512_is_caught() {
+    expect_caught(Plant::Assume512);
+}
+
+#[test]
+fn f11_unaligned_rest_is_caught() {
+    expect_caught(Plant::UnalignedRest);
+}

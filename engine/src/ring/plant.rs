@@ -37,11 +37,23 @@ pub enum Plant {
     IgnoreOverflow,
     /// Nobody looks again at what has arrived, once the shard has said that it sleeps (F28).
     ParkWithoutRecheck,
+    /// A flush that has failed is tried again, and its second answer believed (F37).
+    FsyncRetry,
+    /// An open trusts what it finds without a flush (F38).
+    NoFsyncOnOpen,
+    /// A failed flush poisons the handle that it was of, and no other of the file (F37).
+    PoisonOneHandle,
+    /// The length of a view is cut to 16 bits before it is cut into ops (F09).
+    TruncatingCast,
+    /// Every direct target is taken to have sectors of 512 bytes (F44).
+    Assume512,
+    /// The rest of a short transfer starts where that stopped, aligned or not (F11, F44).
+    UnalignedRest,
 }
 
 impl Plant {
     /// Every planted bug, in the order in which they came.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::AcceptShort,
         Self::FlushEarly,
         Self::FreeOnDrop,
@@ -54,6 +66,12 @@ impl Plant {
         Self::ChainSplit,
         Self::IgnoreOverflow,
         Self::ParkWithoutRecheck,
+        Self::FsyncRetry,
+        Self::NoFsyncOnOpen,
+        Self::PoisonOneHandle,
+        Self::TruncatingCast,
+        Self::Assume512,
+        Self::UnalignedRest,
     ];
 
     /// The name used on command lines: `accept-short`, `flush-early`, `free-on-drop`, ….
@@ -72,6 +90,12 @@ impl Plant {
             Self::ChainSplit => "chain-split",
             Self::IgnoreOverflow => "ignore-overflow",
             Self::ParkWithoutRecheck => "park-without-recheck",
+            Self::FsyncRetry => "fsync-retry",
+            Self::NoFsyncOnOpen => "no-fsync-on-open",
+            Self::PoisonOneHandle => "poison-one-handle",
+            Self::TruncatingCast => "truncating-cast",
+            Self::Assume512 => "assume-512",
+            Self::UnalignedRest => "unaligned-rest",
         }
     }
 }

@@ -29,7 +29,9 @@ impl<R: Ring> Core<R> {
         let align = u64::from(self.targets.get(target).demands.offset_align);
         let block = if align > 1 { align } else { PAGE_BYTES };
         let Some(transfer) = self.slots.transfer(tag) else { return false };
-        let start = transfer.offset_bytes + u64::from(transfer.reached);
+        // Where the op began that failed: as aligned as the target demands, also behind a short
+        // one (F11).
+        let start = transfer.offset_bytes + u64::from(transfer.resumed_at);
         let Some(cut) = half(start, transfer.offset_bytes + u64::from(transfer.take_bytes), block)
         else {
             return false;
@@ -61,10 +63,10 @@ fn half(start: u64, end: u64, block: u64) -> Option<u64> {
     (cut > start && cut < end).then_some(cut)
 }
 
-/// The user's bytes: what had been read before, and the rest.
+/// The user's bytes: what had been read before the op that failed, and the rest.
 fn rest_of(transfer: &mut Transfer) -> Option<(View<Read>, View<Read>)> {
     match transfer.body.take()? {
-        Body::ReadInto(lent) => Some(lent.into_view().split_at(transfer.reached.into())),
+        Body::ReadInto(lent) => Some(lent.into_view().split_at(transfer.resumed_at.into())),
         other => {
             transfer.body = Some(other);
             None

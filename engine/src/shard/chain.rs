@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use super::chain_table::{ChainId, Failure, Phase, Steps};
 use super::core::{Bytes, Core, Ending, Job, Retry};
+use super::durable;
 use super::flush::Waiter;
 use super::slot::{Occupant, StepOp};
 use crate::chain::{Step, What};
@@ -166,9 +167,12 @@ impl<R: Ring> Core<R> {
             let linked = match step.what {
                 What::Sync { .. } => {
                     // Two at a time could let the second succeed because the first failed (F37).
-                    let same = |other: &Step| other.what.is_sync() && other.target == step.target;
-                    let target = self.targets.get(step.target);
-                    let busy = target.flush_in_flight || target.poison.is_set();
+                    let same = |other: &Step| {
+                        other.what.is_sync() && self.targets.are_one_file(other.target, step.target)
+                    };
+                    let poisoned = self.targets.get(step.target).poison.is_set();
+                    let busy =
+                        poisoned || durable::must_wait(&self.targets, &mut self.slots, step.target);
                     !busy && !steps[..at].iter().flatten().any(same)
                 }
                 What::Range(kind) => self.ring.supports(kind),
@@ -319,10 +323,11 @@ impl<R: Ring> Core<R> {
     fn step_not_whole(&mut self, id: ChainId, at: usize, verdict: Verdict) {
         let target = self.chains.step(id, at).target;
         let demands = self.targets.get(target).demands;
+        let unaligned = self.ring.plant(Plant::UnalignedRest);
         let step = self.chains.step(id, at);
         let fail = match verdict {
             Verdict::Rest { done_bytes } => {
-                let got_on = step.advance(done_bytes, demands);
+                let got_on = step.advance(done_bytes, demands, unaligned);
                 let is_read = step.what == What::Read;
                 let stalled = !got_on && step.stalls >= STALLS_MAX;
                 self.metrics.short_transfers += 1;

@@ -10,10 +10,10 @@ use nix::errno::Errno;
 
 use super::core::Core;
 use super::file::{Durability, Durable, File};
-use super::slot::Linked;
+use super::slot::{Linked, Occupant, Slots};
 use crate::error::IoError;
 use crate::ring::{Ring, Tag};
-use crate::target::{AtomicWrite, SyncMethod};
+use crate::target::{AtomicWrite, SyncMethod, Target, Targets};
 
 /// Where a write goes and what its success means: the parameter of a packet.
 ///
@@ -96,6 +96,17 @@ impl How {
     }
 }
 
+/// Whether a flush of the file has to wait: for another, or for a write that flushes itself.
+pub(super) fn must_wait(targets: &Targets, slots: &mut Slots, target: u32) -> bool {
+    let is_dsync = |occupant: &Occupant| {
+        matches!(occupant, Occupant::Transfer(transfer) if transfer.linked == Linked::Dsync
+            && targets.are_one_file(transfer.target, target))
+    };
+    targets.is_flushing(target)
+        || (targets.any_handle(target, |handle| handle.dsyncs)
+            && slots.iter_mut().any(|(_, occupant)| is_dsync(occupant)))
+}
+
 impl<R: Ring> Core<R> {
     /// How a write of `len_bytes` with the terms `at` is made, or why it is not.
     pub(super) fn how(&self, target: u32, at: WriteAt, len_bytes: u64) -> Result<How, ErrorKind> {
@@ -113,6 +124,19 @@ impl<R: Ring> Core<R> {
             Durability::Fua => return Err(ErrorKind::Unsupported),
         };
         Ok(How { promise, atomic: at.atomic })
+    }
+
+    /// What a write that would flush itself promises when it starts now. Where a flush of the
+    /// file is in flight, or waited for, it goes behind one instead: either of the two could
+    /// succeed only because the other, which failed, has marked lost pages clean (F37).
+    #[cold]
+    pub(super) fn dsync_or_flush(&mut self, target: u32) -> Promise {
+        let flushed = |handle: &Target| handle.flush_in_flight || !handle.requests.is_empty();
+        if self.targets.any_handle(target, flushed) {
+            return Promise::Flushed { all_metadata: false };
+        }
+        self.targets.get_mut(target).dsyncs = true;
+        Promise::Dsync
     }
 
     /// A write with `RWF_DSYNC` has failed. Whether its flush has, the errno does not tell, so

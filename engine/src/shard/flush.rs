@@ -1,7 +1,7 @@
 //! Flushes: when one is due, whom its success acknowledges, and what its failure poisons.
 //!
-//! At most one flush per target is in flight, and requests that come meanwhile share the next
-//! one. Data flow: request → barrier clear → flush op → completion → requests answered.
+//! At most one flush per file is in flight on a shard, and requests that come meanwhile share the
+//! next one. Data flow: request → barrier clear → flush op → completion → requests answered.
 //!
 //! Not here: the barrier's counting (`barrier`), linking a flush to a write (`issue`).
 
@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::chain_table::ChainId;
 use super::core::{Core, Ending};
+use super::durable;
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
 use crate::ring::{Plant, Ring, Tag};
@@ -193,10 +194,10 @@ impl<R: Ring> Core<R> {
 
     fn issue_flush(&mut self, target: u32) {
         let early = self.ring.plant(Plant::FlushEarly);
-        let entry = self.targets.get(target);
-        if entry.flush_in_flight {
+        if durable::must_wait(&self.targets, &mut self.slots, target) {
             return;
         }
+        let entry = self.targets.get(target);
         if let Some(error) = entry.poison_error() {
             // By a flush of another handle.
             return self.refuse_flushes(target, error);
@@ -224,7 +225,9 @@ impl<R: Ring> Core<R> {
         let (target, behind, retries) = (flush.target, flush.behind, flush.retries);
         let is_follower = !matches!(behind, Behind::Requests(_));
         let mut verdict = complete::flush(result, is_follower);
-        if verdict == Verdict::Fail(Errno::ECANCELED) {
+        let retries_failed =
+            matches!(verdict, Verdict::Fail(_)) && self.ring.plant(Plant::FsyncRetry);
+        if verdict == Verdict::Fail(Errno::ECANCELED) || retries_failed {
             // Cancelled before it started, by a shutdown or a signal: nothing was flushed.
             verdict = Verdict::Retry { force_async: false };
         }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::barrier::Epoch;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
-use super::durable::{How, Promise};
+use super::durable::{self, How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
@@ -144,7 +144,10 @@ impl<R: Ring> Core<R> {
             if terms.class == Class::Background && self.classes.is_capped() {
                 return Some((offset, view));
             }
-            let len = view.len();
+            let mut len = view.len();
+            if self.ring.plant(Plant::TruncatingCast) {
+                len &= u64::from(u16::MAX);
+            }
             if len == 0 {
                 return self.nothing_to_start(target, view, terms, None);
             }
@@ -293,9 +296,12 @@ impl<R: Ring> Core<R> {
         cut: Cut,
         body: Body,
         memory: MemRange,
-        terms: WriteTerms,
+        mut terms: WriteTerms,
         last_piece: bool,
     ) -> Tag {
+        if terms.how.promise == Promise::Dsync {
+            terms.how.promise = self.dsync_or_flush(target);
+        }
         let tag = self.slots.occupy(Occupant::Transfer(Transfer {
             body: Some(body),
             memory,
@@ -354,8 +360,8 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let wanted = entry.sync.method != SyncMethod::WriteThenFlush;
-        let free = wanted && !entry.flush_in_flight && !entry.poison.is_set();
+        let wanted = entry.sync.method != SyncMethod::WriteThenFlush && !entry.poison.is_set();
+        let free = wanted && !durable::must_wait(&self.targets, &mut self.slots, target);
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }
 

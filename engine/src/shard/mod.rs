@@ -21,7 +21,7 @@ use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
-use crate::ring::{AutoRing, Features, Ring, Wait};
+use crate::ring::{AutoRing, Features, Plant, Ring, Wait};
 use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
@@ -155,7 +155,7 @@ impl<R: Ring> Shard<R> {
     /// # Errors
     /// [`EngineError::Open`], naming the path and what to do.
     pub fn open(&self, path: &Path, options: &OpenOptions) -> Result<File<R>, EngineError> {
-        let opened = open(path, options)?;
+        let opened = open(path, &self.trusting(options))?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
         let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
@@ -165,6 +165,12 @@ impl<R: Ring> Shard<R> {
             return Err(OpenError::needs_direct(path).into());
         }
         Ok(file)
+    }
+
+    /// The options that count: what was asked for.
+    fn trusting(&self, options: &OpenOptions) -> OpenOptions {
+        let trusts = self.inner.core.borrow().ring.plant(Plant::NoFsyncOnOpen);
+        OpenOptions { sync_on_open: options.sync_on_open && !trusts, ..*options }
     }
 
     /// Takes an open file as a target, with the geometry its owner knows it to have.
@@ -193,6 +199,27 @@ impl<R: Ring> Shard<R> {
         inode: crate::target::Inode,
     ) -> File<R> {
         File::add(self, name.to_owned(), None, fd, geometry, Some(inode))
+    }
+
+    /// Opens a file of a simulated device the way [`Shard::open`] opens a real one: `sync`, which
+    /// is its `fsync(2)`, first makes durable what others left unflushed, where `options` say so.
+    /// Handles with the same `inode` share what a failed flush means.
+    ///
+    /// # Errors
+    /// [`EngineError::Open`] with what `sync` says.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn open_simulated_inode(
+        &self,
+        name: &str,
+        fd: i32,
+        geometry: Geometry,
+        inode: crate::target::Inode,
+        options: &OpenOptions,
+        sync: impl FnOnce() -> Result<(), nix::errno::Errno>,
+    ) -> Result<File<R>, EngineError> {
+        let options = self.trusting(options);
+        crate::target::settle_contents(Path::new(name), &options, false, sync)?;
+        Ok(File::add(self, name.to_owned(), None, fd, geometry, Some(inode)))
     }
 
     /// The shard's registered memory: packets over its buffers are transferred without a copy.

@@ -195,7 +195,8 @@ impl<R: Ring> Core<R> {
             transfer.retries = 0;
         }
         let demands = self.targets.get(transfer.target).demands;
-        transfer.resumed_at = plan::resume_at(transfer.reached, demands);
+        let unaligned = self.ring.plant(Plant::UnalignedRest);
+        transfer.resumed_at = plan::resume_at(transfer.reached, demands, unaligned);
         self.retries.push_back(Retry { tag, not_before_ns: 0 });
     }
 

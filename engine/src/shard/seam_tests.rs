@@ -33,6 +33,77 @@ fn f37_poison_of_another_handle_ends_the_requests_of_one_that_was_closed() {
 }
 
 #[test]
+fn f37_handles_of_one_file_have_one_flush_in_flight_between_them() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 1);
+    let one = shard.adopt_simulated_inode("one", 4, geometry(1), inode(3));
+    let other = shard.adopt_simulated_inode("other", 5, geometry(1), inode(3));
+    let flushes = || {
+        let script = ring.0.borrow();
+        script.running.iter().filter(|(op, _)| op.kind == OpKind::Fdatasync).count()
+    };
+    let mut first = pin!(one.sync(Durability::Data));
+    assert!(poll(first.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let mut second = pin!(other.sync(Durability::Data));
+    let mut durable = pin!(other.write_durable_at(0, vec![1; 64]));
+    let chain = other.chain().write_at(4096, page(&shard)).sync(Durability::Data);
+    let mut chained = pin!(chain.commit());
+    assert!(poll(second.as_mut(), Waker::noop()).is_pending());
+    assert!(poll(durable.as_mut(), Waker::noop()).is_pending());
+    assert!(poll(chained.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(flushes(), 1, "a second one could succeed because the first has failed");
+    ring.complete(OpKind::Fdatasync, 0);
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(first, Waker::noop()), Poll::Ready(Ok(()))));
+    ring.complete(OpKind::Write, 64);
+    ring.complete(OpKind::Write, 4096);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(flushes(), 1, "it is the turn of the other handle");
+    ring.complete(OpKind::Fdatasync, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    assert!(matches!(poll(second, Waker::noop()), Poll::Ready(Err(_))));
+    assert!(matches!(poll(durable, Waker::noop()), Poll::Ready((Err(_), _))));
+    assert!(matches!(poll(chained, Waker::noop()), Poll::Ready((Err(_), _))));
+    assert!(one.is_poisoned() && shard.is_idle());
+}
+
+#[test]
+fn f37_no_flush_is_in_flight_beside_a_write_that_flushes_itself() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 512);
+    let one = shard.adopt_simulated_inode("one", 4, geometry(512), inode(4));
+    let other = shard.adopt_simulated_inode("other", 5, geometry(512), inode(4));
+    other.set_sync_method(crate::SyncMethod::Dsync).unwrap();
+    let running =
+        |is: fn(&Op) -> bool| ring.0.borrow().running.iter().filter(|(op, _)| is(op)).count();
+    let mut before = pin!(other.write_durable_at(0, page(&shard)));
+    assert!(poll(before.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let mut flush = pin!(one.sync(Durability::Data));
+    assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+    let mut after = pin!(other.write_durable_at(4096, page(&shard)));
+    assert!(poll(after.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(running(|op| op.kind == OpKind::Fdatasync), 0, "it waits for the write");
+    assert_eq!(running(|op| op.dsync), 1, "the later write goes behind a flush");
+    ring.complete(OpKind::Write, 4096);
+    ring.complete(OpKind::Write, 4096);
+    for _ in 0..6 {
+        shard.turn(Wait::NONE).unwrap();
+        assert!(running(|op| op.kind == OpKind::Fdatasync) <= 1);
+        if running(|op| op.kind == OpKind::Fdatasync) == 1 {
+            ring.complete(OpKind::Fdatasync, 0);
+        }
+    }
+    assert!(matches!(poll(before, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert!(matches!(poll(after, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert!(matches!(poll(flush, Waker::noop()), Poll::Ready(Ok(()))));
+}
+
+#[test]
 fn f37_flush_that_a_shutdown_cancels_poisons_no_handle_of_another_shard() {
     let (ring, other_ring) = (Scripted::new(), Scripted::new());
     let ((leaving, _), (staying, _)) = (shard(&ring, 1), shard(&other_ring, 1));
@@ -208,4 +279,25 @@ fn long_chain_gets_its_turn_beside_traffic_that_never_rests() {
             if scarce_queue { "room" } else { "slots" }
         );
     }
+}
+
+#[test]
+fn f43_damage_behind_a_short_read_is_looked_for_without_a_bounce_buffer() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 512);
+    let mut read = pin!(file.read_exact_at(0, page(&shard)));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Read, 1000);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Read, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    ring.answer_all(WHOLE);
+    for _ in 0..4 {
+        shard.turn(Wait::NONE).unwrap();
+    }
+    // It is gone when it is read again.
+    assert!(matches!(poll(read, Waker::noop()), Poll::Ready((Ok(()), _))));
+    assert_eq!(shard.metrics().bounced, 0, "the halves are as aligned as the whole");
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mfio_core::Error;
 
 use crate::plan::Demands;
-use crate::ring::{FileRef, Ring};
+use crate::ring::{FileRef, Plant, Ring};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod durability;
@@ -28,6 +28,8 @@ pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use open::settle_contents;
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::Poison;
@@ -45,8 +47,7 @@ pub(crate) struct Target {
     /// The first flush that failed, for good, whichever handle it was of (F37).
     pub(crate) poison: Arc<Poison>,
     pub(crate) requests: VecDeque<FlushRequest>,
-    /// At most one at a time: a second could succeed because the first, which failed, has
-    /// marked the lost pages clean (F37).
+    /// One of this handle. See [`Targets::is_flushing`].
     pub(crate) flush_in_flight: bool,
     /// Queued views, ops and requests that name this target.
     pub(crate) users: u32,
@@ -63,6 +64,8 @@ pub(crate) struct Target {
     pub(crate) atomic: Option<AtomicWrite>,
     /// Space of the engine's own: what is done there is nobody's traffic, and not counted.
     pub(crate) scratch: bool,
+    /// A write that flushes itself was started on it.
+    pub(crate) dsyncs: bool,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -88,15 +91,19 @@ impl Targets {
         bounce_bytes_max: u32,
         ring: &mut R,
     ) -> u32 {
-        let align = geometry.offset_align.max(geometry.mem_align);
+        let sector_max = if ring.plant(Plant::Assume512) { 512 } else { u32::MAX };
+        let (offset_align, mem_align) =
+            (geometry.offset_align.min(sector_max), geometry.mem_align.min(sector_max));
+        let align = offset_align.max(mem_align);
         let transfer_max = geometry.transfer_bytes_max.min(ring.limits().transfer_bytes_max);
         let demands = Demands {
-            offset_align: geometry.offset_align,
-            mem_align: geometry.mem_align,
+            offset_align,
+            mem_align,
             transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
             bounce_bytes_max: bounce_bytes_max & !(align - 1),
         };
-        let poison = Poison::of(inode.or_else(|| opened.as_ref().and_then(Inode::of)));
+        let inode = inode.or_else(|| opened.as_ref().and_then(Inode::of));
+        let poison = Poison::of(inode.filter(|_| !ring.plant(Plant::PoisonOneHandle)));
         let target = Target {
             name,
             file: ring.register_file(fd),
@@ -114,6 +121,7 @@ impl Targets {
             sync_known: opened.is_none(),
             opened,
             scratch: false,
+            dsyncs: false,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -132,6 +140,27 @@ impl Targets {
     #[inline]
     pub(crate) fn get_mut(&mut self, target: u32) -> &mut Target {
         self.table[target as usize].as_mut().expect("a target outlives its handle and its ops")
+    }
+
+    /// Whether a flush of the file is in flight, of whichever of its handles on this shard: at
+    /// most one at a time, because a second could succeed only because the first, which failed,
+    /// has marked the lost pages clean (F37).
+    pub(crate) fn is_flushing(&self, target: u32) -> bool {
+        self.any_handle(target, |handle| handle.flush_in_flight)
+    }
+
+    /// Whether that is so of any handle of the file on this shard.
+    pub(crate) fn any_handle(&self, target: u32, is_so: impl Fn(&Target) -> bool) -> bool {
+        let entry = self.get(target);
+        let same = |other: &&Target| Arc::ptr_eq(&other.poison, &entry.poison);
+        // Looking at all the others is left out where nobody shares the file.
+        let shared = Arc::strong_count(&entry.poison) > 1;
+        is_so(entry) || (shared && self.table.iter().flatten().filter(same).any(is_so))
+    }
+
+    /// Whether two targets are handles of one file.
+    pub(crate) fn are_one_file(&self, one: u32, other: u32) -> bool {
+        one == other || Arc::ptr_eq(&self.get(one).poison, &self.get(other).poison)
     }
 
     /// Indices of all open targets.

@@ -290,15 +290,7 @@ fn settle(
     // A process that had made the file and was killed may not have got as far as the directory,
     // so the name of a file that was there counts as new, too.
     let may_be_new = options.create && file.metadata().is_ok_and(|metadata| metadata.is_file());
-    if options.sync_on_open || (may_be_new && is_new) {
-        match sync(file) {
-            Ok(()) | Err(Errno::EROFS | Errno::EBADF | Errno::EINVAL) => {}
-            Err(errno @ (Errno::EIO | Errno::ENOSPC | Errno::EDQUOT)) => {
-                return Err(OpenError::LostData { path: path.to_owned(), errno });
-            }
-            Err(errno) => return Err(os("fsync", errno)),
-        }
-    }
+    settle_contents(path, options, may_be_new && is_new, || sync(file))?;
     if !may_be_new {
         return Ok(());
     }
@@ -310,6 +302,26 @@ fn settle(
     match sync(&directory) {
         Ok(()) | Err(Errno::EROFS | Errno::EBADF | Errno::EINVAL) => Ok(()),
         Err(errno) => Err(os("fsync of its directory", errno)),
+    }
+}
+
+/// Makes the contents durable before they are read (F38), unless that is not wanted and the file
+/// was there before.
+pub(crate) fn settle_contents(
+    path: &Path,
+    options: &OpenOptions,
+    is_new: bool,
+    sync: impl FnOnce() -> Result<(), Errno>,
+) -> Result<(), OpenError> {
+    if !options.sync_on_open && !is_new {
+        return Ok(());
+    }
+    match sync() {
+        Ok(()) | Err(Errno::EROFS | Errno::EBADF | Errno::EINVAL) => Ok(()),
+        Err(errno @ (Errno::EIO | Errno::ENOSPC | Errno::EDQUOT)) => {
+            Err(OpenError::LostData { path: path.to_owned(), errno })
+        }
+        Err(errno) => Err(OpenError::Os { path: path.to_owned(), call: "fsync", errno }),
     }
 }
 

@@ -79,6 +79,7 @@ mod config;
 mod device;
 mod flight;
 mod kernel;
+mod open;
 mod others;
 mod random;
 mod ranges;
