@@ -109,6 +109,9 @@ pub struct Metrics {
     pub coalesced: u64,
     /// Of those, the ones that were issued again by themselves: the op was not whole.
     pub uncoalesced: u64,
+    /// Ops done by a plain call that blocked the shard, because the kernel had no worker for
+    /// them: raise the limit on processes (`ulimit -u`, the pids cgroup) (F30).
+    pub in_place: u64,
 }
 }
 

@@ -304,7 +304,7 @@ fn work(shared: &Shared) {
 fn run_chain(shared: &Shared, chain: &[Job]) {
     let mut broken = false;
     for job in chain {
-        let result = if broken { Err(Errno::ECANCELED) } else { run(&job.op) };
+        let result = if broken { Err(Errno::ECANCELED) } else { execute(&job.op) };
         let whole_bytes = job.op.memory.map_or(0, |memory| memory.len_bytes());
         broken = broken || result != Ok(whole_bytes);
         let mut state = shared.lock();
@@ -313,7 +313,8 @@ fn run_chain(shared: &Shared, chain: &[Job]) {
     }
 }
 
-fn run(op: &Op) -> Result<u32, Errno> {
+/// Executes an op on a plain descriptor by the system call of its name. May block.
+pub(crate) fn execute(op: &Op) -> Result<u32, Errno> {
     let FileRef::Plain(fd) = op.file else {
         // This ring never hands out a registered file.
         return Err(Errno::EBADF);

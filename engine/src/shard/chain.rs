@@ -186,24 +186,30 @@ impl<R: Ring> Core<R> {
         count
     }
 
-    fn push_step(&mut self, id: ChainId, at: usize, link: bool) {
+    /// What a step does now, and to which target.
+    pub(super) fn step_op(&mut self, id: ChainId, at: usize, link: bool) -> (u32, Op) {
         let step = self.chains.step(id, at);
         let (what, target, force_async) = (step.what, step.target, step.force_async);
         let (offset_bytes, len_bytes) = (step.offset_bytes, step.len_bytes);
         let resumed_at = step.resumed_at;
         let memory =
             step.memory.map(|memory| memory.sub(resumed_at, memory.len_bytes() - resumed_at));
-        let entry = self.targets.get_mut(target);
-        let op = Op { link, force_async, ..Op::on(what.kind(), entry.file) };
+        let file = self.targets.get(target).file;
+        let op = Op { link, force_async, ..Op::on(what.kind(), file) };
         let op = match what {
-            What::Sync { .. } => {
-                entry.flush_in_flight = true;
-                self.metrics.flushes += 1;
-                op
-            }
+            What::Sync { .. } => op,
             What::Range(_) => Op { offset_bytes, len_bytes, ..op },
             _ => Op { offset_bytes: offset_bytes + u64::from(resumed_at), memory, ..op },
         };
+        (target, op)
+    }
+
+    fn push_step(&mut self, id: ChainId, at: usize, link: bool) {
+        let (target, op) = self.step_op(id, at, link);
+        if matches!(op.kind, OpKind::Fdatasync | OpKind::Fsync) {
+            self.targets.get_mut(target).flush_in_flight = true;
+            self.metrics.flushes += 1;
+        }
         let step = u8::try_from(at).expect("a chain is short");
         let (cancel_requested, cancel_sent) = (false, false);
         let occupant = StepOp { chain: id, step, cancel_requested, cancel_sent };
@@ -260,7 +266,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// Every completion of a launch is there: the first that is not whole decides.
-    fn judge(&mut self, id: ChainId) {
+    pub(super) fn judge(&mut self, id: ChainId) {
         let accept_short = self.ring.plant(Plant::AcceptShort);
         let closing = self.closing;
         let entry = self.chains.get(id);
@@ -321,6 +327,9 @@ impl<R: Ring> Core<R> {
     /// The step is to be launched again with everything behind it, or the chain ends here.
     #[cold]
     fn step_not_whole(&mut self, id: ChainId, at: usize, verdict: Verdict) {
+        if verdict == Verdict::Fail(Errno::ECANCELED) && self.step_in_place(id, at) {
+            return;
+        }
         let target = self.chains.step(id, at).target;
         let demands = self.targets.get(target).demands;
         let unaligned = self.ring.plant(Plant::UnalignedRest);

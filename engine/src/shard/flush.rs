@@ -223,6 +223,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn complete_flush(&mut self, tag: Tag, result: i32) {
         let Some(Occupant::Flush(flush)) = self.slots.find(tag) else { return };
         let (target, behind, retries) = (flush.target, flush.behind, flush.retries);
+        let all_metadata = flush.all_metadata;
         let is_follower = !matches!(behind, Behind::Requests(_));
         let mut verdict = complete::flush(result, is_follower);
         let retries_failed =
@@ -240,7 +241,11 @@ impl<R: Ring> Core<R> {
             if self.closing {
                 return self.flush_stopped(tag, target);
             }
-            verdict = Verdict::Fail(Errno::EAGAIN);
+            verdict = if result == -(Errno::ECANCELED as i32) {
+                self.flush_in_place(target, all_metadata)
+            } else {
+                Verdict::Fail(Errno::EAGAIN)
+            };
         }
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = false;

@@ -44,6 +44,7 @@ mod flush;
 mod governor;
 mod group;
 mod held;
+mod in_place;
 mod intake;
 mod issue;
 mod join;

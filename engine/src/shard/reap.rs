@@ -62,7 +62,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// Whatever is not a plain transfer that has become whole at once.
-    fn judge_transfer(&mut self, tag: Tag, result: i32) {
+    pub(super) fn judge_transfer(&mut self, tag: Tag, result: i32) {
         let Some(transfer) = self.slots.transfer(tag) else { return };
         if std::mem::take(&mut transfer.counted) {
             let class = transfer.class;
@@ -136,6 +136,10 @@ impl<R: Ring> Core<R> {
     #[cold]
     fn transfer_not_whole(&mut self, tag: Tag, verdict: Verdict) {
         self.break_chain(tag);
+        let unserved = verdict == Verdict::Fail(nix::errno::Errno::ECANCELED);
+        if unserved && self.transfer_in_place(tag) {
+            return;
+        }
         let Some(transfer) = self.slots.transfer(tag) else { return };
         match verdict {
             Verdict::Rest { done_bytes } => self.transfer_short(tag, done_bytes),

@@ -10,7 +10,7 @@ use mfio_core::ErrorKind;
 use super::class::Class;
 use super::core::Core;
 use super::slot::Linked;
-use crate::ring::{Op, OpKind, Ring};
+use crate::ring::{Op, OpKind, Ring, Tag};
 
 impl<R: Ring> Core<R> {
     /// Pushes the ops whose time has come again.
@@ -31,19 +31,26 @@ impl<R: Ring> Core<R> {
                 self.fail_transfer(retry.tag, ErrorKind::Cancelled.into());
                 continue;
             }
-            let file = self.targets.get(transfer.target).file;
-            let from = transfer.resumed_at;
-            let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
-            let kind = if transfer.is_read { OpKind::Read } else { OpKind::Write };
-            let offset_bytes = transfer.offset_bytes + u64::from(from);
-            let op = Op {
-                force_async: transfer.force_async,
-                dsync: transfer.linked == Linked::Dsync,
-                atomic: transfer.atomic,
-                background: transfer.class == Class::Background,
-                ..Op::transfer(kind, file, offset_bytes, memory)
-            };
+            let Some((_, op)) = self.op_again(retry.tag) else { continue };
             self.push_seldom(op, retry.tag);
         }
+    }
+
+    /// The op for what is left of a transfer, and its target.
+    pub(super) fn op_again(&mut self, tag: Tag) -> Option<(u32, Op)> {
+        let transfer = self.slots.transfer(tag)?;
+        let file = self.targets.get(transfer.target).file;
+        let from = transfer.resumed_at;
+        let memory = transfer.memory.sub(from, transfer.memory.len_bytes() - from);
+        let kind = if transfer.is_read { OpKind::Read } else { OpKind::Write };
+        let offset_bytes = transfer.offset_bytes + u64::from(from);
+        let op = Op {
+            force_async: transfer.force_async,
+            dsync: transfer.linked == Linked::Dsync,
+            atomic: transfer.atomic,
+            background: transfer.class == Class::Background,
+            ..Op::transfer(kind, file, offset_bytes, memory)
+        };
+        Some((transfer.target, op))
     }
 }

@@ -623,3 +623,39 @@ fn f33_range_that_the_ring_has_no_op_for_is_changed_on_the_spot() {
     let Poll::Ready(Err(error)) = poll(refused, Waker::noop()) else { panic!() };
     assert_eq!(error.error.kind(), ErrorKind::Unsupported);
 }
+
+#[test]
+fn f30_ops_that_the_kernel_never_starts_are_done_by_plain_calls() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    std::fs::write(&path, [7; 4096]).unwrap();
+    let ring = Scripted::new();
+    // As where no worker can be started for them.
+    ring.answer_all(|_| CANCELED);
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let file = shard.open(&path, &OpenOptions::new().write(true)).unwrap();
+    block_on(&shard, async {
+        let mut two = page(&shard);
+        two.fill(2);
+        file.write_all_at(4096, two).await.0.unwrap();
+        let (read, seven) = file.read_exact_at(0, page(&shard)).await;
+        read.unwrap();
+        assert!(seven.iter().all(|&byte| byte == 7));
+        file.sync(Durability::Full).await.unwrap();
+        file.write_durable_at(8192, page(&shard)).await.0.unwrap();
+        let mut three = page(&shard);
+        three.fill(3);
+        let chain = file.chain().write_at(0, three).sync(Durability::Data);
+        let chain = chain.read_at(4096, page(&shard)).write_from_previous(12288);
+        chain.sync(Durability::Data).commit().await.0.unwrap();
+        let beyond = file.read_exact_at(1 << 20, page(&shard)).await.0.unwrap_err();
+        assert_eq!(beyond.error.kind(), ErrorKind::UnexpectedEof, "{beyond}");
+    })
+    .unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let at = |page: usize| bytes[page * 4096..][..4096].iter().max().copied();
+    assert_eq!((bytes.len(), at(0), at(1), at(3)), (16384, Some(3), Some(2), Some(2)));
+    let metrics = shard.metrics();
+    assert!(metrics.in_place >= 8 && metrics.flush_failures == 0, "{metrics:?}");
+    assert!(!file.is_poisoned());
+}
