@@ -23,16 +23,19 @@ mod open;
 mod poison;
 mod refusal;
 mod sysfs;
+mod way;
 
 pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+pub(crate) use open::look;
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::Poison;
 pub use refusal::OpenError;
 pub use sysfs::{Device, Label};
+pub(crate) use way::Way;
 
 /// One open target of a shard.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Target {
     pub(crate) atomic: Option<AtomicWrite>,
     /// Space of the engine's own: what is done there is nobody's traffic, and not counted.
     pub(crate) scratch: bool,
+    /// Keeps other handles from going the other way; `None` of what the engine has not opened.
+    pub(crate) way: Option<Way>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -114,6 +119,7 @@ impl Targets {
             sync_known: opened.is_none(),
             opened,
             scratch: false,
+            way: None,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
