@@ -37,9 +37,8 @@ fn tests_of(text: &str) -> Vec<&str> {
 
 /// The name of the function that a line begins.
 fn function_of(line: &str) -> Option<&str> {
-    let words = ["pub ", "async "].iter().fold(line, |line, word| {
-        line.strip_prefix(word).unwrap_or(line)
-    });
+    let words =
+        ["pub ", "async "].iter().fold(line, |line, word| line.strip_prefix(word).unwrap_or(line));
     let name = words.strip_prefix("fn ")?.split(['(', '<']).next()?;
     Some(name.trim())
 }
@@ -88,9 +87,12 @@ fn every_case_has_a_test_or_is_pending_and_not_both() {
             _ => {}
         }
     }
-    offences.extend(owned.iter().filter(|case| !(1..=CASES).contains(*case)).map(|case| {
-        format!("F{case:02} is no case of the catalogue")
-    }));
+    offences.extend(
+        owned
+            .iter()
+            .filter(|case| !(1..=CASES).contains(*case))
+            .map(|case| format!("F{case:02} is no case of the catalogue")),
+    );
     check("the failure catalogue and the tests disagree", &offences);
 }
 

@@ -446,4 +446,6 @@ mod fact_tests;
 #[cfg(test)]
 mod fork_tests;
 #[cfg(test)]
+mod seccomp_tests;
+#[cfg(test)]
 mod storm_tests;
