@@ -369,7 +369,7 @@ mod tests {
             if !rung.is_empty() {
                 builder.setup_r_disabled();
             }
-            for flag in rung {
+            for flag in *rung {
                 (flag.set)(&mut builder);
             }
             let names: Vec<_> = rung.iter().map(|flag| flag.name).collect();
