@@ -162,6 +162,30 @@ mod tests {
         assert_eq!(check(&[0; 4096], 0), Err(Fault::Magic { found: 0 }));
     }
 
+    /// A disk that rots, misdirects or loses a write says nothing: the block does, and the
+    /// report names which of the three it was.
+    #[test]
+    fn f41_rotten_misdirected_and_lost_blocks_are_each_reported_by_name() {
+        let whole = block();
+        let mut rotten = whole.clone();
+        rotten[2000] ^= 4;
+        let mut torn = vec![0; 4096];
+        fill(&mut torn, Identity { sequence: 4, ..IDENTITY });
+        torn[..512].copy_from_slice(&whole[..512]);
+        for damaged in [&rotten, &torn] {
+            let told = check(damaged, 8192).unwrap_err().to_string();
+            assert!(told.contains("changed after it was written"), "{told}");
+        }
+        let told = check(&whole, 12_288).unwrap_err().to_string();
+        assert!(told.contains("8192: a misplaced block"), "{told}");
+        // An older write is whole and in its place: the sequence tells, which `written` keeps.
+        assert_eq!(check(&whole, 8192), Ok(IDENTITY));
+        let lost = Fault::Stale { expected: 4, found: IDENTITY.sequence }.to_string();
+        assert!(lost.contains("sequence 3, wanted 4: a lost write"), "{lost}");
+        let told = check(&[0; 4096], 0).unwrap_err().to_string();
+        assert!(told.contains("bad magic header"), "{told}");
+    }
+
     #[test]
     fn sequence_changes_the_payload() {
         let mut other = vec![0; 4096];

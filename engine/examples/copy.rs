@@ -29,16 +29,17 @@ async fn copy(shard: &Shard, from: &Path, to: &Path) -> Outcome<u64> {
     let align = source.geometry().offset_align.max(target.geometry().offset_align);
     let whole_bytes = len_bytes - len_bytes % u64::from(align);
     let mut copied = source.copy_range_to(0, whole_bytes, &target, 0).await?;
+    target.sync(Durability::Full).await?;
+    let direct = (source.geometry().direct, target.geometry().direct);
+    // The rest of a block goes through the page cache, where nothing goes while it is open past.
+    drop((source, target));
     if whole_bytes < len_bytes {
-        // The rest of a block goes through the page cache, when direct I/O has ended.
-        target.sync(Durability::Data).await?;
         let buffered = OpenOptions::new().write(true).lock(false).direct(DirectMode::Buffered);
         let (rest, end) = (shard.open(from, &buffered.write(false))?, shard.open(to, &buffered)?);
         let rest_bytes = len_bytes - whole_bytes;
         copied += rest.copy_range_to(whole_bytes, rest_bytes, &end, whole_bytes).await?;
         end.sync(Durability::Full).await?;
     }
-    target.sync(Durability::Full).await?;
     if copied != len_bytes {
         return Err(format!("{copied} of {len_bytes} bytes were copied").into());
     }
@@ -46,8 +47,8 @@ async fn copy(shard: &Shard, from: &Path, to: &Path) -> Outcome<u64> {
         "{copied} bytes from {} to {}, direct: {} and {}",
         from.display(),
         to.display(),
-        source.geometry().direct,
-        target.geometry().direct
+        direct.0,
+        direct.1
     );
     Ok(copied)
 }

@@ -12,8 +12,9 @@ use std::task::{Context, Poll, Waker};
 
 use mfio_core::{AlignedBuf, ErrorKind, block_on};
 use mfio_engine::buffer::HugePages;
-use mfio_engine::ring::Wait;
+use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::{AutoRing, Wait};
 use mfio_engine::target::OpenError;
 use mfio_engine::{Config, DirectMode, Durability, EngineError, File, IoError, OpenOptions, Shard};
 
@@ -138,6 +139,71 @@ fn f32_memlock_of_64_kib_registers_a_prefix_and_says_so_once() {
     }
     block_on(&shard, file.sync(Durability::Data)).unwrap().unwrap();
     assert_eq!(shard.shutdown(), 0);
+}
+
+/// Writes and reads all of an arena of which `registered` bytes, at least and at most, could be
+/// registered.
+fn arena_works(registered: std::ops::RangeInclusive<usize>) {
+    let mut limits = Config::new();
+    limits.arena.huge_pages = HugePages::Never;
+    let Some(shard) = shard(&KernelConfig::new(64), &limits) else { return };
+    let (bytes, all) = (shard.arena().region().registered_bytes(), shard.arena().bytes());
+    let told = shard.features().degraded;
+    println!("{bytes} of {all} bytes registered: {told:?}");
+    assert!(registered.contains(&bytes), "{bytes}");
+    let explained = told.iter().filter(|text| text.contains("RLIMIT_MEMLOCK")).count();
+    assert_eq!(explained, usize::from(bytes < all), "{told:?}");
+    let directory = scratch();
+    let options = writing(DirectMode::PreferDirect);
+    let file = shard.open(&directory.path().join("file"), &options).unwrap();
+    let pages: Vec<_> = (0..64).map_while(|_| shard.arena().alloc(PAGE)).collect();
+    for (number, mut page) in (0_u8..).zip(pages) {
+        page.fill(number);
+        let at = u64::from(number) * PAGE as u64;
+        block_on(&shard, file.write_all_at(at, page)).unwrap().0.unwrap();
+        check(&shard, &file, at, number, PAGE);
+    }
+    assert_eq!(shard.shutdown(), 0);
+}
+
+/// Where even the queues count as locked memory there is no ring, and the engine goes without.
+#[test]
+fn f32_memlock_of_nothing_is_explained_once_and_everything_works() {
+    let test = "f32_memlock_of_nothing_is_explained_once_and_everything_works";
+    if !under(test, "ulimit -l 0") {
+        return;
+    }
+    let ring = AutoRing::new(Backend::Auto, &AutoConfig::new(64)).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let features = shard.features();
+    println!("{features:?}");
+    assert_eq!(shard.arena().region().registered_bytes(), 0);
+    let explained = features.degraded.iter().filter(|text| text.contains("RLIMIT_MEMLOCK"));
+    assert_eq!(explained.count(), 1, "{features:?}");
+    let directory = scratch();
+    let options = writing(DirectMode::PreferDirect);
+    let file = shard.open(&directory.path().join("file"), &options).unwrap();
+    for number in 0..64_u8 {
+        let mut page = shard.arena().alloc(PAGE).unwrap();
+        page.fill(number);
+        let at = u64::from(number) * PAGE as u64;
+        let (written, mut page) = block_on(&shard, file.write_durable_at(at, page)).unwrap();
+        written.unwrap();
+        page.fill(0xEE);
+        let (read, page) = block_on(&shard, file.read_exact_at(at, page)).unwrap();
+        read.unwrap();
+        assert!(page.iter().all(|&byte| byte == number));
+    }
+    assert_eq!(shard.shutdown(), 0);
+}
+
+#[test]
+fn f32_memlock_of_8_mib_is_enough_for_the_usual_arena() {
+    let test = "f32_memlock_of_8_mib_is_enough_for_the_usual_arena";
+    if under(test, "ulimit -l 8192") {
+        let usual: usize = 1024 * 4096 + 8 * (128 << 10);
+        arena_works(usual..=usual + (1 << 20));
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn fragment() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_job_text_is_parsed_or_refused_in_one_line(
+    fn f49_any_job_text_is_parsed_or_refused_in_one_line(
         lines in prop::collection::vec(fragment(), 0..12),
     ) {
         let machine = Machine::default().with_file("x", "bs=4k\n");

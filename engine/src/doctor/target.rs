@@ -11,7 +11,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::{Doctor, Finding};
 use crate::target::{
-    Bytes, Device, DirectMode, Facts, FileSystem, Geometry, OpenOptions, TargetKind, open,
+    Bytes, Device, DirectMode, Facts, FileSystem, Geometry, OpenOptions, TargetKind,
 };
 
 /// Free space below which a benchmark or a database meets `ENOSPC` soon, in bytes.
@@ -59,7 +59,7 @@ fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
         return Ok(Found { file, facts, file_system, geometry: None, fell_back: false });
     }
     let options = OpenOptions::new().direct(DirectMode::PreferDirect).lock(false);
-    let opened = open(path, &options.sync_on_open(false));
+    let opened = crate::target::look(path, &options.sync_on_open(false));
     let opened = opened.map_err(|error| failed(error.to_string()))?;
     let geometry = Geometry::of_with(&opened.file, &doctor.sys);
     let geometry = geometry.map_err(|errno| failed(errno.to_string()))?;

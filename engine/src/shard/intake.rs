@@ -153,9 +153,10 @@ impl<R: Ring> Inner<R> {
                 targets.close(target, ring);
             }
             Errand::Adopt { opened, name, teller, sync_method } => {
-                let Opened { file, geometry, .. } = *opened;
+                let Opened { file, geometry, way, .. } = *opened;
                 let (fd, shown) = (file.as_raw_fd(), name.clone());
                 let target = core.add_target(name, Some(file), fd, geometry, None);
+                core.targets.get_mut(target).way = way;
                 if let Some(method) = sync_method {
                     core.targets.get_mut(target).choose_sync_method(method);
                 }

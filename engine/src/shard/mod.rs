@@ -160,6 +160,7 @@ impl<R: Ring> Shard<R> {
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
         let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
+        self.inner.core.borrow_mut().targets.get_mut(file.target()).way = opened.way;
         if let Some(method) = options.sync_method
             && file.set_sync_method(method).is_err()
         {
@@ -174,7 +175,8 @@ impl<R: Ring> Shard<R> {
         OpenOptions { sync_on_open: options.sync_on_open && !trusts, ..*options }
     }
 
-    /// Takes an open file as a target, with the geometry its owner knows it to have.
+    /// Takes an open file as a target, with the geometry its owner knows it to have. The owner
+    /// sees to it that no other handle goes the other way about the page cache (F45).
     #[must_use]
     pub fn adopt(&self, name: &str, file: std::fs::File, geometry: Geometry) -> File<R> {
         let fd = file.as_raw_fd();

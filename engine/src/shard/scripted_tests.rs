@@ -22,6 +22,8 @@ use crate::ring::sealed::Sealed;
 use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker, Tag};
 use crate::target::TargetKind;
 
+#[path = "fault_tests.rs"]
+mod fault_tests;
 #[path = "seam_tests.rs"]
 mod seam_tests;
 
@@ -42,6 +44,8 @@ struct Script {
     old: bool,
     cancels: u32,
     now_ns: u64,
+    /// A failing `enter` has consumed what it would have.
+    fails_late: bool,
 }
 
 /// A ring in the hands of the test.
@@ -74,7 +78,7 @@ impl Ring for Scripted {
     }
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
         let mut script = self.0.borrow_mut();
-        if let Some(errno) = script.enter_fails {
+        if let Some(errno) = script.enter_fails.filter(|_| !script.fails_late) {
             return Err(errno);
         }
         script.now_ns = script.now_ns.max(wait.deadline_ns.unwrap_or(0));
@@ -89,7 +93,7 @@ impl Ring for Scripted {
                 None => script.running.push((op, tag)),
             }
         }
-        Ok(u32::try_from(count).unwrap())
+        script.enter_fails.map_or(Ok(u32::try_from(count).unwrap()), Err)
     }
     fn reap(&mut self, into: &mut Vec<Completion>) {
         into.append(&mut self.0.borrow_mut().done);

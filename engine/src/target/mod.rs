@@ -23,11 +23,13 @@ mod open;
 mod poison;
 mod refusal;
 mod sysfs;
+mod way;
 
 pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+pub(crate) use open::look;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use open::settle_contents;
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
@@ -35,6 +37,7 @@ pub use poison::Inode;
 pub(crate) use poison::Poison;
 pub use refusal::OpenError;
 pub use sysfs::{Device, Label};
+pub(crate) use way::Way;
 
 /// One open target of a shard.
 #[derive(Debug)]
@@ -66,6 +69,8 @@ pub(crate) struct Target {
     pub(crate) scratch: bool,
     /// A write that flushes itself was started on it.
     pub(crate) dsyncs: bool,
+    /// Keeps other handles from going the other way; `None` of what the engine has not opened.
+    pub(crate) way: Option<Way>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -122,6 +127,7 @@ impl Targets {
             opened,
             scratch: false,
             dsyncs: false,
+            way: None,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {

@@ -14,10 +14,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
+use super::poison::Inode;
 use super::refusal::OpenError;
+use super::way::Way;
 use crate::sys;
 
 /// How long an open waits for another process's lock, in milliseconds.
@@ -35,7 +38,8 @@ pub enum DirectMode {
     Buffered,
     /// Past it (`O_DIRECT`), or not at all.
     Direct,
-    /// Past it where the file system can, else through it; [`Opened::fell_back`] says which.
+    /// Past it where the file system can, and this process does not have the file open through
+    /// it, else through it; [`Opened::fell_back`] says which.
     PreferDirect,
 }
 
@@ -177,8 +181,10 @@ pub struct Opened {
     pub file: File,
     /// What transfers on it must respect.
     pub geometry: Geometry,
-    /// Direct I/O was preferred, and the file system has none.
+    /// Direct I/O was preferred; the file system has none, or the file is open without.
     pub fell_back: bool,
+    /// For as long as it is kept, nobody in this process opens it the other way.
+    pub(crate) way: Option<Way>,
 }
 
 /// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
@@ -195,10 +201,21 @@ pub struct Opened {
 ///   this is not something to open, or not like this.
 /// - [`OpenError::NoDirect`]: only with [`DirectMode::Direct`].
 /// - [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use elsewhere.
+/// - [`OpenError::OtherWay`]: in use here, past the page cache where this is through it, or the
+///   other way round (F45).
 /// - [`OpenError::Replaced`]: it became something else meanwhile.
 /// - [`OpenError::LostData`]: writes of earlier processes never reached the device (F38).
 /// - [`OpenError::Os`]: `ENOENT`, `EACCES`, `EMFILE` (F36) and whatever else the calls say.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+    open_on(path, options, true)
+}
+
+/// As [`open`], for whoever transfers nothing: it does not matter how others have it open.
+pub(crate) fn look(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+    open_on(path, options, false)
+}
+
+fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, OpenError> {
     options.validate(path)?;
     // Looked at before it is opened, because opening a pipe or a device can do something; and
     // again afterwards, because it may have become something else.
@@ -207,20 +224,47 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
         check_kind(path, metadata, options)?;
     }
     let exclusive = options.write && before.as_ref().is_some_and(is_block_device);
-    let (file, fell_back) = open_descriptor(path, options, exclusive)?;
+    let (file, mut fell_back) = open_descriptor(path, options, exclusive)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
     if options.write && is_block_device(&metadata) && !exclusive {
         return Err(OpenError::Replaced { path: path.to_owned() });
     }
+    let inode = Inode::of(&file).filter(|_| claims);
+    let way = inode.map(|inode| take_way(path, options.direct, &file, inode, &mut fell_back));
+    let way = way.transpose()?;
     if options.lock {
         lock(path, &file, options.write)?;
     }
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
-    Ok(Opened { file, geometry, fell_back })
+    Ok(Opened { file, geometry, fell_back, way })
+}
+
+/// Goes the way that this process already goes with the file, where it has a choice (F45).
+fn take_way(
+    path: &Path,
+    mode: DirectMode,
+    file: &File,
+    inode: Inode,
+    fell_back: &mut bool,
+) -> Result<Way, OpenError> {
+    let direct = mode != DirectMode::Buffered && !*fell_back;
+    let other = match Way::claim(inode, direct) {
+        Ok(way) => return Ok(way),
+        Err(direct) => OpenError::OtherWay { path: path.to_owned(), direct },
+    };
+    if !direct || mode != DirectMode::PreferDirect {
+        return Err(other);
+    }
+    let os = |errno| OpenError::Os { path: path.to_owned(), call: "fcntl", errno };
+    let flags = fcntl(file, FcntlArg::F_GETFL).map_err(os)?;
+    let buffered = OFlag::from_bits_retain(flags) - OFlag::O_DIRECT;
+    fcntl(file, FcntlArg::F_SETFL(buffered)).map_err(os)?;
+    *fell_back = true;
+    Way::claim(inode, false).map_err(|_| other)
 }
 
 fn is_block_device(metadata: &std::fs::Metadata) -> bool {

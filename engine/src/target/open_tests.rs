@@ -209,3 +209,39 @@ fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
     drop(opened);
     open(device.path(), &allowed).unwrap();
 }
+
+#[test]
+fn f45_file_that_is_open_one_way_is_not_opened_the_other() {
+    let directory = directory();
+    let path = directory.path().join("target");
+    std::fs::write(&path, [7; 8192]).unwrap();
+    let with = |direct| OpenOptions::new().lock(false).direct(direct);
+    let [buffered, direct, prefer] =
+        [DirectMode::Buffered, DirectMode::Direct, DirectMode::PreferDirect].map(with);
+    let first = match open(&path, &direct) {
+        Ok(opened) => opened,
+        // The claims alone are tested beside them.
+        Err(error) => return assert!(matches!(error, OpenError::NoDirect { .. }), "{error}"),
+    };
+    // By whatever name.
+    let link = directory.path().join("link");
+    std::fs::hard_link(&path, &link).unwrap();
+    let refused = open(&link, &buffered).unwrap_err();
+    assert_eq!(refused, OpenError::OtherWay { path: link.clone(), direct: true });
+    assert!(refused.to_string().contains("ask for Direct here too"), "{refused}");
+    assert!(open(&link, &prefer).unwrap().geometry.direct);
+    assert!(look(&link, &buffered).is_ok(), "looking is no way to go");
+    drop(first);
+    let first = open(&path, &buffered).unwrap();
+    let refused = open(&path, &direct).unwrap_err();
+    assert_eq!(refused, OpenError::OtherWay { path: path.clone(), direct: false });
+    let fallen = open(&path, &prefer).unwrap();
+    assert!(fallen.fell_back && !fallen.geometry.direct);
+    assert_eq!(fallen.geometry.offset_align, 1);
+    // The descriptor itself goes through the page cache now: nothing has to be aligned.
+    let mut byte = [0; 3];
+    std::os::unix::fs::FileExt::read_exact_at(&fallen.file, &mut byte, 1).unwrap();
+    assert_eq!(byte, [7; 3]);
+    drop((first, fallen));
+    open(&path, &direct).unwrap();
+}

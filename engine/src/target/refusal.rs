@@ -84,6 +84,14 @@ pub enum OpenError {
         /// `EIO`, `ENOSPC` or `EDQUOT` from `fsync(2)`.
         errno: Errno,
     },
+    /// This process has it open past the page cache, and it was to go through it, or the other
+    /// way round: the two would not see each other's bytes (F45).
+    OtherWay {
+        /// The target.
+        path: PathBuf,
+        /// Whether it is open past the page cache.
+        direct: bool,
+    },
 }
 
 impl OpenError {
@@ -106,6 +114,7 @@ impl OpenError {
             | Self::DeviceBusy { path }
             | Self::Replaced { path }
             | Self::LostData { path, .. }
+            | Self::OtherWay { path, .. }
             | Self::Os { path, .. } => path,
         }
     }
@@ -147,6 +156,17 @@ impl fmt::Display for OpenError {
                  into the kernel log (dmesg), then restore the data or run its own recovery; \
                  the next open will succeed, because the kernel says this only once"
             ),
+            Self::OtherWay { direct, .. } => {
+                let (is, ask) = match direct {
+                    true => ("past", "Direct"),
+                    false => ("through", "Buffered"),
+                };
+                write!(
+                    f,
+                    "this process has it open {is} the page cache, and going both ways at once \
+                     loses bytes; ask for {ask} here too, or close those handles first"
+                )
+            }
             Self::Os { call, errno, .. } => {
                 write!(f, "{call}: {errno}")?;
                 remedy(*errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))

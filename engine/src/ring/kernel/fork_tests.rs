@@ -12,13 +12,13 @@ use crate::ring::{Op, OpKind, Ring, Tag, Wait};
 
 /// How a child ended: its signal, or its exit code.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Signal(i32),
     Exit(i32),
 }
 
 /// Runs `child` in a forked process, which has one thread and must not allocate.
-fn in_child(child: impl FnOnce() -> i32) -> End {
+pub(super) fn in_child(child: impl FnOnce() -> i32) -> End {
     // SAFETY: lifetime, aliasing, bounds: no memory is passed. The child calls nothing that
     // another thread of the parent may have left locked: `child` touches memory and the ring.
     let pid = unsafe { libc::fork() };

@@ -442,6 +442,10 @@ impl fmt::Debug for KernelRing {
 mod tests;
 
 #[cfg(test)]
+mod fact_tests;
+#[cfg(test)]
 mod fork_tests;
+#[cfg(test)]
+mod seccomp_tests;
 #[cfg(test)]
 mod storm_tests;

@@ -360,6 +360,38 @@ mod tests {
         }
     }
 
+    /// Every rung by itself: what the kernel takes of it makes a ring that works, restricted and
+    /// not, so whichever rung an older kernel stops at is one that has been walked on.
+    #[test]
+    fn f33_every_rung_of_the_ladder_makes_a_ring_that_works() {
+        for (rung, restricted) in LADDER.iter().flat_map(|rung| [(rung, true), (rung, false)]) {
+            let mut builder = IoUring::builder();
+            if !rung.is_empty() {
+                builder.setup_r_disabled();
+            }
+            for flag in *rung {
+                (flag.set)(&mut builder);
+            }
+            let names: Vec<_> = rung.iter().map(|flag| flag.name).collect();
+            let Ok(mut ring) = builder.build(4) else { continue };
+            assert_eq!(require_features(&ring), Ok(()), "{names:?}");
+            assert!(require_opcodes(&ring).is_ok(), "{names:?}");
+            let mut features = Features::new(RingKind::Kernel);
+            if !rung.is_empty() {
+                restrict::enable(&ring, restricted, &mut features).unwrap();
+            }
+            for tag in 0..3 {
+                let nop = opcode::Nop::new().build().user_data(tag);
+                // SAFETY: no memory is named.
+                assert!(unsafe { ring.submission().push(&nop) }.is_ok(), "there is room");
+            }
+            assert_eq!(ring.submit_and_wait(3).unwrap(), 3, "{names:?}");
+            let done: Vec<_> =
+                ring.completion().map(|cqe| (cqe.user_data(), cqe.result())).collect();
+            assert_eq!(done, [(0, 0), (1, 0), (2, 0)], "{names:?}");
+        }
+    }
+
     #[test]
     fn f33_ladder_descends_by_dropping_and_ends_plain() {
         assert!(LADDER[LADDER.len() - 1].is_empty());
