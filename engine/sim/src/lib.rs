@@ -34,7 +34,17 @@ use world::World;
 /// Runs one seed with `ops` ops. A panic of the engine is a violation like any other.
 #[must_use]
 pub fn run(seed: u64, ops: u32, plant: Option<Plant>) -> RunReport {
-    let mut world = World::new(seed, ops, plant);
+    run_world(World::new(seed, ops, plant))
+}
+
+/// Runs the scenario of `seed` with the steps that are drawn from `steps`: each from its number
+/// alone, so that a fuzzer can change, repeat and leave out steps one by one.
+#[must_use]
+pub fn run_steps(seed: u64, steps: &[u16]) -> RunReport {
+    run_world(World::with_steps(seed, steps))
+}
+
+fn run_world(mut world: World) -> RunReport {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         while world.goes_on() {
             life::live(&mut world);

@@ -119,6 +119,7 @@ fn work(driver: &mut Driver<'_>) -> End {
             driver.control.calm();
             driver.calm = true;
         }
+        driver.world.begin_step();
         if driver.world.random.one_in(life_steps) {
             break;
         }

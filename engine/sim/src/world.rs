@@ -28,6 +28,9 @@ pub(crate) struct World {
     pub(crate) stats: SimStats,
     pub(crate) coverage: Coverage,
     violations: Vec<String>,
+    /// What the steps are drawn from, one after the other, where somebody else decides them;
+    /// `None` where the seed does.
+    steps: Option<std::vec::IntoIter<u16>>,
 }
 
 impl World {
@@ -50,6 +53,23 @@ impl World {
             stats: SimStats::default(),
             coverage: Coverage::default(),
             violations: Vec::new(),
+            steps: None,
+        }
+    }
+
+    /// As [`World::new`], with each step drawn from a number of its own.
+    pub(crate) fn with_steps(seed: u64, steps: &[u16]) -> Self {
+        let ops_max = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        Self { steps: Some(steps.to_vec().into_iter()), ..Self::new(seed, ops_max, None) }
+    }
+
+    /// The draws of the next step begin.
+    pub(crate) fn begin_step(&mut self) {
+        if let Some(steps) = &mut self.steps {
+            // Beyond the last, drawn from the seed again: the run has to end by itself.
+            if let Some(step) = steps.next() {
+                self.random = Random::new(u64::from(step));
+            }
         }
     }
 

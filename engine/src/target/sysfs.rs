@@ -138,6 +138,14 @@ impl Device {
         name.starts_with("zram") || name.starts_with("ram")
     }
 
+    /// As it would be read from `/sys`, from the tree `sys`: for tests and fuzzers.
+    #[cfg(any(test, feature = "sim"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn read_from(sys: &Path, major: u64, minor: u64) -> Option<Self> {
+        Self::read(sys, major, minor)
+    }
+
     /// Reads what `sys`, which is `/sys` except in tests, tells of the device of that number.
     /// `None` for file systems without a device.
     #[must_use]
