@@ -444,4 +444,6 @@ mod tests;
 #[cfg(test)]
 mod fork_tests;
 #[cfg(test)]
+mod stance_tests;
+#[cfg(test)]
 mod storm_tests;
