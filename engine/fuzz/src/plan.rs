@@ -30,7 +30,9 @@ pub fn plan(data: &[u8]) {
 
 fn demands(bytes: &mut Bytes<'_>) -> Demands {
     let offset_align = 1 << (bytes.u8() % 17);
-    let unit = |count: u16| offset_align * (u32::from(count) % 0x7fff).max(1).min(0x7fff_f000 / offset_align);
+    let unit = |count: u16| {
+        offset_align * (u32::from(count) % 0x7fff).max(1).min(0x7fff_f000 / offset_align)
+    };
     Demands {
         offset_align,
         mem_align: 1 << (bytes.u8() % 17),

@@ -16,7 +16,9 @@ use std::task::{Context, Poll, Waker};
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::sim::{FileSpec, SimConfig, SimDevice, SimRing};
-use mfio_engine::wal::format::{Composer, Seal, SegmentHeader, SegmentId, SegmentState, parse_block};
+use mfio_engine::wal::format::{
+    Composer, Seal, SegmentHeader, SegmentId, SegmentState, parse_block,
+};
 use mfio_engine::wal::{Lsn, PremadeSegments, RecordAlign, Wal, WalConfig, WalError};
 use mfio_engine::{Config, EngineError, Shard};
 
@@ -43,13 +45,16 @@ fn record_crc(lsn: u64, record: &[u8]) -> u32 {
 /// that is right: nothing else would get past the first comparison.
 fn mend_block(bytes: &mut [u8], id: &SegmentId, records_too: bool) {
     let Some(header) = bytes.get(..BLOCK_HEADER_BYTES) else { return };
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let (first, payload, sectors) = (long(24), word(44) as usize, word(52));
     bytes[..4].copy_from_slice(BLOCK_MAGIC);
     bytes[8..16].copy_from_slice(&id.sequence.to_le_bytes());
     bytes[16..24].copy_from_slice(&id.salt.to_le_bytes());
-    let Some(used) = payload.checked_add(BLOCK_HEADER_BYTES).filter(|used| *used <= bytes.len()) else {
+    let Some(used) = payload.checked_add(BLOCK_HEADER_BYTES).filter(|used| *used <= bytes.len())
+    else {
         return;
     };
     if records_too {
@@ -128,7 +133,8 @@ fn segments(bytes: &mut Bytes<'_>, device: &SimDevice, files: usize, unit: usize
         match bytes.u8() % 8 {
             0 | 1 => {
                 let odd = bytes.u8();
-                let mut pick = |bit: u8, usual: u64| if odd & bit == 0 { usual } else { bytes.extreme() };
+                let mut pick =
+                    |bit: u8, usual: u64| if odd & bit == 0 { usual } else { bytes.extreme() };
                 file = usize::try_from(pick(1, file as u64)).unwrap_or(0) % files;
                 id.sequence = pick(2, id.sequence);
                 let header = SegmentHeader {
@@ -202,7 +208,12 @@ fn segments(bytes: &mut Bytes<'_>, device: &SimDevice, files: usize, unit: usize
 type Found = Vec<(Lsn, Vec<u8>)>;
 
 /// Opens the log; appends one record to it, if `appends`.
-fn open(device: &SimDevice, files: usize, config: &WalConfig, appends: bool) -> Result<Found, WalError> {
+fn open(
+    device: &SimDevice,
+    files: usize,
+    config: &WalConfig,
+    appends: bool,
+) -> Result<Found, WalError> {
     let ring = SimRing::new(SimConfig::calm(1), device);
     let arena = ArenaConfig::new(vec![
         SizeClass { bytes: 512, count: 4 },

@@ -70,8 +70,16 @@ pub fn command_line(data: &[u8]) {
 /// Options by what their values are: a size, a block size, a time, a percentage, numbers and
 /// their ranges, a count, a name, and arithmetic of a job file.
 const OPTIONS: [&str; 10] = [
-    "size", "bs", "runtime", "rwmixread", "percentile_list", "cpus_allowed", "iodepth",
-    "filename", "offset", "rw",
+    "size",
+    "bs",
+    "runtime",
+    "rwmixread",
+    "percentile_list",
+    "cpus_allowed",
+    "iodepth",
+    "filename",
+    "offset",
+    "rw",
 ];
 
 /// One value for each kind of option: whatever is taken is shown in a form that is taken too,
