@@ -145,7 +145,7 @@ fn segments(bytes: &mut Bytes<'_>, device: &SimDevice, files: usize, unit: usize
                     durable_lsn: Lsn(pick(32, 0)),
                     previous_crc,
                     align_bytes: unit as u32,
-                    block_bytes_max: (pick(64, 4096) as u32).next_multiple_of(unit as u32).max(1),
+                    block_bytes_max: (pick(64, 4096) as u32) & !(unit as u32 - 1),
                     in_flight_max: pick(128, 2) as u32,
                 };
                 lsn = header.first_lsn.0;

@@ -4,6 +4,8 @@
 //!
 //! Not here: a life (`life`).
 
+use std::collections::VecDeque;
+
 use mfio_engine::ring::Plant;
 use mfio_engine::ring::sim::{FileSpec, Random, SimControl, SimDevice, SimStats, Trace};
 
@@ -30,7 +32,7 @@ pub(crate) struct World {
     violations: Vec<String>,
     /// What the steps are drawn from, one after the other, where somebody else decides them;
     /// `None` where the seed does.
-    steps: Option<std::vec::IntoIter<u16>>,
+    steps: Option<VecDeque<u16>>,
 }
 
 impl World {
@@ -60,14 +62,14 @@ impl World {
     /// As [`World::new`], with each step drawn from a number of its own.
     pub(crate) fn with_steps(seed: u64, steps: &[u16]) -> Self {
         let ops_max = u32::try_from(steps.len()).unwrap_or(u32::MAX);
-        Self { steps: Some(steps.to_vec().into_iter()), ..Self::new(seed, ops_max, None) }
+        Self { steps: Some(steps.iter().copied().collect()), ..Self::new(seed, ops_max, None) }
     }
 
     /// The draws of the next step begin.
     pub(crate) fn begin_step(&mut self) {
         if let Some(steps) = &mut self.steps {
             // Beyond the last, drawn from the seed again: the run has to end by itself.
-            if let Some(step) = steps.next() {
+            if let Some(step) = steps.pop_front() {
                 self.random = Random::new(u64::from(step));
             }
         }
