@@ -255,4 +255,63 @@ mod tests {
         assert_eq!(enter_error(Errno::EAGAIN, 0), EnterVerdict::BackOff);
         assert_eq!(enter_error(Errno::EBADFD, 9), EnterVerdict::Fatal(Errno::EBADFD));
     }
+
+    /// Every errno that has an arm, in each situation that the arm asks about.
+    #[test]
+    fn errnos_are_judged_by_who_asked_for_what() {
+        let usual = attempt(true);
+        let follower = Attempt { is_follower: true, ..usual };
+        let cancelled = Attempt { cancel_requested: true, ..follower };
+        let retry = Verdict::Retry { force_async: false };
+        for (errno, alone, linked, asked) in [
+            (Errno::ECANCELED, retry, Verdict::ChainBroken, Verdict::Cancelled),
+            (Errno::EINTR, retry, retry, Verdict::Cancelled),
+            (Errno::EAGAIN, retry, retry, retry),
+        ] {
+            let result = -(errno as i32);
+            for (attempt, expected) in [(usual, alone), (follower, linked), (cancelled, asked)] {
+                assert_eq!(transfer(result, attempt, false), expected, "{errno}");
+                assert_eq!(range(result, attempt), expected, "{errno}");
+            }
+            let tired = Attempt { retries: EAGAIN_RETRIES_MAX, ..usual };
+            assert_eq!(transfer(result, tired, false), Verdict::Fail(errno));
+        }
+        for errno in [Errno::EIO, Errno::ENOSPC, Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EBADF] {
+            let failed = Verdict::Fail(errno);
+            assert_eq!(transfer(-(errno as i32), cancelled, false), failed);
+            assert_eq!(range(-(errno as i32), cancelled), failed);
+        }
+    }
+
+    #[test]
+    fn flush_that_was_not_started_is_tried_again_and_one_that_was_is_not() {
+        assert_eq!(flush(0, false), Verdict::Done);
+        for errno in [Errno::EAGAIN, Errno::EINTR] {
+            let again = Verdict::Retry { force_async: false };
+            assert_eq!(flush(-(errno as i32), true), again);
+        }
+        // Nobody asked for it, and no step before it broke: what it has done is unknown.
+        let cancelled = Errno::ECANCELED;
+        assert_eq!(flush(-(cancelled as i32), false), Verdict::Fail(cancelled));
+    }
+
+    #[test]
+    fn op_on_a_range_moves_nothing() {
+        assert_eq!(range(0, attempt(false)), Verdict::Done);
+        assert_eq!(range(1, attempt(false)), Verdict::Fail(Errno::EIO));
+        assert_eq!(range(i32::MIN, attempt(false)), Verdict::Fail(Errno::UnknownErrno));
+    }
+
+    #[test]
+    fn f11_planted_short_transfer_is_done_and_an_empty_one_is_not() {
+        assert_eq!(transfer(1, attempt(false), true), Verdict::Done);
+        assert_eq!(transfer(0, attempt(false), true), Verdict::Stalled);
+    }
+
+    #[test]
+    fn f21_enter_without_memory_backs_off() {
+        assert_eq!(enter_error(Errno::ENOMEM, 3), EnterVerdict::BackOff);
+        assert_eq!(enter_error(Errno::EINTR, 3), EnterVerdict::Again);
+        assert_eq!(enter_error(Errno::EBUSY, 3), EnterVerdict::ReapThenAgain);
+    }
 }

@@ -72,12 +72,15 @@ mod config;
 pub mod doctor;
 mod engine;
 mod error;
+#[cfg(all(test, mfio_loom))]
+mod loom_tests;
 mod metrics;
 pub mod plan;
 mod remote;
 pub mod ring;
 mod route;
 pub mod shard;
+mod sync;
 mod sys;
 pub mod target;
 pub mod wal;

@@ -12,18 +12,18 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
-use crossbeam_queue::ArrayQueue;
 use mfio_core::{Error, ErrorKind, Read, View, Write};
 
 use crate::answer::Teller;
 use crate::error::EngineError;
 use crate::remote::{RemoteFile, RemoteTarget};
 use crate::shard::{Bell, Class, Durability, WriteAt, inside_a_shard};
+use crate::sync::{ArrayQueue, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use crate::target::{Opened, SyncMethod};
 
 /// What a thread sends to a shard for each packet or flush. Keeps its target open.
@@ -34,24 +34,34 @@ pub(crate) enum Message {
     Sync { target: Arc<RemoteTarget>, durability: Durability, teller: Teller<Result<(), Error>> },
 }
 
-impl Message {
+/// What a mailbox asks of that which is left in it.
+pub(crate) trait Mail {
     /// Whose room on the shard it needs; `None` for a flush, which needs none.
-    pub(crate) const fn class(&self) -> Option<Class> {
-        match self {
-            Self::Read { class, .. } | Self::Write { class, .. } => Some(*class),
-            Self::Sync { .. } => None,
-        }
-    }
+    fn class(&self) -> Option<Class>;
 
+    /// Ends it where no shard will.
+    fn refuse(self);
+}
+
+impl Message {
     /// Which target of the shard it is for.
     pub(crate) fn target(&self) -> u32 {
         let (Self::Read { target, .. } | Self::Write { target, .. } | Self::Sync { target, .. }) =
             self;
         target.index()
     }
+}
 
-    /// Ends it where no shard will.
-    pub(crate) fn refuse(self) {
+impl Mail for Message {
+    #[inline]
+    fn class(&self) -> Option<Class> {
+        match self {
+            Self::Read { class, .. } | Self::Write { class, .. } => Some(*class),
+            Self::Sync { .. } => None,
+        }
+    }
+
+    fn refuse(self) {
         let closed = Error::new(ErrorKind::Closed);
         match self {
             Self::Read { view, .. } => view.fail(closed),
@@ -82,11 +92,11 @@ thread_local! {
     static RESERVED: RefCell<Vec<(u64, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where other threads leave what a shard is to do.
-pub(crate) struct Mailbox {
+/// Where other threads leave what a shard is to do. Of messages, except in models (`loom_tests`).
+pub(crate) struct Mailbox<M = Message> {
     /// Names it in [`RESERVED`]; its address could come to be another's.
     id: u64,
-    messages: ArrayQueue<Message>,
+    messages: ArrayQueue<M>,
     /// How many more messages fit. Taken before a message is pushed, so that the push cannot
     /// fail; given back when it has been taken out.
     room: AtomicUsize,
@@ -107,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Mailbox {
+impl<M: Mail> Mailbox<M> {
     /// For the shard of the calling thread.
     pub(crate) fn new(messages_max: u32, bell: Arc<Bell>) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
@@ -136,7 +146,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// Gives it back where there is no room.
-    pub(crate) fn post(&self, message: Message) -> Result<(), Message> {
+    pub(crate) fn post(&self, message: M) -> Result<(), M> {
         if self.is_closed() {
             message.refuse();
             return Ok(());
@@ -264,7 +274,7 @@ impl Mailbox {
     }
 
     /// The oldest message. The shard gives its room back by `make_room`.
-    pub(crate) fn take(&self) -> Option<Message> {
+    pub(crate) fn take(&self) -> Option<M> {
         self.messages.pop()
     }
 
@@ -325,7 +335,7 @@ impl Drop for Wakes {
     }
 }
 
-impl fmt::Debug for Mailbox {
+impl<M: Mail> fmt::Debug for Mailbox<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mailbox")
             .field("messages", &self.messages.len())
@@ -340,7 +350,7 @@ mod tests {
 
     #[test]
     fn room_reserved_and_forgotten_is_not_that_of_a_later_mailbox() {
-        let fresh = || Mailbox::new(1, Arc::new(Bell::new(Waker::noop().clone())));
+        let fresh = || Mailbox::<Message>::new(1, Arc::new(Bell::new(Waker::noop().clone())));
         let mut mailbox = fresh();
         assert!(mailbox.reserve(1, Class::Foreground) && !mailbox.reserve(1, Class::Foreground));
         mailbox = fresh();

@@ -11,6 +11,10 @@ use crate::lex::{self, Assignment, Section};
 use crate::options::{self, Entry};
 use crate::source::Source;
 
+/// fio's limit (`REAL_MAX_JOBS`). Each job is a copy of the defaults, so many small sections
+/// could multiply long ones (F49).
+const JOBS_MAX: usize = 4096;
+
 /// Builds the jobs of one invocation, section by section.
 pub(crate) struct Assembly<'a> {
     source: &'a dyn Source,
@@ -113,6 +117,11 @@ impl<'a> Assembly<'a> {
             return Err(ParseError::new(place, message));
         }
         let jobs = &mut self.invocation.jobs;
+        if jobs.len() == JOBS_MAX {
+            let message = format!("there are more than {JOBS_MAX} jobs");
+            let error = ParseError::new(place.clone(), message);
+            return Err(error.with_remedy("clone one job by numjobs"));
+        }
         job.group_id = match jobs.last() {
             None => 0,
             Some(last) => last.group_id + u32::from(job.stonewall || job.new_group),

@@ -42,3 +42,10 @@ pub use sweep::{PLANT_BUDGET_SEEDS, hunt, sweep};
 pub fn run(seed: u64, ops: u32, plant: Option<Plant>) -> RunReport {
     Replay::whole(seed, ops, plant).run()
 }
+
+/// Runs the scenario of `seed` with the steps that are drawn from `steps`: each from its number
+/// alone, so that a fuzzer can change, repeat and leave out steps one by one.
+#[must_use]
+pub fn run_steps(seed: u64, steps: &[u16]) -> RunReport {
+    replay::run_in(World::with_steps(seed, steps)).0
+}

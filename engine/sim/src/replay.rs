@@ -129,7 +129,7 @@ impl Replay {
     }
 }
 
-fn run_in(mut world: World) -> (RunReport, Vec<String>) {
+pub(crate) fn run_in(mut world: World) -> (RunReport, Vec<String>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         while world.goes_on() {
             life::live(&mut world);

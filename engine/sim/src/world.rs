@@ -36,6 +36,9 @@ pub(crate) struct World {
     /// whatever an open or a flush says.
     pub(crate) doubtful: bool,
     violations: Vec<String>,
+    /// What the steps are drawn from, one after the other, where somebody else decides them;
+    /// `None` where the seed does.
+    steps: Option<Vec<u16>>,
 }
 
 impl World {
@@ -72,7 +75,15 @@ impl World {
             keep: None,
             doubtful: false,
             violations: Vec::new(),
+            steps: None,
         }
+    }
+
+    /// As [`World::new`], with each step drawn from a number of its own.
+    pub(crate) fn with_steps(seed: u64, steps: &[u16]) -> Self {
+        let ops_max = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+        let replay = Replay::whole(seed, ops_max, None);
+        Self { steps: Some(steps.to_vec()), ..Self::new(&replay) }
     }
 
     /// Whether there is anything left to do.
@@ -93,7 +104,9 @@ impl World {
                 return None;
             }
         }
-        let mut mixed = Random::new(self.seed ^ (u64::from(step) << 32));
+        let given = self.steps.as_ref().and_then(|steps| steps.get(step as usize));
+        let key = given.map_or(u64::from(step) << 32, |&given| u64::from(given) << 16);
+        let mut mixed = Random::new(self.seed ^ key);
         self.random = mixed.fork();
         Some(mixed.bits())
     }

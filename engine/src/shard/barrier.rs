@@ -111,6 +111,30 @@ mod tests {
         barrier.write_ended(epoch);
     }
 
+    #[test]
+    fn f14_write_that_is_cut_holds_the_flush_until_each_part_has_ended() {
+        let mut barrier = Barrier::default();
+        let early = barrier.write_started();
+        let flush = barrier.close_epoch();
+        let late = barrier.write_started();
+        barrier.write_cut(early);
+        barrier.write_cut(late);
+        assert_eq!(barrier.writes_under_way(), 4);
+        barrier.write_ended(early);
+        assert!(!barrier.is_clear(flush));
+        barrier.write_ended(early);
+        assert!(barrier.is_clear(flush));
+    }
+
+    #[test]
+    #[should_panic(expected = "is under way")]
+    fn write_that_has_ended_cannot_be_cut() {
+        let mut barrier = Barrier::default();
+        let epoch = barrier.write_started();
+        barrier.write_ended(epoch);
+        barrier.write_cut(epoch);
+    }
+
     proptest! {
         /// Against the plain definition: a list of all writes and when they were accepted.
         #[test]

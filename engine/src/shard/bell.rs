@@ -6,9 +6,10 @@
 //!
 //! Not here: what arrives (`tasks`, `route`).
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
+
+use crate::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering, fence};
 
 /// The shard will look again by itself.
 const AWAKE: u8 = 0;

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use super::class::Class;
 use super::core::Core;
 use crate::ring::Ring;
-use crate::route::Message;
+use crate::route::{Mail, Message};
 
 const CLASSES: [Class; 3] = [Class::Log, Class::Foreground, Class::Background];
 

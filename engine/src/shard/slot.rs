@@ -468,3 +468,7 @@ impl Drop for Slots {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

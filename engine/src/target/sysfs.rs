@@ -26,10 +26,11 @@ impl Label {
     #[allow(clippy::cast_possible_truncation, reason = "at most BYTES_MAX")]
     pub fn new(text: &str) -> Self {
         let text = text.trim();
-        let len = text.floor_char_boundary(Self::BYTES_MAX);
+        // Where it is cut, there may be white space again.
+        let text = text[..text.floor_char_boundary(Self::BYTES_MAX)].trim_end();
         let mut bytes = [0; Self::BYTES_MAX];
-        bytes[..len].copy_from_slice(&text.as_bytes()[..len]);
-        Self { bytes, len: len as u8 }
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Self { bytes, len: text.len() as u8 }
     }
 
     /// The text.
@@ -138,6 +139,14 @@ impl Device {
         name.starts_with("zram") || name.starts_with("ram")
     }
 
+    /// As it would be read from `/sys`, from the tree `sys`: for tests and fuzzers.
+    #[cfg(any(test, feature = "sim"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn read_from(sys: &Path, major: u64, minor: u64) -> Option<Self> {
+        Self::read(sys, major, minor)
+    }
+
     /// Reads what `sys`, which is `/sys` except in tests, tells of the device of that number.
     /// `None` for file systems without a device.
     #[must_use]
@@ -226,6 +235,8 @@ mod tests {
         let long = "ä".repeat(30);
         assert_eq!(Label::new(&long).as_str(), "ä".repeat(20));
         assert_eq!(Label::new(&format!("x{long}")).as_str().len(), 39);
+        let gap = format!("{} model", "x".repeat(Label::BYTES_MAX - 1));
+        assert_eq!(Label::new(&gap).as_str(), "x".repeat(Label::BYTES_MAX - 1));
     }
 
     #[test]

@@ -188,3 +188,24 @@ proptest! {
         prop_assert!(read.is_none() || bit / 8 >= SEGMENT_HEADER_BYTES - 4);
     }
 }
+
+/// Checksums are no signature: anybody can write a block with any numbers in it.
+#[test]
+fn f49_records_numbered_at_the_end_of_all_numbers_are_no_block() {
+    let mut buffer = vec![0; 4096];
+    let mut composer = Composer::new(0, RecordAlign::Packed);
+    let first_lsn = Lsn(u64::MAX - 1);
+    for lsn in [u64::MAX - 1, u64::MAX, 0] {
+        composer.push(&mut buffer, Lsn(lsn), b"forged");
+    }
+    let (bytes, _crc) = composer.seal(&mut buffer, &Seal { first_lsn, ..seal() });
+    // The header says one record, and there are three.
+    buffer[48..52].copy_from_slice(&1_u32.to_le_bytes());
+    let used = BLOCK_HEADER_BYTES + 3 * (RECORD_HEADER_BYTES + b"forged".len());
+    let crc = crc32c::crc32c_append(ID.seed(), &buffer[8..used]);
+    buffer[4..8].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(parse_block(&buffer[..bytes], &ID, ALIGN).unwrap_err(), NotABlock::Torn);
+    let forged = SegmentHeader { first_lsn, ..header() };
+    forged.write(&mut buffer);
+    assert_eq!(SegmentHeader::read(&buffer), None);
+}

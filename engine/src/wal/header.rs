@@ -5,7 +5,7 @@
 //!
 //! Not here: blocks and records (`format`).
 
-use super::format::Lsn;
+use super::format::{Lsn, NUMBERS_END};
 
 /// Bytes of a segment's header. It lies in one sector, which survives whole or not at all.
 pub const SEGMENT_HEADER_BYTES: usize = 96;
@@ -147,8 +147,9 @@ impl SegmentHeader {
             && block_bytes_max.is_multiple_of(align_bytes)
             && (1..=1 << 30).contains(&block_bytes_max)
             && (1..=64).contains(&in_flight_max)
-            && (1..u64::MAX).contains(&first_lsn.0)
-            && (1..u64::MAX).contains(&id.sequence);
+            && (1..NUMBERS_END).contains(&first_lsn.0)
+            && (1..NUMBERS_END).contains(&id.sequence)
+            && start_sequence < NUMBERS_END;
         sane.then_some(Self {
             state,
             id,

@@ -12,6 +12,9 @@ use crate::source::Source;
 /// Includes deeper than this are a loop.
 const INCLUDE_DEPTH_MAX: usize = 16;
 
+/// More included files than this, each time it is included counted, multiply one another (F49).
+const INCLUDES_MAX: usize = 1024;
+
 /// One option as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
@@ -45,7 +48,7 @@ pub(crate) fn sections(
     source: &dyn Source,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Section>, ParseError> {
-    let mut reader = Reader { source, warnings, sections: Vec::new() };
+    let mut reader = Reader { source, warnings, sections: Vec::new(), includes: 0 };
     reader.read(text, label, 0)?;
     Ok(reader.sections)
 }
@@ -54,6 +57,8 @@ struct Reader<'a> {
     source: &'a dyn Source,
     warnings: &'a mut Vec<Warning>,
     sections: Vec<Section>,
+    /// Files included so far.
+    includes: usize,
 }
 
 /// A line without its comment and blanks, and where it starts.
@@ -109,6 +114,11 @@ impl Reader<'_> {
         }
         if depth == INCLUDE_DEPTH_MAX {
             let message = format!("files include one another more than {INCLUDE_DEPTH_MAX} deep");
+            return Err(ParseError::new(place, message));
+        }
+        self.includes += 1;
+        if self.includes > INCLUDES_MAX {
+            let message = format!("more than {INCLUDES_MAX} files are included");
             return Err(ParseError::new(place, message));
         }
         let path = beside(label, path);

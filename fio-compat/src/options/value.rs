@@ -200,12 +200,13 @@ fn percentiles(text: &str) -> Result<Vec<f64>, Complaint> {
 }
 
 fn cpus(text: &str) -> Result<Vec<u32>, Complaint> {
-    let mut list = Vec::new();
+    // Marked, not listed: ranges may overlap, as often as the text has room for them (F49).
+    let mut wanted = vec![false; CPU_MAX as usize + 1];
     for part in text.split(',') {
         let (low, high) = part.split_once(['-', ':']).unwrap_or((part, part));
         match (low.trim().parse::<u32>(), high.trim().parse::<u32>()) {
             (Ok(low), Ok(high)) if low.max(high) <= CPU_MAX => {
-                list.extend(low.min(high)..=low.max(high));
+                wanted[low.min(high) as usize..=low.max(high) as usize].fill(true);
             }
             _ => {
                 let message = format!("`{part}` is no CPU number up to {CPU_MAX} or range of them");
@@ -213,9 +214,7 @@ fn cpus(text: &str) -> Result<Vec<u32>, Complaint> {
             }
         }
     }
-    list.sort_unstable();
-    list.dedup();
-    Ok(list)
+    Ok((0..).zip(wanted).filter_map(|(cpu, wanted)| wanted.then_some(cpu)).collect())
 }
 
 #[cfg(test)]

@@ -447,5 +447,6 @@ mod fact_tests;
 mod fork_tests;
 #[cfg(test)]
 mod seccomp_tests;
+mod stance_tests;
 #[cfg(test)]
 mod storm_tests;

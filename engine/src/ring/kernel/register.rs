@@ -270,9 +270,14 @@ pub fn share<M: Memory + ?Sized>(memory: &M) -> Result<usize, RingError> {
     if let Some(shared) = region.shared() {
         return Ok(shared.registered_bytes);
     }
-    // Without SINGLE_ISSUER: its registrations are looked at from every shard's thread.
+    // Without SINGLE_ISSUER: its registrations are looked at from every shard's thread. Never
+    // enabled: it lends buffers, and no op of it would ever be taken.
     let mut builder = IoUring::builder();
-    let ring: IoUring = builder.dontfork().build(1).map_err(|error| explain(errno_of(&error)))?;
+    let ring: IoUring = builder
+        .dontfork()
+        .setup_r_disabled()
+        .build(1)
+        .map_err(|error| explain(errno_of(&error)))?;
     let (registered_bytes, _refusal) = register_prefix(&ring.submitter(), region);
     let ring_fd = ring.as_raw_fd();
     if registered_bytes > 0 {

@@ -240,6 +240,8 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     limit_workers(&ring, config.iowq_workers_max, &mut features);
     if !rung.is_empty() {
         restrict::enable(&ring, config.restricted, &mut features)?;
+    } else if config.restricted {
+        features.degraded.push(restrict::unrestricted(Errno::EINVAL));
     }
     Ok((ring, features))
 }
