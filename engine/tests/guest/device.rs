@@ -69,6 +69,21 @@ impl Random {
     }
 }
 
+/// Tries until the kernel has let go of what was just closed, and runs the shard meanwhile: up
+/// to Linux 6.12 a registered file is closed some time after the last op on it.
+pub(crate) fn patiently<T, E>(shard: &Kernel, mut attempt: impl FnMut() -> Result<T, E>) -> T
+where
+    E: std::fmt::Debug,
+{
+    for _ in 0..500 {
+        if let Ok(done) = attempt() {
+            return done;
+        }
+        shard.block_on(shard.sleep_ns(10_000_000)).unwrap();
+    }
+    attempt().unwrap()
+}
+
 /// One of many futures that [`all`] polls.
 pub(crate) type Work<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 

@@ -9,7 +9,7 @@ use mfio_engine::wal::{PremadeSegments, Wal, WalConfig, WalError};
 use mfio_engine::{DirectMode, Durability, EngineError, IoError, OpenOptions, SyncMethod};
 use nix::errno::Errno;
 
-use crate::device::{Guest, Kernel, KernelFile, destructive, kernel_shard, page};
+use crate::device::{Guest, Kernel, KernelFile, destructive, kernel_shard, page, patiently};
 use crate::mapper::Mapped;
 
 /// Sectors of each device here.
@@ -103,7 +103,7 @@ fn f37_flush_that_the_device_fails_poisons_the_target_until_it_is_reopened() {
         assert_eq!(read(&shard, &neighbour, 0), 9);
 
         drop(file);
-        let file = shard.open(&flakey.mapped.path(), &options).unwrap();
+        let file = patiently(&shard, || shard.open(&flakey.mapped.path(), &options));
         let (durable, _) = block_on(&shard, file.write_durable_at(0, page(4))).unwrap();
         durable.unwrap();
         assert_eq!(read(&shard, &file, 0), 4);
@@ -279,7 +279,8 @@ fn f37_log_on_a_device_that_fails_is_poisoned_and_the_next_one_finds_the_acknowl
         flakey.works();
         let shard = kernel_shard();
         let open = || {
-            let file = shard.open(&flakey.mapped.path(), &destructive(DirectMode::Direct)).unwrap();
+            let options = destructive(DirectMode::Direct);
+            let file = patiently(&shard, || shard.open(&flakey.mapped.path(), &options));
             file.set_sync_method(method).unwrap();
             PremadeSegments::new(vec![file], 5)
         };

@@ -15,7 +15,7 @@ use mfio_engine::wal::{Lsn, PremadeSegments, Recovery, SegmentDir, SegmentStore,
 use mfio_engine::{DirectMode, OpenOptions, SyncMethod};
 use nix::mount::{MsFlags, mount, umount};
 
-use crate::device::{Guest, Kernel, Random, Work, all, destructive, kernel_shard};
+use crate::device::{Guest, Kernel, Random, Work, all, destructive, kernel_shard, patiently};
 use crate::logged::Log;
 use crate::mapper::{Mapped, run};
 
@@ -245,17 +245,6 @@ fn f38_log_on_a_device_loses_nothing_acknowledged_at_any_power_failure() {
     assert!(failures.whole >= MOMENTS_MIN && failures.torn > 50, "{}", failures.whole);
 }
 
-/// Keeps trying while the kernel closes the last files.
-fn unmount(at: &Path) {
-    for _ in 0..200 {
-        if umount(at).is_ok() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    umount(at).unwrap();
-}
-
 struct LoopDevice(PathBuf);
 
 impl Drop for LoopDevice {
@@ -292,10 +281,9 @@ fn f39_log_in_a_directory_loses_nothing_acknowledged_at_any_power_failure() {
     let log = open(&shard, SegmentDir::new(&at.join("log")), &config);
     append_all(&shard, &log, &recorded);
     drop(log);
+    patiently(&shard, || umount(&at));
     assert_eq!(shard.shutdown(), 0);
-    drop(shard);
-    unmount(&at);
-    drop(recorded);
+    drop((shard, recorded));
 
     let copy = directory.path().join("copy");
     std::fs::File::create(&copy).unwrap().set_len(bytes).unwrap();
@@ -312,9 +300,7 @@ fn f39_log_in_a_directory_loses_nothing_acknowledged_at_any_power_failure() {
         let (log, report, found) = open(&shard, SegmentDir::new(&at.join("log")), &config);
         promised.check(&report, &found);
         drop(log);
-        // Lets go of the files.
-        shard.block_on(async {}).unwrap();
-        unmount(&at);
+        patiently(&shard, || umount(&at));
     });
     let entries = read.entries.len();
     println!("{entries} entries, {} failures, {} torn", failures.whole, failures.torn);

@@ -5,7 +5,7 @@ use mfio_core::{AlignedBuf, block_on};
 use mfio_engine::ring::Wait;
 use mfio_engine::{DirectMode, Durability};
 
-use crate::device::{Guest, Kernel, KernelFile, Random, destructive, kernel_shard};
+use crate::device::{Guest, Kernel, KernelFile, Random, destructive, kernel_shard, patiently};
 
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 2048;
@@ -91,7 +91,7 @@ fn verified(variable: &str) {
     block_on(&shard, file.sync(Durability::Data)).unwrap().unwrap();
     drop(file);
     // And as another process would find them.
-    let file = shard.open(&path, &destructive(DirectMode::Direct)).unwrap();
+    let file = patiently(&shard, || shard.open(&path, &destructive(DirectMode::Direct)));
     read_all(&shard, &file, &newest);
     drop(file);
     assert_eq!((shard.in_flight(), shard.shutdown()), (0, 0));
