@@ -80,7 +80,7 @@ fn verified(variable: &str) {
     let file = shard.open(&path, &destructive(DirectMode::Direct)).unwrap();
     let zeroes = AlignedBuf::new(1 << 20, BLOCK);
     let mut left = vec![zeroes];
-    for at in 0..BLOCKS * BLOCK as u64 >> 20 {
+    for at in 0..(BLOCKS * BLOCK as u64) >> 20 {
         let (done, zeroes) =
             block_on(&shard, file.write_all_at(at << 20, left.pop().unwrap())).unwrap();
         done.unwrap();
