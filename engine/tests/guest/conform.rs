@@ -2,13 +2,15 @@
 //! null_blk, and a device that ends where the target does.
 
 use std::path::Path;
+use std::time::Duration;
 
 use mfio_core::conformance::{Shape, check_shaped};
 use mfio_core::layer::window::Window;
 use mfio_core::{IoWrite, block_on};
 use mfio_engine::ring::Ring;
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::{Config, DirectMode, File, Shard};
+use mfio_engine::target::OpenError;
+use mfio_engine::{Config, DirectMode, EngineError, File, Shard};
 
 use crate::device::{Guest, destructive, kernel_ring};
 use crate::mapper::Mapped;
@@ -20,7 +22,14 @@ const LEN: u64 = 20_480;
 fn open<R: Ring>(ring: R, path: &Path, base: u64, contents: Vec<u8>, mode: DirectMode) -> File<R> {
     let config = Config { in_flight_max: 8, backlog_max: 12, ..Config::new() };
     let shard = Shard::with_ring(ring, &config).unwrap();
-    let file = shard.open(path, &destructive(mode)).unwrap();
+    // The kernel takes a ring apart, and closes its files, some time after the ring is dropped.
+    let mut opened = shard.open(path, &destructive(mode));
+    for _ in 0..500 {
+        let Err(EngineError::Open(OpenError::DeviceBusy { .. })) = opened else { break };
+        std::thread::sleep(Duration::from_millis(10));
+        opened = shard.open(path, &destructive(mode));
+    }
+    let file = opened.unwrap();
     block_on(&file, file.write_exact(base, contents)).unwrap().0.unwrap();
     file
 }
