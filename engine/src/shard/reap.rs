@@ -209,6 +209,9 @@ impl<R: Ring> Core<R> {
         self.copy_back(tag);
         let Some(transfer) = self.slots.transfer(tag) else { return };
         let (target, is_read, epoch) = (transfer.target, transfer.is_read, transfer.epoch);
+        let failed_at = transfer.offset_bytes + u64::from(transfer.reached);
+        let error = self.targets.get(target).explain_end(failed_at, error);
+        let Some(transfer) = self.slots.transfer(tag) else { return };
         // A durable write that is not durable as a whole promises nothing of its parts.
         let reached = if transfer.linked == Linked::No { transfer.reached } else { 0 };
         let done = reached.saturating_sub(transfer.lead_bytes).min(transfer.take_bytes);

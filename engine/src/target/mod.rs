@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 
-use mfio_core::Error;
+use mfio_core::{Error, ErrorKind};
+use nix::errno::Errno;
 
 use crate::plan::Demands;
 use crate::ring::{FileRef, Plant, Ring};
@@ -277,6 +278,17 @@ impl Target {
         let now = self.opened.as_ref().filter(|_| self.geometry.kind == TargetKind::File);
         let metadata = now.and_then(|file| file.metadata().ok());
         metadata.map_or(self.geometry.len_bytes, |metadata| metadata.len())
+    }
+
+    /// What an op came to that found no byte, or no space, at `failed_at`. A block device that
+    /// ends before where it did when it was opened has shrunk, or was taken out and has length
+    /// 0 since (F47): neither a file's end nor a lack of space says what is wrong.
+    #[cold]
+    pub(crate) fn explain_end(&self, failed_at: u64, error: Error) -> Error {
+        let ended = matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::NoSpace);
+        let was_there =
+            self.geometry.kind == TargetKind::BlockDevice && failed_at < self.geometry.len_bytes;
+        if ended && was_there { Error::os(Errno::ENODEV as i32) } else { error }
     }
 
     #[inline]
