@@ -47,5 +47,5 @@ pub fn run(seed: u64, ops: u32, plant: Option<Plant>) -> RunReport {
 /// alone, so that a fuzzer can change, repeat and leave out steps one by one.
 #[must_use]
 pub fn run_steps(seed: u64, steps: &[u16]) -> RunReport {
-    replay::run_in(World::with_steps(seed, steps)).0
+    replay::run_in(world::World::with_steps(seed, steps)).0
 }

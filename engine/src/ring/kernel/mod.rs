@@ -447,6 +447,7 @@ mod fact_tests;
 mod fork_tests;
 #[cfg(test)]
 mod seccomp_tests;
+#[cfg(test)]
 mod stance_tests;
 #[cfg(test)]
 mod storm_tests;
