@@ -24,10 +24,12 @@ mod report;
 mod scenario;
 mod stamp;
 mod sweep;
+mod verify;
 mod world;
 
 pub use report::{Coverage, RunReport, Summary, reproduction};
 pub use sweep::{PLANT_BUDGET_SEEDS, hunt, shrink, sweep};
+pub use verify::{Damage, seal, verify};
 
 use world::World;
 

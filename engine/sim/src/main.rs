@@ -52,6 +52,7 @@ fn start(args: &Args, out: &mut impl Write) -> io::Result<bool> {
 fn one(seed: u64, ops: u32, plant: Option<Plant>, out: &mut impl Write) -> io::Result<bool> {
     let report = run(seed, ops, plant);
     let counters = report.coverage.fields().into_iter().chain(report.stats.fields());
+    let counters = counters.chain(report.knobs.fields());
     for (name, value) in counters {
         writeln!(out, "{name:>28} {value}")?;
     }

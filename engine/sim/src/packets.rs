@@ -159,6 +159,9 @@ impl World {
         let Issued { offset, len, .. } = sent.range;
         let all = 0..len;
         let failed = if result.is_ok() { &[] } else { core::slice::from_ref(&all) };
+        if self.writes_zeros() {
+            self.model.accept_write(sent.range);
+        }
         let ended = self.model.end_write(sent.range, failed, &self.device, 0);
         self.require("zeros behind a flush", ended);
         let Err(error) = result else {
@@ -172,7 +175,10 @@ impl World {
         if error.kind() == ErrorKind::Poisoned {
             self.poisoned(knowledge);
         }
-        if !self.is_explained(sent, offset, len, error) {
+        let unsupported = error.kind() == ErrorKind::Unsupported;
+        if unsupported && self.writes_zeros() {
+            self.coverage.ranges_unsupported += 1;
+        } else if !self.is_explained(sent, offset, len, error) {
             self.violate(format!("{sent:?} failed without a reason: {error:?}"));
         }
     }
@@ -210,6 +216,11 @@ impl World {
         }
     }
 
+    /// Whether the ring has no ops on ranges, so that zeros are written where it must be.
+    pub(crate) fn writes_zeros(&self) -> bool {
+        !self.scenario.ring.features.ranges
+    }
+
     /// Whether a read needs a bounce buffer, which a small arena may not have.
     fn bounces(&self, sent: Sent) -> bool {
         let align = self.scenario.spec.align_bytes as usize;
@@ -224,7 +235,9 @@ impl World {
             ErrorKind::UnexpectedEof => is_read && first >= self.model.size_bytes(),
             ErrorKind::NoSpace => !is_read && (beyond || crowded || !sent.calm),
             ErrorKind::Poisoned => !is_read,
-            ErrorKind::Os if error.errno() == Some(ENOMEM) => is_read && self.bounces(sent),
+            ErrorKind::Os if error.errno() == Some(ENOMEM) => {
+                is_read && self.bounces(sent) || sent.kind == Kind::Zero && self.writes_zeros()
+            }
             ErrorKind::Os => !sent.calm,
             // Of a spurious ECANCELED; everything else would mean that the engine lost a view,
             // planned wrongly, or cancelled what nobody asked it to.

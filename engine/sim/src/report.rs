@@ -7,7 +7,10 @@
 use core::fmt;
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::SimStats;
+use mfio_engine::ring::sim::{KnobCounts, SimStats};
+
+/// How many counters [`Coverage`] has.
+const FIELDS: usize = 31;
 
 /// What the workload did, counted by the checker's side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +62,22 @@ pub struct Coverage {
     pub uncoalesced: u64,
     /// Packets of another class than foreground.
     pub in_class: u64,
+    /// Times the books of the shard were held against each other.
+    pub audits: u64,
+    /// Of those, how many also looked for work that waits without a reason.
+    pub strict_audits: u64,
+    /// Times that a full device got room again.
+    pub space_returned: u64,
+    /// Lives on a ring without vectored ops on registered memory.
+    pub without_vectored_fixed: u64,
+    /// Lives on a ring with nothing, or not all of the arena, registered.
+    pub without_fixed_buffers: u64,
+    /// Lives on a ring without registered files.
+    pub without_fixed_files: u64,
+    /// Lives on a ring without ops on ranges.
+    pub without_ranges: u64,
+    /// Ranges that such a ring refused.
+    pub ranges_unsupported: u64,
 }
 
 impl Coverage {
@@ -71,12 +90,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 23] {
+    pub fn fields(&self) -> [(&'static str, u64); FIELDS] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); FIELDS] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -101,6 +120,14 @@ impl Coverage {
             ("coalesced", &mut self.coalesced),
             ("uncoalesced", &mut self.uncoalesced),
             ("log and background", &mut self.in_class),
+            ("audits", &mut self.audits),
+            ("strict audits", &mut self.strict_audits),
+            ("space returned", &mut self.space_returned),
+            ("without READV_FIXED", &mut self.without_vectored_fixed),
+            ("without fixed buffers", &mut self.without_fixed_buffers),
+            ("without fixed files", &mut self.without_fixed_files),
+            ("without ops on ranges", &mut self.without_ranges),
+            ("ranges unsupported", &mut self.ranges_unsupported),
         ]
     }
 }
@@ -118,6 +145,8 @@ pub struct RunReport {
     pub stats: SimStats,
     /// What the workload did.
     pub coverage: Coverage,
+    /// Which choices of the engine's own were made otherwise.
+    pub knobs: KnobCounts,
     /// What must not be, in words; empty is a pass.
     pub violations: Vec<String>,
 }
@@ -152,6 +181,8 @@ pub struct Summary {
     pub stats: SimStats,
     /// What all workloads did.
     pub coverage: Coverage,
+    /// Which choices of the engine's own were made otherwise.
+    pub knobs: KnobCounts,
     /// The hash of every seed, in the order of the seeds.
     pub hashes: Vec<(u64, u64)>,
     /// Seeds that failed, the lowest first.
@@ -159,10 +190,17 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Every counter of workloads, kernels and knobs, with its name.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let kernel = self.coverage.fields().into_iter().chain(self.stats.fields());
+        kernel.chain(self.knobs.fields())
+    }
+
     pub(crate) fn take(&mut self, report: RunReport) {
         self.seeds += 1;
         self.stats.add(&report.stats);
         self.coverage.add(&report.coverage);
+        self.knobs.add(&report.knobs);
         self.hashes.push((report.seed, report.hash));
         if !report.violations.is_empty() {
             self.failures.push(report);
@@ -173,6 +211,7 @@ impl Summary {
         self.seeds += other.seeds;
         self.stats.add(&other.stats);
         self.coverage.add(&other.coverage);
+        self.knobs.add(&other.knobs);
         self.hashes.append(&mut other.hashes);
         self.failures.append(&mut other.failures);
         self.hashes.sort_unstable();
@@ -184,7 +223,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>28} {}", "seeds", self.seeds)?;
-        for (name, value) in self.coverage.fields().into_iter().chain(self.stats.fields()) {
+        for (name, value) in self.counters() {
             writeln!(f, "{name:>28} {value}")?;
         }
         Ok(())

@@ -5,7 +5,8 @@
 //! Not here: a life (`life`).
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::{FileSpec, Random, SimControl, SimDevice, SimStats, Trace};
+use mfio_engine::ring::sim::{FileSpec, KnobCounts, Random, SimControl, SimDevice, SimStats};
+use mfio_engine::ring::sim::Trace;
 
 use crate::model::Model;
 use crate::report::{Coverage, RunReport};
@@ -27,6 +28,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) stats: SimStats,
     pub(crate) coverage: Coverage,
+    pub(crate) knobs: KnobCounts,
     violations: Vec<String>,
 }
 
@@ -49,6 +51,7 @@ impl World {
             trace,
             stats: SimStats::default(),
             coverage: Coverage::default(),
+            knobs: KnobCounts::default(),
             violations: Vec::new(),
         }
     }
@@ -83,6 +86,7 @@ impl World {
     /// Takes over what the kernel of a finished life has seen.
     pub(crate) fn take_kernel(&mut self, control: &SimControl) {
         self.stats.add(&control.stats());
+        self.knobs.add(&control.knobs());
         self.trace.fold(control.trace());
         for complaint in control.complaints() {
             self.violate(format!("the kernel complains: {complaint}"));
@@ -99,6 +103,7 @@ impl World {
             hash: self.trace.value(),
             stats: self.stats,
             coverage: self.coverage,
+            knobs: self.knobs,
             violations: self.violations,
         }
     }

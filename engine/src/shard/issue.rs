@@ -15,7 +15,7 @@ use super::durable::{How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{FileRef, Knob, Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
@@ -200,6 +200,10 @@ impl<R: Ring> Core<R> {
                 self.nothing_to_start(target, view, terms, Some(ErrorKind::Misaligned));
             return Piece::Over;
         }
+        let empty = cut.bounce && self.in_flight > 0 && self.ring.knob(Knob::EmptyPool, 0) != 0;
+        if empty {
+            return Piece::Later(view);
+        }
         let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
         if matches!(bounce, Some(None)) {
             if self.in_flight > 0 {
@@ -354,7 +358,8 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let wanted = entry.sync.method != SyncMethod::WriteThenFlush;
+        let wanted = entry.sync.method != SyncMethod::WriteThenFlush
+            && self.ring.knob(Knob::Unlinked, 0) == 0;
         let free = wanted && !entry.flush_in_flight && !entry.poison.is_set();
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }

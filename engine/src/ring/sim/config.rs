@@ -45,6 +45,10 @@ pub struct FaultRates {
     pub more: u16,
     /// A tag that has already completed whole completes again (F04).
     pub stale: u16,
+    /// `enter` fails with `ENOMEM`, having consumed nothing.
+    pub enter_enomem: u16,
+    /// `reap` sees only a part of what is there: the rest was posted a moment too late.
+    pub partial_reap: u16,
 }
 
 impl FaultRates {
@@ -68,6 +72,8 @@ impl FaultRates {
         torn_copy: 0,
         more: 0,
         stale: 0,
+        enter_enomem: 0,
+        partial_reap: 0,
     };
 
     /// Everything goes wrong now and then, and most ops still succeed.
@@ -90,6 +96,8 @@ impl FaultRates {
         torn_copy: 8192,
         more: 64,
         stale: 128,
+        enter_enomem: 128,
+        partial_reap: 2048,
     };
 
     /// The faults that decide the outcome of a transfer, together.
@@ -136,6 +144,28 @@ pub struct SimConfig {
     pub plant: Option<Plant>,
     /// How long ops take, where `latency_ns_max` is not all there is to say.
     pub service: Option<Service>,
+    /// How often a [`Knob`](crate::ring::Knob) is turned, in 65,536ths. The calm part of a run
+    /// has none of that.
+    pub knobs: u16,
+    /// What the ring can do.
+    pub features: SimFeatures,
+}
+
+/// What a simulated ring can do (F33): all of it as a rule, so that what an older kernel lacks
+/// can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimFeatures {
+    /// Vectored ops take registered memory.
+    pub vectored_fixed: bool,
+    /// How many quarters of the arena are registered, from its start: 0 to 4 (F32).
+    pub registered_quarters: u8,
+    /// Ops on ranges ([`OpKind::is_range`](crate::ring::OpKind::is_range)) can be pushed.
+    pub ranges: bool,
+}
+
+impl SimFeatures {
+    /// Everything.
+    pub const ALL: Self = Self { vectored_fixed: true, registered_quarters: 4, ranges: true };
 }
 
 impl SimConfig {
@@ -152,6 +182,8 @@ impl SimConfig {
             faults: FaultRates::NONE,
             plant: None,
             service: None,
+            knobs: 0,
+            features: SimFeatures::ALL,
         }
     }
 
