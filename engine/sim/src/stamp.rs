@@ -31,7 +31,7 @@ fn writer_of_word(word: u64) -> (u32, u32) {
     let mut mixed = unshifted(word, 31).wrapping_mul(0x3196_42b2_d24d_8ec3);
     mixed = unshifted(mixed, 27).wrapping_mul(0x96de_1b17_3f11_9089);
     mixed = unshifted(mixed, 30);
-    ((mixed >> 32) as u32, (mixed & u64::from(u32::MAX)) as u32)
+    ((mixed >> 32) as u32, ((mixed << 32) >> 32) as u32)
 }
 
 /// The word that, combined with itself shifted to the right, gives `word`.

@@ -72,6 +72,8 @@ pub fn verify(seen: &[u8; SECTOR_BYTES], sequence: u32, sector: u32) -> Result<(
     Err(match stamp::writer_of(seen) {
         Some((found, place)) if place == sector => Damage::Lost { found },
         Some((found, meant_for)) => Damage::Misdirected { found, meant_for },
-        None => Damage::Rotten { bytes: seen.iter().zip(&expected).filter(|(a, b)| a != b).count() },
+        None => {
+            Damage::Rotten { bytes: seen.iter().zip(&expected).filter(|(a, b)| a != b).count() }
+        }
     })
 }

@@ -5,8 +5,8 @@
 //! Not here: a life (`life`).
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::{FileSpec, KnobCounts, Random, SimControl, SimDevice, SimStats};
 use mfio_engine::ring::sim::Trace;
+use mfio_engine::ring::sim::{FileSpec, KnobCounts, Random, SimControl, SimDevice, SimStats};
 
 use crate::model::Model;
 use crate::report::{Coverage, RunReport};

@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
-    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, RingWaker, Tag, Wait,
+    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, RingWaker, Tag,
+    Wait,
 };
 use crate::buffer::{FixedSpan, Region};
 

@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, Tag};
 use super::Wait;
+use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, Tag};
 use crate::buffer::{FixedSpan, Region};
 
 /// See the module's page.

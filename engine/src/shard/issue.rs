@@ -420,10 +420,10 @@ impl<R: Ring> Core<R> {
         if self.targets.waiting_for_flush() > 0 {
             self.issue_flushes();
         }
-        let waiting = self.targets.waiting_for_flush();
         self.issue_classes();
-        if self.targets.waiting_for_flush() > waiting {
-            // A chain has come to a flush: nothing else may come that would start it.
+        if self.targets.waiting_for_flush() > 0 {
+            // A chain has come to a flush, or what a flush waited for was over at once: nothing
+            // else may come that would start it.
             self.issue_flushes();
         }
     }

@@ -151,6 +151,28 @@ fn f28_flush_that_a_chain_asks_for_goes_with_the_next_submit() {
 }
 
 #[test]
+fn f28_flush_that_is_due_once_a_call_was_made_on_the_spot_goes_at_once() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.0.borrow_mut().old = true;
+    // Seven of them never complete: nothing may wait for those.
+    let mut reads: Vec<_> = (0..8).map(|_| Box::pin(file.read_exact_at(0, vec![0; 8]))).collect();
+    for read in &mut reads {
+        assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    }
+    shard.turn(Wait::NONE).unwrap();
+    let mut discard = pin!(file.discard(0, 512));
+    assert!(poll(discard.as_mut(), Waker::noop()).is_pending(), "no slot is free");
+    let mut sync = pin!(file.sync(Durability::Data));
+    assert!(poll(sync.as_mut(), Waker::noop()).is_pending());
+    ring.complete(OpKind::Read, 8);
+    shard.turn(Wait::NONE).unwrap();
+    let queued = |op: &Op| op.kind == OpKind::Fdatasync;
+    assert!(ring.0.borrow().queued.iter().any(|(op, _)| queued(op)), "the discard is over");
+    drop(reads);
+}
+
+#[test]
 fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
     let ring = Scripted::new();
     let (shard, file) = shard(&ring, 1);

@@ -54,9 +54,8 @@ mod tests {
 
     #[test]
     fn answers_are_usual_unless_asked_otherwise_and_keep_to_their_limits() {
-        let kernel = |knobs| {
-            Kernel::new(SimConfig { knobs, ..SimConfig::calm(1) }, SimDevice::new(&[]))
-        };
+        let kernel =
+            |knobs| Kernel::new(SimConfig { knobs, ..SimConfig::calm(1) }, SimDevice::new(&[]));
         let (mut calm, mut hostile) = (kernel(0), kernel(32768));
         for knob in Knob::ALL {
             for usual in [0, 1, 16, usize::MAX] {
