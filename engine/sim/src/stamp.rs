@@ -78,11 +78,16 @@ pub(crate) fn matches(sequence: u32, sector: u32, within: &Range<usize>, seen: &
     let skipped = (within.start / 8) as u64;
     let mut word = first_word(sequence, sector).wrapping_add(STEP.wrapping_mul(skipped));
     let (chunks, _) = seen.as_chunks();
-    chunks.iter().all(|chunk| {
-        let fits = u64::from_le_bytes(*chunk) == word;
+    if chunks.first().is_some_and(|first| u64::from_le_bytes(*first) != word) {
+        return false;
+    }
+    // What fits at first fits as a rule: without a way out, this is several words at a time.
+    let mut different = 0;
+    for chunk in chunks {
+        different |= u64::from_le_bytes(*chunk) ^ word;
         word = word.wrapping_add(STEP);
-        fits
-    })
+    }
+    different == 0
 }
 
 /// Calls `each` for every sector that `len` bytes from `offset` touch, with the sector's number,

@@ -173,6 +173,37 @@ fn f28_flush_that_is_due_once_a_call_was_made_on_the_spot_goes_at_once() {
 }
 
 #[test]
+fn f23_op_whose_back_off_is_short_does_not_wait_for_one_whose_is_long() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let again = |kind| ring.complete(kind, -(Errno::EAGAIN as i32));
+    let back_off = |kind, times| {
+        for _ in 0..times {
+            again(kind);
+            shard.turn(Wait::NONE).unwrap();
+            shard.turn(Wait::at_least(1)).unwrap();
+            shard.turn(Wait::NONE).unwrap();
+        }
+    };
+    let mut read = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    back_off(OpKind::Read, 6);
+    let mut write = pin!(file.write_all_at(0, vec![0; 8]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    back_off(OpKind::Write, 3);
+    // The read waits for 128 us from now on, the write for 16.
+    again(OpKind::Read);
+    again(OpKind::Write);
+    shard.turn(Wait::NONE).unwrap();
+    let before_ns = ring.0.borrow().now_ns;
+    shard.turn(Wait::at_least(1)).unwrap();
+    let slept_ns = ring.0.borrow().now_ns - before_ns;
+    assert!(slept_ns < 64_000, "{slept_ns}");
+}
+
+#[test]
 fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
     let ring = Scripted::new();
     let (shard, file) = shard(&ring, 1);
