@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::core::{Bytes, Core, Job};
 use super::slot::{Body, Transfer};
+use crate::plan;
 use crate::ring::{Ring, Tag};
 
 /// The least that is told apart through the page cache, in bytes: a page.
@@ -26,15 +27,19 @@ impl<R: Ring> Core<R> {
             return false;
         }
         let (target, class) = (transfer.target, transfer.class);
-        let align = u64::from(self.targets.get(target).demands.offset_align);
+        let demands = self.targets.get(target).demands;
+        let align = u64::from(demands.offset_align);
         let block = if align > 1 { align } else { PAGE_BYTES };
         let Some(transfer) = self.slots.transfer(tag) else { return false };
-        let start = transfer.offset_bytes + u64::from(transfer.reached);
+        // What it had reached may lie inside a block, where the file ended: from there on it
+        // could only be read through a bounce buffer.
+        let reached = plan::resume_at(transfer.reached, demands);
+        let start = transfer.offset_bytes + u64::from(reached);
         let Some(cut) = half(start, transfer.offset_bytes + u64::from(transfer.take_bytes), block)
         else {
             return false;
         };
-        let Some((done, view)) = rest_of(transfer) else { return false };
+        let Some((done, view)) = rest_of(transfer, reached) else { return false };
         self.slots.vacate(tag);
         self.metrics.retries += 1;
         // Also where it is empty: a view that is only dropped counts as one that failed.
@@ -61,10 +66,10 @@ fn half(start: u64, end: u64, block: u64) -> Option<u64> {
     (cut > start && cut < end).then_some(cut)
 }
 
-/// The user's bytes: what had been read before, and the rest.
-fn rest_of(transfer: &mut Transfer) -> Option<(View<Read>, View<Read>)> {
+/// The user's bytes: the first `reached`, which had been read before, and the rest.
+fn rest_of(transfer: &mut Transfer, reached: u32) -> Option<(View<Read>, View<Read>)> {
     match transfer.body.take()? {
-        Body::ReadInto(lent) => Some(lent.into_view().split_at(transfer.reached.into())),
+        Body::ReadInto(lent) => Some(lent.into_view().split_at(reached.into())),
         other => {
             transfer.body = Some(other);
             None

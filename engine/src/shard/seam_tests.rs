@@ -204,6 +204,24 @@ fn f23_op_whose_back_off_is_short_does_not_wait_for_one_whose_is_long() {
 }
 
 #[test]
+fn f43_halves_of_a_read_that_was_short_before_begin_at_a_block() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 512);
+    let mut read = pin!(file.read_exact_at(0, page(&shard)));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    // As where a file ends inside a block.
+    ring.complete(OpKind::Read, 700);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Read, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    let begun: Vec<u64> = ring.0.borrow().running.iter().map(|(op, _)| op.offset_bytes).collect();
+    assert_eq!((begun, shard.metrics().bounced), (vec![512, 2048], 0));
+}
+
+#[test]
 fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
     let ring = Scripted::new();
     let (shard, file) = shard(&ring, 1);
