@@ -9,7 +9,7 @@ use core::fmt;
 use mfio_engine::ring::sim::FaultRates;
 
 /// How many faults have a name.
-const COUNT: usize = 19;
+const COUNT: usize = 21;
 
 /// Every rate with its name on command lines.
 fn fields_mut(rates: &mut FaultRates) -> [(&'static str, &mut u16); COUNT] {
@@ -33,6 +33,8 @@ fn fields_mut(rates: &mut FaultRates) -> [(&'static str, &mut u16); COUNT] {
         ("more", &mut rates.more),
         ("stale", &mut rates.stale),
         ("stuck", &mut rates.stuck),
+        ("enter-enomem", &mut rates.enter_enomem),
+        ("partial-reap", &mut rates.partial_reap),
     ]
 }
 

@@ -28,6 +28,7 @@ mod scenario;
 mod shrink;
 mod stamp;
 mod sweep;
+mod verify;
 mod world;
 
 pub use exhaust::{Exhausted, exhaust, exhaust_case};
@@ -36,6 +37,7 @@ pub use replay::{Replay, StepSet};
 pub use report::{Coverage, RunReport, Summary, reproduction};
 pub use shrink::{Shrunk, shrink};
 pub use sweep::{PLANT_BUDGET_SEEDS, hunt, sweep};
+pub use verify::{Damage, seal, verify};
 
 /// Runs one seed with `ops` ops. A panic of the engine is a violation like any other.
 #[must_use]

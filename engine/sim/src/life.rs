@@ -7,7 +7,7 @@
 
 use mfio_engine::buffer::{ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
-use mfio_engine::ring::sim::{FaultRates, SimRing};
+use mfio_engine::ring::sim::{FaultRates, SimConfig, SimRing};
 use mfio_engine::{Config, STEPS_MAX, Shard, SyncMethod};
 
 use crate::chains::{COPIES, Link};
@@ -39,7 +39,9 @@ pub(crate) fn live(world: &mut World) {
     config.seed = world.random.bits();
     if world.is_calm() {
         config.faults = FaultRates::NONE;
+        config.knobs = 0;
     }
+    note_features(world, &config);
     let ring = SimRing::new(config, &world.device);
     let control = ring.control();
     let shard = match Shard::with_ring(ring, &limits(world)) {
@@ -95,6 +97,15 @@ pub(crate) fn live(world: &mut World) {
         world.model.forfeit();
         world.doubtful = true;
     }
+}
+
+/// Counts what this life has to do without.
+fn note_features(world: &mut World, config: &SimConfig) {
+    let coverage = &mut world.coverage;
+    coverage.without_vectored_fixed += u64::from(!config.features.vectored_fixed);
+    coverage.without_fixed_buffers += u64::from(config.features.registered_quarters < 4);
+    coverage.without_fixed_files += u64::from(config.files_registered_max == 0);
+    coverage.without_ranges += u64::from(!config.features.ranges);
 }
 
 fn limits(world: &World) -> Config {
@@ -186,8 +197,13 @@ fn step(driver: &mut Driver<'_>) {
     }
     if driver.world.random.below(256) < elsewhere {
         let (offset, len) = draw_range(driver, Kind::Read);
-        driver.world.ops_done += 1;
         driver.visit(offset, len);
+    }
+    if driver.world.scenario.spec.space_sectors.is_some() && driver.world.random.one_in(256) {
+        // Somebody has deleted something: what failed for lack of space works from now on.
+        let sectors = driver.world.random.between(1, 16);
+        driver.world.device.add_space(0, sectors);
+        driver.world.coverage.space_returned += 1;
     }
 }
 

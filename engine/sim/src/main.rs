@@ -60,6 +60,7 @@ fn one(replay: &Replay, out: &mut impl Write) -> io::Result<bool> {
         writeln!(out, "{line}")?;
     }
     let counters = report.coverage.fields().into_iter().chain(report.stats.fields());
+    let counters = counters.chain(report.knobs.fields());
     for (name, value) in counters {
         writeln!(out, "{name:>28} {value}")?;
     }

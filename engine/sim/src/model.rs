@@ -13,7 +13,7 @@ use core::ops::Range;
 use mfio_engine::ring::sim::SimDevice;
 
 use crate::history::{Flushed, Handle, History, Look, Moment, NEVER, identify};
-use crate::stamp::{SECTOR_BYTES, for_sectors};
+use crate::stamp::{SECTOR_BYTES, for_sectors, writer_of};
 
 /// A write that was issued and has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -311,7 +311,11 @@ impl Model {
         } else if self.baseline[start + within.start..start + within.end] == *seen {
             String::from("what was there at the last opening seen")
         } else {
-            String::from("a mixture, or bytes that nobody wrote there, seen")
+            let seen: Option<&[u8; SECTOR_BYTES]> = seen.try_into().ok();
+            match seen.and_then(writer_of) {
+                Some((sequence, place)) => format!("write #{sequence} for sector {place} seen"),
+                None => String::from("a mixture, or bytes that nobody wrote there, seen"),
+            }
         }
     }
 

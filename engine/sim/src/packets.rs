@@ -166,6 +166,9 @@ impl World {
         let Issued { offset, len, .. } = sent.range;
         let all = 0..len;
         let failed = if result.is_ok() { &[] } else { core::slice::from_ref(&all) };
+        if self.writes_zeros() {
+            self.model.accept_write(sent.range);
+        }
         let ended = self.model.end_write(sent.range, failed, &self.device, 0);
         self.require("zeros behind a flush", ended);
         let Err(error) = result else {
@@ -179,7 +182,10 @@ impl World {
         if error.kind() == ErrorKind::Poisoned {
             self.poisoned(knowledge);
         }
-        if !self.is_explained(sent, offset, len, error) {
+        let unsupported = error.kind() == ErrorKind::Unsupported;
+        if unsupported && self.writes_zeros() {
+            self.coverage.ranges_unsupported += 1;
+        } else if !self.is_explained(sent, offset, len, error) {
             self.violate(format!("{sent:?} failed without a reason: {error:?}"));
         }
     }
@@ -217,6 +223,11 @@ impl World {
         }
     }
 
+    /// Whether the ring has no ops on ranges, so that zeros are written where it must be.
+    pub(crate) fn writes_zeros(&self) -> bool {
+        !self.scenario.ring.features.ranges
+    }
+
     /// Whether a read needs a bounce buffer, which a small arena may not have, and a write must
     /// be refused.
     pub(crate) fn is_misaligned(&self, sent: Sent) -> bool {
@@ -232,7 +243,10 @@ impl World {
             ErrorKind::UnexpectedEof => is_read && first >= self.model.size_bytes(),
             ErrorKind::NoSpace => !is_read && (beyond || crowded || !sent.calm),
             ErrorKind::Poisoned => !is_read,
-            ErrorKind::Os if error.errno() == Some(ENOMEM) => is_read && self.is_misaligned(sent),
+            ErrorKind::Os if error.errno() == Some(ENOMEM) => {
+                is_read && self.is_misaligned(sent)
+                    || sent.kind == Kind::Zero && self.writes_zeros()
+            }
             // No request is one that the device would have to refuse (F44).
             ErrorKind::Os => !sent.calm && error.errno() != Some(EINVAL),
             ErrorKind::Misaligned => !is_read && self.is_misaligned(sent),

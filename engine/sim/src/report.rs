@@ -7,7 +7,10 @@
 use core::fmt;
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::SimStats;
+use mfio_engine::ring::sim::{KnobCounts, SimStats};
+
+/// How many counters [`Coverage`] has.
+const FIELDS: usize = 36;
 
 /// What the workload did, counted by the checker's side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +72,22 @@ pub struct Coverage {
     pub misaligned_refused: u64,
     /// Writes of more than 64 KiB that were done.
     pub long_writes: u64,
+    /// Times the books of the shard were held against each other.
+    pub audits: u64,
+    /// Of those, how many also looked for work that waits without a reason.
+    pub strict_audits: u64,
+    /// Times that a full device got room again.
+    pub space_returned: u64,
+    /// Lives on a ring without vectored ops on registered memory.
+    pub without_vectored_fixed: u64,
+    /// Lives on a ring with nothing, or not all of the arena, registered.
+    pub without_fixed_buffers: u64,
+    /// Lives on a ring without registered files.
+    pub without_fixed_files: u64,
+    /// Lives on a ring without ops on ranges.
+    pub without_ranges: u64,
+    /// Ranges that such a ring refused.
+    pub ranges_unsupported: u64,
 }
 
 impl Coverage {
@@ -81,12 +100,12 @@ impl Coverage {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 28] {
+    pub fn fields(&self) -> [(&'static str, u64); FIELDS] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 28] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); FIELDS] {
         [
             ("packets and flushes", &mut self.ops),
             ("refused", &mut self.refused),
@@ -116,6 +135,14 @@ impl Coverage {
             ("opens told of lost data", &mut self.opens_lost),
             ("misaligned writes refused", &mut self.misaligned_refused),
             ("writes above 64 KiB", &mut self.long_writes),
+            ("audits", &mut self.audits),
+            ("strict audits", &mut self.strict_audits),
+            ("space returned", &mut self.space_returned),
+            ("without READV_FIXED", &mut self.without_vectored_fixed),
+            ("without fixed buffers", &mut self.without_fixed_buffers),
+            ("without fixed files", &mut self.without_fixed_files),
+            ("without ops on ranges", &mut self.without_ranges),
+            ("ranges unsupported", &mut self.ranges_unsupported),
         ]
     }
 }
@@ -135,6 +162,8 @@ pub struct RunReport {
     pub stats: SimStats,
     /// What the workload did.
     pub coverage: Coverage,
+    /// Which choices of the engine's own were made otherwise.
+    pub knobs: KnobCounts,
     /// What must not be, in words; empty is a pass.
     pub violations: Vec<String>,
 }
@@ -169,6 +198,8 @@ pub struct Summary {
     pub stats: SimStats,
     /// What all workloads did.
     pub coverage: Coverage,
+    /// Which choices of the engine's own were made otherwise.
+    pub knobs: KnobCounts,
     /// The hash of every seed, in the order of the seeds.
     pub hashes: Vec<(u64, u64)>,
     /// Seeds that failed, the lowest first.
@@ -176,10 +207,17 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Every counter of workloads, kernels and knobs, with its name.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let kernel = self.coverage.fields().into_iter().chain(self.stats.fields());
+        kernel.chain(self.knobs.fields())
+    }
+
     pub(crate) fn take(&mut self, report: RunReport) {
         self.seeds += 1;
         self.stats.add(&report.stats);
         self.coverage.add(&report.coverage);
+        self.knobs.add(&report.knobs);
         self.hashes.push((report.seed, report.hash));
         if !report.violations.is_empty() {
             self.failures.push(report);
@@ -190,6 +228,7 @@ impl Summary {
         self.seeds += other.seeds;
         self.stats.add(&other.stats);
         self.coverage.add(&other.coverage);
+        self.knobs.add(&other.knobs);
         self.hashes.append(&mut other.hashes);
         self.failures.append(&mut other.failures);
         self.hashes.sort_unstable();
@@ -201,7 +240,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:>28} {}", "seeds", self.seeds)?;
-        for (name, value) in self.coverage.fields().into_iter().chain(self.stats.fields()) {
+        for (name, value) in self.counters() {
             writeln!(f, "{name:>28} {value}")?;
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! Not here: the ops themselves (`life`).
 
 use mfio_engine::ring::Plant;
-use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig};
+use mfio_engine::ring::sim::{FaultRates, FileSpec, Random, SimConfig, SimFeatures};
 use mfio_engine::{ClassLimits, SyncMethod};
 
 /// What is longer than this is a long transfer: it does not fit into 16 bits.
@@ -88,6 +88,8 @@ impl Scenario {
             faults: draw_faults(random),
             plant,
             service: None,
+            knobs: random.pick(&[0, 2048, 8192, 16384]),
+            features: draw_features(random),
         };
         Self {
             spec,
@@ -151,10 +153,19 @@ fn draw_spec(random: &mut Random) -> FileSpec {
     spec
 }
 
+/// Each feature is missing in some runs, so that what is done without it is done too (F33).
+fn draw_features(random: &mut Random) -> SimFeatures {
+    SimFeatures {
+        vectored_fixed: !random.one_in(3),
+        registered_quarters: random.pick(&[4, 4, 4, 2, 1, 0]),
+        ranges: !random.one_in(4),
+    }
+}
+
 /// Each fault is off in some runs, rare in some and frequent in some.
 fn draw_faults(random: &mut Random) -> FaultRates {
     let mut faults = FaultRates::HOSTILE;
-    let rates: [&mut u16; 19] = [
+    let rates: [&mut u16; 21] = [
         &mut faults.short,
         &mut faults.zero,
         &mut faults.eagain,
@@ -174,6 +185,8 @@ fn draw_faults(random: &mut Random) -> FaultRates {
         &mut faults.more,
         &mut faults.stale,
         &mut faults.stuck,
+        &mut faults.enter_enomem,
+        &mut faults.partial_reap,
     ];
     for rate in rates {
         *rate = match random.below(8) {

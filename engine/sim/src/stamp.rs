@@ -26,6 +26,30 @@ fn first_word(sequence: u32, sector: u32) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// The inverse of [`first_word`]: each of its steps can be undone.
+fn writer_of_word(word: u64) -> (u32, u32) {
+    let mut mixed = unshifted(word, 31).wrapping_mul(0x3196_42b2_d24d_8ec3);
+    mixed = unshifted(mixed, 27).wrapping_mul(0x96de_1b17_3f11_9089);
+    mixed = unshifted(mixed, 30);
+    ((mixed >> 32) as u32, ((mixed << 32) >> 32) as u32)
+}
+
+/// The word that, combined with itself shifted to the right, gives `word`.
+fn unshifted(word: u64, by: u32) -> u64 {
+    let mut found = word;
+    for _ in 0..64 / by {
+        found = word ^ (found >> by);
+    }
+    found
+}
+
+/// Which write has left a whole sector like `seen`, and at which place; `None` where none has.
+pub(crate) fn writer_of(seen: &[u8; SECTOR_BYTES]) -> Option<(u32, u32)> {
+    let (words, _) = seen.as_chunks::<8>();
+    let (sequence, sector) = writer_of_word(u64::from_le_bytes(words[0]));
+    (sequence & ZEROES == 0 && *seen == sector_of(sequence, sector)).then_some((sequence, sector))
+}
+
 /// The whole sector `sector` as write `sequence` leaves it.
 #[inline]
 pub(crate) fn sector_of(sequence: u32, sector: u32) -> [u8; SECTOR_BYTES] {
@@ -54,11 +78,16 @@ pub(crate) fn matches(sequence: u32, sector: u32, within: &Range<usize>, seen: &
     let skipped = (within.start / 8) as u64;
     let mut word = first_word(sequence, sector).wrapping_add(STEP.wrapping_mul(skipped));
     let (chunks, _) = seen.as_chunks();
-    chunks.iter().all(|chunk| {
-        let fits = u64::from_le_bytes(*chunk) == word;
+    if chunks.first().is_some_and(|first| u64::from_le_bytes(*first) != word) {
+        return false;
+    }
+    // What fits at first fits as a rule: without a way out, this is several words at a time.
+    let mut different = 0;
+    for chunk in chunks {
+        different |= u64::from_le_bytes(*chunk) ^ word;
         word = word.wrapping_add(STEP);
-        fits
-    })
+    }
+    different == 0
 }
 
 /// Calls `each` for every sector that `len` bytes from `offset` touch, with the sector's number,
@@ -111,6 +140,20 @@ mod tests {
         let mut late = whole;
         late[511] ^= 1;
         assert!(!matches(3, 9, &(0..512), &late));
+    }
+
+    #[test]
+    fn sector_tells_who_wrote_it_and_where() {
+        for (sequence, sector) in [(1, 0), (7, 9), (1 << 30, u32::MAX), ((1 << 31) - 1, 12345)] {
+            let mut bytes = sector_of(sequence, sector);
+            assert_eq!(writer_of(&bytes), Some((sequence, sector)));
+            for at in [0, 7, 8, 511] {
+                bytes[at] ^= 1;
+                assert_eq!(writer_of(&bytes), None);
+                bytes[at] ^= 1;
+            }
+        }
+        assert_eq!(writer_of(&[0; SECTOR_BYTES]), None);
     }
 
     #[test]

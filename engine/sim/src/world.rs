@@ -6,7 +6,8 @@
 
 use core::any::Any;
 
-use mfio_engine::ring::sim::{FileSpec, Random, SimControl, SimDevice, SimStats, Trace};
+use mfio_engine::ring::sim::Trace;
+use mfio_engine::ring::sim::{FileSpec, KnobCounts, Random, SimControl, SimDevice, SimStats};
 
 use crate::model::Model;
 use crate::replay::{Replay, StepSet};
@@ -35,6 +36,7 @@ pub(crate) struct World {
     /// A flush has failed since the power was last lost: what reads see may never be durable,
     /// whatever an open or a flush says.
     pub(crate) doubtful: bool,
+    pub(crate) knobs: KnobCounts,
     violations: Vec<String>,
     /// What the steps are drawn from, one after the other, where somebody else decides them;
     /// `None` where the seed does.
@@ -74,6 +76,7 @@ impl World {
             story: None,
             keep: None,
             doubtful: false,
+            knobs: KnobCounts::default(),
             violations: Vec::new(),
             steps: None,
         }
@@ -151,6 +154,7 @@ impl World {
     /// Takes over what the kernel of a finished life has seen.
     pub(crate) fn take_kernel(&mut self, control: &SimControl) {
         self.stats.add(&control.stats());
+        self.knobs.add(&control.knobs());
         self.trace.fold(control.trace());
         for complaint in control.complaints() {
             self.violate(format!("the kernel complains: {complaint}"));
@@ -168,6 +172,7 @@ impl World {
             hash: self.trace.value(),
             stats: self.stats,
             coverage: self.coverage,
+            knobs: self.knobs,
             violations: self.violations,
         }
     }

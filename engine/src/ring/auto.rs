@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
-    Completion, Features, FileRef, Inline, Limits, Op, OpKind, Plant, Ring, RingWaker, Tag, Wait,
+    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, RingWaker, Tag,
+    Wait,
 };
 use crate::buffer::{FixedSpan, Region};
 
@@ -253,6 +254,11 @@ impl Ring for AutoRing {
     #[inline]
     fn plant(&self, plant: Plant) -> bool {
         either!(self, ring => ring.plant(plant))
+    }
+
+    #[inline(always)]
+    fn knob(&self, knob: Knob, usual: usize) -> usize {
+        either!(self, ring => ring.knob(knob, usual))
     }
 }
 

@@ -16,6 +16,7 @@ use crate::buffer::{FixedSpan, MemRange, Region};
 
 pub mod auto;
 pub mod kernel;
+mod knob;
 mod plant;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
@@ -24,6 +25,7 @@ pub mod sim;
 pub mod threads;
 
 pub use auto::AutoRing;
+pub use knob::Knob;
 pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
@@ -423,6 +425,14 @@ pub trait Ring: sealed::Sealed {
     fn plant(&self, plant: Plant) -> bool {
         let _ = plant;
         false
+    }
+
+    /// What to choose where the choice is the shard's own: `usual` on every production ring,
+    /// where the question vanishes. A simulation may answer otherwise, as [`Knob`] allows.
+    #[inline(always)]
+    fn knob(&self, knob: Knob, usual: usize) -> usize {
+        let _ = knob;
+        usual
     }
 }
 

@@ -9,7 +9,8 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Plant, Ring, Tag, Wait};
+use super::Wait;
+use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, Tag};
 use crate::buffer::{FixedSpan, Region};
 
 /// See the module's page.
@@ -109,5 +110,9 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn plant(&self, plant: Plant) -> bool {
         self.1 == Some(plant)
+    }
+
+    fn knob(&self, knob: Knob, usual: usize) -> usize {
+        self.0.knob(knob, usual)
     }
 }

@@ -26,7 +26,8 @@ impl<R: Ring> Core<R> {
             return false;
         }
         let (target, class) = (transfer.target, transfer.class);
-        let align = u64::from(self.targets.get(target).demands.offset_align);
+        let demands = self.targets.get(target).demands;
+        let align = u64::from(demands.offset_align);
         let block = if align > 1 { align } else { PAGE_BYTES };
         let Some(transfer) = self.slots.transfer(tag) else { return false };
         // Where the op began that failed: as aligned as the target demands, also behind a short

@@ -19,7 +19,7 @@ use super::slot::{Occupant, StepOp};
 use crate::chain::{Step, What};
 use crate::complete::{self, STALLS_MAX, Verdict};
 use crate::error::from_errno;
-use crate::ring::{Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{Knob, Op, OpKind, Plant, Ring, Tag};
 
 /// The first back-off after EAGAIN; it doubles each time.
 const BACK_OFF_NS: u64 = 1_000;
@@ -158,6 +158,7 @@ impl<R: Ring> Core<R> {
     /// How many steps, from the first that is not done, can be linked to each other now.
     fn linkable(&mut self, id: ChainId) -> usize {
         let most = (self.ring.limits().sq_entries as usize).min(self.slots.count());
+        let most = self.ring.knob(Knob::LinkedSteps, most);
         let entry = self.chains.get(id);
         let forgets = self.ring.plant(Plant::ForgetFollowers) && entry.relaunched;
         let most = if entry.single || forgets { 1 } else { most };
@@ -383,7 +384,9 @@ impl<R: Ring> Core<R> {
         let step = u8::try_from(at).expect("a chain is short");
         let occupant = StepOp { chain: id, step, cancel_requested: false, cancel_sent: true };
         let tag = self.slots.occupy(Occupant::Step(occupant));
-        let not_before_ns = self.ring.now_ns() + (BACK_OFF_NS << u32::from(retries.min(10)));
+        let back_off_ns = BACK_OFF_NS << u32::from(retries.min(10));
+        let back_off_ns = back_off_ns * self.ring.knob(Knob::BackOff, 1) as u64;
+        let not_before_ns = self.ring.now_ns() + back_off_ns;
         self.retries.push_back(Retry { tag, not_before_ns });
     }
 

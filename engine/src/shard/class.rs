@@ -19,7 +19,7 @@ use super::file::File;
 use super::governor::Governor;
 use super::group::{Staged, StagedView};
 use crate::config::ClassLimits;
-use crate::ring::Ring;
+use crate::ring::{Knob, Ring};
 
 /// What an op is for, and so how long it may be kept waiting. A property of the handle, see
 /// [`File::with_class`], or of one packet: [`AsLog`], [`AsBackground`].
@@ -288,6 +288,9 @@ impl<R: Ring> Core<R> {
     /// Starts jobs: all of the log, then the others in proportion.
     pub(super) fn issue_classes(&mut self) {
         while let Some(class) = self.next_class() {
+            if self.in_flight > 0 && self.ring.knob(Knob::StopIssuing, 0) != 0 {
+                return;
+            }
             let Some(job) = self.pop_job(class) else { return };
             let before = job.bytes.len_bytes();
             let rest = self.issue_job(job, class);
@@ -314,7 +317,11 @@ impl<R: Ring> Core<R> {
             (false, false) => None,
             (true, false) => Some(Class::Foreground),
             (false, true) => Some(Class::Background),
-            (true, true) => Some(self.next_by_share()),
+            (true, true) => Some(match self.next_by_share() {
+                usual if self.ring.knob(Knob::OtherClass, 0) == 0 => usual,
+                Class::Foreground => Class::Background,
+                _ => Class::Foreground,
+            }),
         }
     }
 

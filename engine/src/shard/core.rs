@@ -28,7 +28,7 @@ use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, Published, Stamps};
-use crate::ring::{Completion, Plant, Ring, Tag, Wait};
+use crate::ring::{Completion, Knob, Plant, Ring, Tag, Wait};
 use crate::target::Targets;
 
 /// A view that has been accepted and not been cut into ops to its end.
@@ -251,7 +251,9 @@ impl<R: Ring> Core<R> {
             self.take_time();
         }
         // Room has appeared: fill it before the caller's next enter.
-        self.issue();
+        if self.ring.knob(Knob::LateRefill, 0) == 0 {
+            self.issue();
+        }
         if !self.timers.is_empty() {
             self.fire_timers();
         }
@@ -439,7 +441,8 @@ impl<R: Ring> Core<R> {
             if *sent {
                 continue;
             }
-            *sent = self.ring.reserve(1) && self.ring.cancel(tag);
+            let asks = self.ring.knob(Knob::HoldCancel, 0) == 0;
+            *sent = asks && self.ring.reserve(1) && self.ring.cancel(tag);
             self.metrics.cancels_sent += u64::from(*sent);
             self.cancels_owed |= !*sent;
         }

@@ -16,7 +16,7 @@ use super::core::{Core, Ending};
 use super::durable;
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
-use crate::ring::{Plant, Ring, Tag};
+use crate::ring::{Knob, Plant, Ring, Tag};
 
 /// Somebody waits for a flush that covers everything up to `epoch`.
 #[derive(Debug)]
@@ -202,10 +202,14 @@ impl<R: Ring> Core<R> {
             // By a flush of another handle.
             return self.refuse_flushes(target, error);
         }
+        if self.in_flight > 0 && self.ring.knob(Knob::HoldFlush, 0) != 0 {
+            return;
+        }
+        let most = self.ring.knob(Knob::SharedFlush, usize::MAX);
         let due = |request: &&FlushRequest| early || entry.barrier.is_clear(request.epoch);
         let mut all_metadata = false;
         let mut covered = None;
-        for request in entry.requests.iter().take_while(due) {
+        for request in entry.requests.iter().take(most).take_while(due) {
             all_metadata |= request.all_metadata;
             covered = Some(request.epoch);
         }

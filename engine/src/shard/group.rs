@@ -18,7 +18,7 @@ use super::slot::{Body, Linked, Occupant, Transfer};
 use crate::buffer::{IoVecs, PIECES_MAX, Region};
 use crate::error::from_errno;
 use crate::plan;
-use crate::ring::{Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{Knob, Op, OpKind, Plant, Ring, Tag};
 
 /// A view of a batch on its way into the shard.
 #[derive(Debug)]
@@ -151,7 +151,8 @@ impl<R: Ring> Core<R> {
         let Some(first) = entry(0) else { return 1 };
         let demands = self.targets.get(first.target).demands;
         let (mut length, mut reached, mut bytes) = (0, first.offset_bytes, 0_u64);
-        while length < PIECES_MAX
+        let most = self.ring.knob(Knob::CoalescedParts, PIECES_MAX);
+        while length < most
             && let Some(next) = entry(length)
         {
             let (target, is_read, class, offset) = next.key();

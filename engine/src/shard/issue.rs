@@ -15,7 +15,7 @@ use super::durable::{self, How, Promise};
 use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Op, OpKind, Plant, Ring, Tag};
+use crate::ring::{FileRef, Knob, Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
 
 /// What differs between reading and writing.
@@ -203,6 +203,10 @@ impl<R: Ring> Core<R> {
                 self.nothing_to_start(target, view, terms, Some(ErrorKind::Misaligned));
             return Piece::Over;
         }
+        let empty = cut.bounce && self.in_flight > 0 && self.ring.knob(Knob::EmptyPool, 0) != 0;
+        if empty {
+            return Piece::Later(view);
+        }
         let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
         if matches!(bounce, Some(None)) {
             if self.in_flight > 0 {
@@ -360,7 +364,9 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let wanted = entry.sync.method != SyncMethod::WriteThenFlush && !entry.poison.is_set();
+        let wanted = entry.sync.method != SyncMethod::WriteThenFlush
+            && !entry.poison.is_set()
+            && self.ring.knob(Knob::Unlinked, 0) == 0;
         let free = wanted && !durable::must_wait(&self.targets, &mut self.slots, target);
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }
@@ -421,10 +427,10 @@ impl<R: Ring> Core<R> {
         if self.targets.waiting_for_flush() > 0 {
             self.issue_flushes();
         }
-        let waiting = self.targets.waiting_for_flush();
         self.issue_classes();
-        if self.targets.waiting_for_flush() > waiting {
-            // A chain has come to a flush: nothing else may come that would start it.
+        if self.targets.waiting_for_flush() > 0 {
+            // A chain has come to a flush, or what a flush waited for was over at once: nothing
+            // else may come that would start it.
             self.issue_flushes();
         }
     }

@@ -26,6 +26,8 @@ use crate::route::Mailbox;
 use crate::target::{Geometry, OpenError, OpenOptions, open};
 
 mod alarm;
+#[cfg(any(test, feature = "sim"))]
+mod audit;
 mod barrier;
 mod batch;
 mod bell;

@@ -12,7 +12,7 @@ use super::slot::{Body, Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::plan;
-use crate::ring::{Completion, Plant, Ring, Tag};
+use crate::ring::{Completion, Knob, Plant, Ring, Tag};
 
 /// The first back-off after EAGAIN; it doubles each time.
 const BACK_OFF_NS: u64 = 1_000;
@@ -148,6 +148,7 @@ impl<R: Ring> Core<R> {
                 transfer.force_async = force_async;
                 self.metrics.retries += 1;
                 let back_off_ns = BACK_OFF_NS << u32::from(transfer.retries.min(10));
+                let back_off_ns = back_off_ns * self.ring.knob(Knob::BackOff, 1) as u64;
                 let not_before_ns = self.ring.now_ns() + back_off_ns;
                 self.retries.push_back(Retry { tag, not_before_ns });
             }

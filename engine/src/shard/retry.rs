@@ -10,7 +10,7 @@ use mfio_core::ErrorKind;
 use super::class::Class;
 use super::core::Core;
 use super::slot::Linked;
-use crate::ring::{Op, OpKind, Ring, Tag};
+use crate::ring::{Knob, Op, OpKind, Ring, Tag};
 
 impl<R: Ring> Core<R> {
     /// Pushes the ops whose time has come again.
@@ -19,7 +19,8 @@ impl<R: Ring> Core<R> {
         for _ in 0..self.retries.len() {
             let Some(retry) = self.retries.pop_front() else { break };
             let due = self.closing || retry.not_before_ns <= now_ns;
-            if !due || !self.ring.reserve(1) {
+            let held = self.in_flight > 0 && self.ring.knob(Knob::HoldRetry, 0) != 0;
+            if !due || held || !self.ring.reserve(1) {
                 self.retries.push_back(retry);
                 continue;
             }

@@ -222,6 +222,77 @@ fn f28_flush_that_a_chain_asks_for_goes_with_the_next_submit() {
 }
 
 #[test]
+fn f28_flush_that_is_due_once_a_call_was_made_on_the_spot_goes_at_once() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    ring.0.borrow_mut().old = true;
+    // Seven of them never complete: nothing may wait for those.
+    let mut reads: Vec<_> = (0..8).map(|_| Box::pin(file.read_exact_at(0, vec![0; 8]))).collect();
+    for read in &mut reads {
+        assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    }
+    shard.turn(Wait::NONE).unwrap();
+    let mut discard = pin!(file.discard(0, 512));
+    assert!(poll(discard.as_mut(), Waker::noop()).is_pending(), "no slot is free");
+    let mut sync = pin!(file.sync(Durability::Data));
+    assert!(poll(sync.as_mut(), Waker::noop()).is_pending());
+    ring.complete(OpKind::Read, 8);
+    shard.turn(Wait::NONE).unwrap();
+    let queued = |op: &Op| op.kind == OpKind::Fdatasync;
+    assert!(ring.0.borrow().queued.iter().any(|(op, _)| queued(op)), "the discard is over");
+    drop(reads);
+}
+
+#[test]
+fn f23_op_whose_back_off_is_short_does_not_wait_for_one_whose_is_long() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let again = |kind| ring.complete(kind, -(Errno::EAGAIN as i32));
+    let back_off = |kind, times| {
+        for _ in 0..times {
+            again(kind);
+            shard.turn(Wait::NONE).unwrap();
+            shard.turn(Wait::at_least(1)).unwrap();
+            shard.turn(Wait::NONE).unwrap();
+        }
+    };
+    let mut read = pin!(file.read_exact_at(0, vec![0; 8]));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    back_off(OpKind::Read, 6);
+    let mut write = pin!(file.write_all_at(0, vec![0; 8]));
+    assert!(poll(write.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    back_off(OpKind::Write, 3);
+    // The read waits for 128 us from now on, the write for 16.
+    again(OpKind::Read);
+    again(OpKind::Write);
+    shard.turn(Wait::NONE).unwrap();
+    let before_ns = ring.0.borrow().now_ns;
+    shard.turn(Wait::at_least(1)).unwrap();
+    let slept_ns = ring.0.borrow().now_ns - before_ns;
+    assert!(slept_ns < 64_000, "{slept_ns}");
+}
+
+#[test]
+fn f43_halves_of_a_read_that_was_short_before_begin_at_a_block() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 512);
+    let mut read = pin!(file.read_exact_at(0, page(&shard)));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    // As where a file ends inside a block.
+    ring.complete(OpKind::Read, 700);
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    ring.complete(OpKind::Read, -(Errno::EIO as i32));
+    shard.turn(Wait::NONE).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    let begun: Vec<u64> = ring.0.borrow().running.iter().map(|(op, _)| op.offset_bytes).collect();
+    assert_eq!((begun, shard.metrics().bounced), (vec![512, 2048], 0));
+}
+
+#[test]
 fn f02_op_that_only_waits_to_be_tried_again_is_freed_with_its_shard() {
     let ring = Scripted::new();
     let (shard, file) = shard(&ring, 1);

@@ -218,7 +218,8 @@ impl<R: Ring> Core<R> {
     /// When there is something to do although no op completes: a retry or a timer.
     #[inline]
     pub(super) fn due_ns(&self) -> Option<u64> {
-        let retry_ns = self.retries.front().map(|retry| retry.not_before_ns);
+        // Not in the order of time: one that was refused often waits long.
+        let retry_ns = self.retries.iter().map(|retry| retry.not_before_ns).min();
         match (retry_ns, self.timers.next_ns()) {
             (Some(retry_ns), Some(timer_ns)) => Some(retry_ns.min(timer_ns)),
             (retry_ns, timer_ns) => retry_ns.or(timer_ns),

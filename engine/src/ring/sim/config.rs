@@ -48,6 +48,10 @@ pub struct FaultRates {
     /// Of the sectors of a file, those where trying again is of no use: what begins in one is
     /// answered with `EAGAIN` until it is forced to a worker, or writes nothing (F13, F23).
     pub stuck: u16,
+    /// `enter` fails with `ENOMEM`, having consumed nothing.
+    pub enter_enomem: u16,
+    /// `reap` sees only a part of what is there: the rest was posted a moment too late.
+    pub partial_reap: u16,
 }
 
 impl FaultRates {
@@ -72,6 +76,8 @@ impl FaultRates {
         more: 0,
         stale: 0,
         stuck: 0,
+        enter_enomem: 0,
+        partial_reap: 0,
     };
 
     /// Everything goes wrong now and then, and most ops still succeed.
@@ -95,6 +101,8 @@ impl FaultRates {
         more: 64,
         stale: 128,
         stuck: 256,
+        enter_enomem: 128,
+        partial_reap: 2048,
     };
 
     /// The faults that decide the outcome of a transfer, together.
@@ -141,6 +149,28 @@ pub struct SimConfig {
     pub plant: Option<Plant>,
     /// How long ops take, where `latency_ns_max` is not all there is to say.
     pub service: Option<Service>,
+    /// How often a [`Knob`](crate::ring::Knob) is turned, in 65,536ths. The calm part of a run
+    /// has none of that.
+    pub knobs: u16,
+    /// What the ring can do.
+    pub features: SimFeatures,
+}
+
+/// What a simulated ring can do (F33): all of it as a rule, so that what an older kernel lacks
+/// can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimFeatures {
+    /// Vectored ops take registered memory.
+    pub vectored_fixed: bool,
+    /// How many quarters of the arena are registered, from its start: 0 to 4 (F32).
+    pub registered_quarters: u8,
+    /// Ops on ranges ([`OpKind::is_range`](crate::ring::OpKind::is_range)) can be pushed.
+    pub ranges: bool,
+}
+
+impl SimFeatures {
+    /// Everything.
+    pub const ALL: Self = Self { vectored_fixed: true, registered_quarters: 4, ranges: true };
 }
 
 impl SimConfig {
@@ -157,6 +187,8 @@ impl SimConfig {
             faults: FaultRates::NONE,
             plant: None,
             service: None,
+            knobs: 0,
+            features: SimFeatures::ALL,
         }
     }
 

@@ -11,6 +11,7 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use std::rc::Rc;
 
+use super::overlay::Overlays;
 use super::random::Random;
 use crate::buffer::MemRange;
 use crate::target::{Facts, FileSystem, Geometry, TargetKind};
@@ -89,6 +90,8 @@ pub(super) struct SimFile {
     space_sectors: u32,
     /// Transfers that touch these bytes fail with `EIO`.
     bad_bytes: Range<u64>,
+    /// What reads see instead (F41).
+    pub(super) overlays: Overlays,
 }
 
 impl SimFile {
@@ -102,6 +105,7 @@ impl SimFile {
             sectors: vec![Sector::NEW; count as usize],
             space_sectors: spec.space_sectors.unwrap_or(count),
             bad_bytes: 0..0,
+            overlays: Overlays::default(),
         }
     }
 
@@ -162,7 +166,12 @@ impl SimFile {
     pub(super) fn read_into(&self, offset_bytes: u64, memory: &MemRange, part: Range<u32>) {
         let start = self.position(offset_bytes + u64::from(part.start));
         let end = start + part.len();
-        memory.scatter(part.start, &self.cache[start..end]);
+        if self.overlays.is_honest() {
+            return memory.scatter(part.start, &self.cache[start..end]);
+        }
+        let mut seen = self.cache[start..end].to_vec();
+        self.overlays.cover(start, &mut seen);
+        memory.scatter(part.start, &seen);
     }
 
     /// Moves `part` of a write from memory into the cache.
@@ -172,7 +181,13 @@ impl SimFile {
         }
         let start = self.position(offset_bytes + u64::from(part.start));
         let end = start + part.len();
+        let honest = self.overlays.is_honest();
+        let old = if honest { Vec::new() } else { self.cache[start..end].to_vec() };
         memory.gather(part.start, &mut self.cache[start..end]);
+        if !honest {
+            let size = self.cache.len();
+            self.overlays.written(start, &old, &self.cache[start..end], size);
+        }
         for sector in &mut self.sectors[sectors_of(start..end)] {
             if !sector.dirty {
                 // What completed before is saved already; this write has not completed.
@@ -359,6 +374,7 @@ impl SimDevice {
         let files = self.files.borrow();
         let start = files[file].position(offset_bytes);
         into.copy_from_slice(&files[file].cache[start..start + into.len()]);
+        files[file].overlays.cover(start, into);
     }
 
     /// Copies what would certainly survive a crash now.
@@ -421,73 +437,5 @@ impl SimDevice {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file() -> SimFile {
-        SimFile::new(FileSpec { space_sectors: Some(2), ..FileSpec::direct(4096) })
-    }
-
-    fn dirty(file: &mut SimFile, sector: usize, byte: u8) {
-        let bytes = sector * 512..(sector + 1) * 512;
-        file.cache[bytes].fill(byte);
-        file.sectors[sector].dirty = true;
-    }
-
-    #[test]
-    fn flush_saves_what_completed_before_it_started() {
-        let mut kept = 0;
-        for seed in 0..64 {
-            let mut file = file();
-            dirty(&mut file, 0, 1);
-            file.settle(0, 512, 5);
-            dirty(&mut file, 1, 2);
-            file.settle(512, 512, 7);
-            file.flush(6, &mut Random::new(seed));
-            assert_eq!(file.durable[0], 1);
-            kept += u32::from(file.durable[512] == 2);
-        }
-        assert!((10..54).contains(&kept), "the later write is saved by the toss of a coin");
-    }
-
-    #[test]
-    fn f37_failed_flush_loses_sectors_and_the_next_one_does_not_save_them() {
-        let mut lost = 0;
-        for seed in 0..64 {
-            let mut random = Random::new(seed);
-            let mut file = file();
-            dirty(&mut file, 0, 1);
-            file.settle(0, 512, 1);
-            file.fail_flush(&mut random);
-            file.flush(9, &mut random);
-            assert_eq!(file.cache[0], 1, "reads still see it");
-            file.crash(&mut random);
-            lost += u32::from(file.cache[0] == 0);
-        }
-        assert!((10..54).contains(&lost));
-    }
-
-    #[test]
-    fn f40_unsynced_sectors_survive_by_the_toss_of_a_coin() {
-        let mut survived = 0;
-        for seed in 0..64 {
-            let mut file = file();
-            for sector in 0..8 {
-                dirty(&mut file, sector, 1);
-            }
-            file.crash(&mut Random::new(seed));
-            survived += file.cache.chunks(512).filter(|sector| sector[0] == 1).count();
-        }
-        assert!((150..362).contains(&survived));
-    }
-
-    #[test]
-    fn f42_writes_find_space_until_it_is_used_up() {
-        let mut file = file();
-        assert_eq!(file.claim_space(512, 512), 512);
-        assert_eq!(file.claim_space(0, 2048), 1024);
-        assert_eq!(file.claim_space(0, 1024), 1024);
-        assert_eq!(file.claim_space(2048, 512), 0);
-        assert_eq!(file.claim_space(9000, 512), 0);
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;

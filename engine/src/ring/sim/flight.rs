@@ -64,6 +64,8 @@ pub(super) struct Flight {
     pub(super) pause_bytes: u32,
     /// The step of the device at which the op began.
     pub(super) begun_step: u64,
+    /// A request to cancel it has been answered; it goes on all the same.
+    pub(super) cancel_answered: bool,
 }
 
 impl Flight {

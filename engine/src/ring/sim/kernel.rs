@@ -15,6 +15,7 @@ use super::complaint::Complaint;
 use super::config::{FaultRates, Service, SimConfig};
 use super::device::SimDevice;
 use super::flight::{Flight, Phase};
+use super::knobs::KnobCounts;
 use super::random::Random;
 use super::stats::{SimStats, Trace};
 use crate::ring::{Completion, FileRef, Op, Tag, Wait};
@@ -66,6 +67,9 @@ pub(super) struct Kernel {
     channels_ns: Vec<u64>,
     /// The power is cut before the first step with at least this number.
     pub(super) crash_at_step: u64,
+    pub(super) knobs: KnobCounts,
+    /// What `enter` is to fail with, after how many calls, and how often.
+    pub(super) refusal: Option<(Errno, u32, u32)>,
 }
 
 impl Kernel {
@@ -94,6 +98,8 @@ impl Kernel {
             cut_head: None,
             channels_ns: vec![0; config.service.map_or(0, |service| service.channels) as usize],
             crash_at_step: u64::MAX,
+            knobs: KnobCounts::default(),
+            refusal: None,
         }
     }
 
@@ -207,7 +213,7 @@ impl Kernel {
         }
         self.now_ns += 1 + u64::from(self.random.below(256));
         if let Some(errno) = self.draw_refusal() {
-            self.stats.enter_errors += 1;
+            self.count_refusal(errno);
             self.note(2, errno as u64);
             return Err(errno);
         }
@@ -218,7 +224,7 @@ impl Kernel {
             if self.sq.is_empty() && self.random.chance(self.config.faults.enter_eintr) {
                 // A signal during the wait: what was queued is consumed all the same. After a
                 // partial submit the count is reported, because nothing else tells of it.
-                self.stats.enter_errors += 1;
+                self.count_refusal(Errno::EINTR);
                 self.note(3, u64::from(consumed));
                 return Err(Errno::EINTR);
             }
@@ -229,12 +235,36 @@ impl Kernel {
 
     /// Whether this `enter` fails before it has done anything.
     fn draw_refusal(&mut self) -> Option<Errno> {
-        let FaultRates { enter_eintr, enter_eagain, enter_ebusy, .. } = self.config.faults;
+        if let Some((errno, skip, times)) = self.refusal.filter(|(.., times)| *times > 0) {
+            let now = skip == 0;
+            self.refusal = Some((errno, skip.saturating_sub(1), times - u32::from(now)));
+            return now.then_some(errno);
+        }
+        let FaultRates { enter_eintr, enter_eagain, enter_ebusy, enter_enomem, .. } =
+            self.config.faults;
         if enter_ebusy != 0 && !self.overflow.is_empty() && self.random.one_in(2) {
             return Some(Errno::EBUSY);
         }
-        let refusal = self.random.which([enter_eintr, enter_eagain, enter_ebusy])?;
-        Some([Errno::EINTR, Errno::EAGAIN, Errno::EBUSY][refusal])
+        let rates = [enter_eintr, enter_eagain, enter_ebusy, enter_enomem];
+        let refusal = self.random.which(rates)?;
+        Some([Errno::EINTR, Errno::EAGAIN, Errno::EBUSY, Errno::ENOMEM][refusal])
+    }
+
+    fn count_refusal(&mut self, errno: Errno) {
+        let idle = self.flights.is_empty() && self.cq.is_empty() && self.overflow.is_empty();
+        let stats = &mut self.stats;
+        stats.enter_errors += 1;
+        match (errno, idle) {
+            (Errno::EINTR, true) => stats.eintr_idle += 1,
+            (Errno::EINTR, false) => stats.eintr_busy += 1,
+            (Errno::EAGAIN, true) => stats.eagain_idle += 1,
+            (Errno::EAGAIN, false) => stats.eagain_busy += 1,
+            (Errno::EBUSY, true) => stats.ebusy_idle += 1,
+            (Errno::EBUSY, false) => stats.ebusy_busy += 1,
+            (Errno::ENOMEM, true) => stats.enomem_idle += 1,
+            (Errno::ENOMEM, false) => stats.enomem_busy += 1,
+            _ => {}
+        }
     }
 
     /// Consumes queued entries, usually all. Chains do not reach across calls (F15).
@@ -357,12 +387,19 @@ impl Kernel {
     }
 
     pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
-        let ready = self.cq.drain(..).map(|posted| posted.completion);
+        let mut count = self.cq.len();
+        if count > 1 && self.random.chance(self.config.faults.partial_reap) {
+            let most = u32::try_from(count - 1).expect("a completion queue is short");
+            count = self.random.between(1, most) as usize;
+            self.stats.partial_reaps += 1;
+        }
+        let ready = self.cq.drain(..count).map(|posted| posted.completion);
         into.extend(ready.filter(|completion| completion.tag != Tag::INTERNAL));
     }
 
     /// From now on nothing goes wrong and nothing is slow: whatever is left must finish.
     pub(super) fn calm(&mut self) {
         self.config.faults = FaultRates::NONE;
+        self.config.knobs = 0;
     }
 }

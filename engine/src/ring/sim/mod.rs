@@ -69,18 +69,21 @@ use nix::errno::Errno;
 
 use self::kernel::{Kernel, Sqe};
 use self::others::Others;
-use super::{Completion, Features, FileRef, Limits, Op, Plant, Ring, RingKind, RingWaker};
-use super::{Tag, Wait};
+use super::{Completion, Features, FileRef, Knob, Limits, Op, OpKind, Plant, Ring, RingKind};
+use super::{RingWaker, Tag, Wait};
 use crate::buffer::Region;
 
+mod cancel;
 mod choices;
 mod complaint;
 mod config;
 mod device;
 mod flight;
 mod kernel;
+mod knobs;
 mod open;
 mod others;
+mod overlay;
 mod random;
 mod ranges;
 mod stats;
@@ -90,8 +93,10 @@ mod survivors;
 
 pub use choices::Choices;
 pub use complaint::Complaint;
-pub use config::{FaultRates, Service, SimConfig};
+pub use config::{FaultRates, Service, SimConfig, SimFeatures};
 pub use device::{FD_BASE, FileSpec, SECTOR_BYTES, SimDevice};
+pub use knobs::KnobCounts;
+pub use overlay::Lie;
 pub use random::Random;
 pub use stats::{SimStats, Trace};
 pub use survivors::Survivors;
@@ -123,6 +128,7 @@ pub struct SimRing {
     woken: Arc<AtomicBool>,
     features: Features,
     limits: Limits,
+    offers: SimFeatures,
     plant: Option<Plant>,
     others: Others,
 }
@@ -140,12 +146,16 @@ impl SimRing {
             transfer_bytes_max: config.transfer_bytes_max,
         };
         let mut features = Features::new(RingKind::Sim);
-        features.vectored_fixed = true;
+        features.vectored_fixed = config.features.vectored_fixed;
+        if config.features != SimFeatures::ALL {
+            features.degraded.push(format!("the simulation has only {:?}", config.features));
+        }
         Self {
             kernel: Rc::new(RefCell::new(Kernel::new(config, device.clone()))),
             woken: Arc::new(AtomicBool::new(false)),
             features,
             limits,
+            offers: config.features,
             plant: config.plant,
             others: Others::default(),
         }
@@ -213,7 +223,8 @@ impl Ring for SimRing {
 
     fn register_buffers(&mut self, region: &Region) {
         // Nothing is pinned here, but ranges shall take the path that they take on io_uring.
-        region.set_registered_bytes(region.len_bytes());
+        let quarters = usize::from(self.offers.registered_quarters.min(4));
+        region.set_registered_bytes(region.len_bytes() / 4 * quarters);
     }
 
     fn register_file(&mut self, fd: i32) -> FileRef {
@@ -252,6 +263,14 @@ impl Ring for SimRing {
     #[inline]
     fn plant(&self, plant: Plant) -> bool {
         self.plant == Some(plant)
+    }
+
+    fn supports(&self, kind: OpKind) -> bool {
+        self.offers.ranges || !kind.is_range()
+    }
+
+    fn knob(&self, knob: Knob, usual: usize) -> usize {
+        self.kernel.borrow_mut().turn_knob(knob, usual)
     }
 }
 
@@ -309,6 +328,18 @@ impl SimControl {
     #[must_use]
     pub fn stats(&self) -> SimStats {
         self.kernel.borrow().stats
+    }
+
+    /// How often each knob was turned so far.
+    #[must_use]
+    pub fn knobs(&self) -> KnobCounts {
+        self.kernel.borrow().knobs
+    }
+
+    /// Lets the next `times` calls of `enter` after `skip` others fail with `errno`, having
+    /// consumed nothing (F21).
+    pub fn refuse_enter(&self, errno: Errno, skip: u32, times: u32) {
+        self.kernel.borrow_mut().refusal = Some((errno, skip, times));
     }
 
     /// The hash of every step so far.

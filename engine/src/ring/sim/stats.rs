@@ -6,6 +6,9 @@
 //!
 //! Not here: deciding that something happens (`kernel`).
 
+/// How many counters [`SimStats`] has.
+const FIELDS: usize = 36;
+
 /// What happened in one simulated kernel, or (added up) in many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +61,30 @@ pub struct SimStats {
     pub dsync_writes: u64,
     /// Transfers with memory in several pieces.
     pub vectored: u64,
+    /// Cancel requests that did not find their op although it ran.
+    pub cancels_missed: u64,
+    /// Ops that completed as cancelled with every byte moved (F17).
+    pub cancelled_whole: u64,
+    /// Times that bytes moved after a cancel request had been answered (F03).
+    pub late_copies: u64,
+    /// Times `reap` saw only a part of what was there a moment later.
+    pub partial_reaps: u64,
+    /// Times `enter` failed with `EINTR`, nothing being in flight.
+    pub eintr_idle: u64,
+    /// As `eintr_idle`, with ops in flight.
+    pub eintr_busy: u64,
+    /// Times `enter` failed with `EAGAIN`, nothing being in flight.
+    pub eagain_idle: u64,
+    /// As `eagain_idle`, with ops in flight.
+    pub eagain_busy: u64,
+    /// Times `enter` failed with `EBUSY`, nothing being in flight.
+    pub ebusy_idle: u64,
+    /// As `ebusy_idle`, with ops in flight.
+    pub ebusy_busy: u64,
+    /// Times `enter` failed with `ENOMEM`, nothing being in flight.
+    pub enomem_idle: u64,
+    /// As `enomem_idle`, with ops in flight.
+    pub enomem_busy: u64,
 }
 
 impl SimStats {
@@ -70,12 +97,12 @@ impl SimStats {
 
     /// Every counter with its name, in a fixed order.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 24] {
+    pub fn fields(&self) -> [(&'static str, u64); FIELDS] {
         let mut copy = *self;
         copy.fields_mut().map(|(name, value)| (name, *value))
     }
 
-    fn fields_mut(&mut self) -> [(&'static str, &mut u64); 24] {
+    fn fields_mut(&mut self) -> [(&'static str, &mut u64); FIELDS] {
         [
             ("kernel steps", &mut self.kernel_steps),
             ("ops", &mut self.ops),
@@ -101,6 +128,18 @@ impl SimStats {
             ("ops on ranges", &mut self.ranges),
             ("dsync writes", &mut self.dsync_writes),
             ("vectored", &mut self.vectored),
+            ("cancels missed", &mut self.cancels_missed),
+            ("cancelled but whole", &mut self.cancelled_whole),
+            ("copies after a cancel", &mut self.late_copies),
+            ("partial reaps", &mut self.partial_reaps),
+            ("enter EINTR, idle", &mut self.eintr_idle),
+            ("enter EINTR, in flight", &mut self.eintr_busy),
+            ("enter EAGAIN, idle", &mut self.eagain_idle),
+            ("enter EAGAIN, in flight", &mut self.eagain_busy),
+            ("enter EBUSY, idle", &mut self.ebusy_idle),
+            ("enter EBUSY, in flight", &mut self.ebusy_busy),
+            ("enter ENOMEM, idle", &mut self.enomem_idle),
+            ("enter ENOMEM, in flight", &mut self.enomem_busy),
         ]
     }
 }

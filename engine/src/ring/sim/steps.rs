@@ -1,9 +1,9 @@
-//! What one op does at each phase of its flight, and what a cancel or a crash does to it.
+//! What one op does at each phase of its flight, and what a crash does to it.
 //!
 //! Data flow: consumed op → admit → start (outcome drawn) → copy (bytes move) → done (followers
 //! start or fail) → post. The kernel calls these in the order of time.
 //!
-//! Not here: queues and time (`kernel`), the two images of a file (`device`).
+//! Not here: queues and time (`kernel`), the two images of a file (`device`), cancels (`cancel`).
 
 use nix::errno::Errno;
 
@@ -57,6 +57,7 @@ impl Kernel {
             moved_bytes: 0,
             pause_bytes: 0,
             begun_step: 0,
+            cancel_answered: false,
         };
         if file.is_none() && op.kind != OpKind::Nop {
             self.complain(Complaint::NoSuchFile { file: op.file });
@@ -271,6 +272,7 @@ impl Kernel {
             return;
         }
         let offset_bytes = flight.offset_bytes;
+        self.stats.late_copies += u64::from(flight.cancel_answered);
         match flight.kind {
             OpKind::Read => {
                 self.device.with(flight.file, |file| {
@@ -333,7 +335,7 @@ impl Kernel {
     }
 
     /// Starts the op that waits for the one at `at`, or cancels all that wait behind it.
-    fn release_followers(&mut self, at: usize) {
+    pub(super) fn release_followers(&mut self, at: usize) {
         let Flight { link, sequence, .. } = self.flights[at];
         if !link {
             return;
@@ -381,50 +383,6 @@ impl Kernel {
         if flight.memory.is_some() && flight.is_whole() && !flight.link {
             self.last_whole = Some(Completion { tag, result, more: false });
         }
-    }
-
-    /// Carries out a cancel request: it finds its op not begun, running, finished or gone.
-    pub(super) fn cancel(&mut self, tag: Tag) {
-        self.note(7, tag.to_user_data());
-        let found = self.flights.iter().position(|flight| flight.tag == tag);
-        let answer = match found.map(|at| (at, self.flights[at].phase)) {
-            None | Some((_, Phase::Done)) => {
-                self.stats.cancels_after += 1;
-                negated(Errno::ENOENT)
-            }
-            Some((at, Phase::Linked | Phase::Queued)) => {
-                self.stats.cancels_before += 1;
-                self.flights[at].finish(Errno::ECANCELED, self.now_ns);
-                self.release_followers(at);
-                0
-            }
-            Some((at, Phase::Running | Phase::Copied)) => {
-                self.stats.cancels_during += 1;
-                self.interrupt(at);
-                negated(Errno::EALREADY)
-            }
-        };
-        self.post(Completion { tag: Tag::INTERNAL, result: answer, more: false }, false);
-    }
-
-    /// Ends a running op early, or comes too late to; its bytes may or may not have moved.
-    fn interrupt(&mut self, at: usize) {
-        if self.random.one_in(2) {
-            return;
-        }
-        let Self { flights, random, now_ns, .. } = self;
-        let flight = &mut flights[at];
-        let errno = random.pick(&[Errno::ECANCELED, Errno::ECANCELED, Errno::EINTR]);
-        if flight.phase == Phase::Running {
-            flight.fail(errno, random);
-            flight.pause_bytes = flight.pause_bytes.min(flight.moved_bytes);
-        } else {
-            flight.result = negated(errno);
-            flight.moved_bytes = random.between(flight.pause_bytes, flight.moved_bytes);
-        }
-        let soon_ns = *now_ns + u64::from(random.below(1024));
-        flight.done_at_ns = flight.done_at_ns.min(soon_ns);
-        flight.next_at_ns = flight.next_at_ns.min(flight.done_at_ns);
     }
 
     /// Loses power. Writes that run are torn at sector boundaries; afterwards every op fails

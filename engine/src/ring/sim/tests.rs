@@ -294,3 +294,97 @@ fn equal_seeds_give_equal_traces_and_others_differ() {
     distinct.dedup();
     assert_eq!(distinct.len(), 50);
 }
+
+#[test]
+fn f17_cancelled_read_may_have_moved_nothing_a_part_or_everything_and_move_it_later() {
+    let mut seen = [0; 3];
+    let mut stats = SimStats::default();
+    for seed in 0..300 {
+        let mut bench = Bench::new(SimConfig::calm(seed), FileSpec::buffered(4096));
+        bench.device.poke(0, 0, &[7; 1000]);
+        let mut memory = Memory::new(1000, 0);
+        let range = memory.range();
+        let tag = bench.push(OpKind::Read, 0, Some(range), false);
+        bench.ring.enter(Wait::NONE).unwrap();
+        let early = memory.0.iter().filter(|byte| **byte == 7).count();
+        assert!(bench.ring.cancel(tag));
+        let completions = bench.run(1);
+        let moved = memory.0.iter().filter(|byte| **byte == 7).count();
+        assert!(moved >= early);
+        if completions[0].result == ECANCELED {
+            seen[usize::from(moved > 0) + usize::from(moved == 1000)] += 1;
+        }
+        stats.add(&bench.ring.control().stats());
+        assert_eq!(bench.ring.control().complaints(), []);
+    }
+    assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
+    assert!(stats.late_copies > 50 && stats.cancelled_whole > 10 && stats.cancels_missed > 10);
+}
+
+#[test]
+fn f03_answered_cancel_says_nothing_of_when_the_op_is_over() {
+    let (mut at_once, mut much_later) = (0, 0);
+    for seed in 0..200 {
+        let config = SimConfig { latency_ns_max: 1 << 20, ..SimConfig::calm(seed) };
+        let mut bench = Bench::new(config, FileSpec::direct(4096));
+        let tag = bench.push(OpKind::Fsync, 0, None, false);
+        bench.ring.enter(Wait::NONE).unwrap();
+        let asked_ns = bench.ring.control().now_ns();
+        assert!(bench.ring.cancel(tag));
+        let completions = bench.run(1);
+        assert_eq!(completions[0].tag, tag);
+        let took_ns = bench.ring.control().now_ns() - asked_ns;
+        at_once += u32::from(took_ns < 2048);
+        much_later += u32::from(took_ns > 1 << 17);
+    }
+    assert!(at_once > 20 && much_later > 50, "{at_once} {much_later}");
+}
+
+#[test]
+fn f21_enter_fails_as_told_with_nothing_and_with_something_in_flight() {
+    let mut bench = Bench::new(SimConfig::calm(1), FileSpec::direct(4096));
+    let control = bench.ring.control();
+    for errno in [Errno::EINTR, Errno::EAGAIN, Errno::EBUSY, Errno::ENOMEM] {
+        control.refuse_enter(errno, 0, 2);
+        let (first, second) = (bench.flush(), bench.flush());
+        assert_eq!(bench.ring.enter(Wait::NONE), Err(errno));
+        assert_eq!(bench.ring.enter(Wait::NONE), Err(errno));
+        assert_eq!(bench.ring.enter(Wait::NONE), Ok(2), "nothing was lost");
+        control.refuse_enter(errno, 0, 1);
+        assert_eq!(bench.ring.enter(Wait::NONE), Err(errno));
+        let done = bench.run(2);
+        assert!([first, second].iter().all(|tag| done.iter().any(|cqe| cqe.tag == *tag)));
+    }
+    let stats = control.stats();
+    let idle = [stats.eintr_idle, stats.eagain_idle, stats.ebusy_idle, stats.enomem_idle];
+    let busy = [stats.eintr_busy, stats.eagain_busy, stats.ebusy_busy, stats.enomem_busy];
+    assert_eq!((idle, busy), ([2; 4], [1; 4]));
+}
+
+#[test]
+fn f33_features_can_be_taken_away_and_are_then_named() {
+    use crate::buffer::{Arena, ArenaConfig, SizeClass};
+    let features = SimFeatures { vectored_fixed: false, registered_quarters: 1, ranges: false };
+    let config = SimConfig { features, files_registered_max: 0, ..SimConfig::calm(1) };
+    let mut bench = Bench::new(config, FileSpec::direct(4096));
+    assert!(matches!(bench.file, FileRef::Plain(_)));
+    assert!(!bench.ring.features().vectored_fixed);
+    assert_eq!(bench.ring.features().degraded.len(), 1);
+    assert!(!bench.ring.supports(OpKind::Discard) && bench.ring.supports(OpKind::Read));
+    let arena = Arena::new(&ArenaConfig::new(vec![SizeClass { bytes: 4096, count: 8 }])).unwrap();
+    bench.ring.register_buffers(arena.region());
+    assert_eq!(arena.region().registered_bytes(), arena.region().len_bytes() / 4);
+}
+
+#[test]
+fn completions_seen_late_are_seen_once() {
+    let late = only(FaultRates { partial_reap: 65535, ..FaultRates::NONE });
+    for seed in 0..20 {
+        let mut bench = Bench::new(late(seed), FileSpec::direct(4096));
+        let tags: Vec<Tag> = (0..8).map(|_| bench.push(OpKind::Nop, 0, None, false)).collect();
+        let completions = bench.run(8);
+        assert_eq!(completions.len(), 8);
+        assert!(tags.iter().all(|tag| completions.iter().any(|cqe| cqe.tag == *tag)));
+        assert_eq!(bench.ring.control().in_flight(), 0);
+    }
+}
