@@ -50,6 +50,7 @@ mod in_place;
 mod intake;
 mod issue;
 mod join;
+mod launch;
 mod planted;
 mod ranges;
 mod reap;
