@@ -14,7 +14,7 @@ use mfio_core::block_on;
 use mfio_engine::ring::Ring;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::wal::{Lsn, Recovery, SegmentDir, Wal, WalConfig};
+use mfio_engine::wal::{Lsn, Recovery, SegmentDir, Wal, WalConfig, WalError};
 use mfio_engine::{Config, Shard};
 
 const KILLS: u64 = 200;
@@ -44,8 +44,21 @@ async fn open<R: Ring + 'static>(
     dir: &Path,
     found: &mut Vec<(Lsn, Vec<u8>)>,
 ) -> (Wal<R>, Recovery) {
-    let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
-    Wal::open(shard, SegmentDir::new(dir), &config(), visit).await.unwrap()
+    // On a disk that others keep busy, the dead writer's I/O and with it the lock may outlast
+    // the wait of one open.
+    let mut attempts_left = 10;
+    loop {
+        found.clear();
+        let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+        match Wal::open(shard, SegmentDir::new(dir), &config(), visit).await {
+            Err(WalError::Directory { error, .. })
+                if attempts_left > 0 && error.contains("has it locked") =>
+            {
+                attempts_left -= 1;
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Polls all futures whenever one of them may have something to do.
