@@ -18,6 +18,7 @@ mod restrict;
 mod setup;
 mod sqe;
 mod wake;
+mod worker;
 
 use core::fmt;
 use core::mem::MaybeUninit;
