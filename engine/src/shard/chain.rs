@@ -118,10 +118,7 @@ impl<R: Ring> Core<R> {
                 return false;
             }
             let result = self.on_the_spot(id, first, kind);
-            self.chains.step(id, first).result = result;
-            let entry = self.chains.get(id);
-            (entry.launched_to, entry.cut) = (first + 1, false);
-            self.judge(id);
+            self.judge_call(id, first, result);
             return true;
         }
         let Some(count) = self.room_for(id) else { return false };
@@ -427,13 +424,11 @@ impl<R: Ring> Core<R> {
     pub(super) fn end_chain(&mut self, id: ChainId, result: Result<(), Error>) {
         let at = self.chains.get(id).first;
         let result = result.map_err(|error| {
-            let target = self.chains.step(id, at).target;
-            Failure {
-                step: at,
-                done_steps: at,
-                error,
-                target: self.targets.get(target).name.clone(),
-            }
+            let step = self.chains.step(id, at);
+            let failed_at = step.offset_bytes + u64::from(step.reached);
+            let target = self.targets.get(step.target);
+            let error = target.explain_end(failed_at, error);
+            Failure { step: at, done_steps: at, error, target: target.name.clone() }
         });
         for at in 0..self.chains.get(id).count {
             let step = self.chains.step(id, at);
