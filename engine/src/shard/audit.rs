@@ -7,6 +7,7 @@
 //! may expect (`ring::sim`).
 
 use super::core::{Bytes, Core};
+use super::durable;
 use super::slot::{Linked, Occupant};
 use super::{Class, Shard};
 use crate::buffer::MemRange;
@@ -91,7 +92,7 @@ impl<R: Ring> Core<R> {
             let entry = self.targets.get(target);
             let first = entry.requests.front();
             let due = first.is_some_and(|first| entry.barrier.is_clear(first.epoch));
-            if due && !entry.flush_in_flight {
+            if due && !durable::must_wait(&self.targets, &mut self.slots, target) {
                 return Err(String::from("a flush is due, and nothing is in its way"));
             }
         }
