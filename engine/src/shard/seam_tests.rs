@@ -113,6 +113,12 @@ fn f37_duplicate_that_another_shard_adopts_is_told_of_lost_writes_by_itself() {
         opened.stream_position().unwrap()
     };
     assert_eq!((position(&one, &there), position(&other, &here)), (7, 0));
+    // Of a pipe there is nothing to be lost, and opening it could take for ever.
+    let (reader, _writer) = nix::unistd::pipe().unwrap();
+    let pipe = std::fs::File::from(reader);
+    let _first = one.adopt("pipe", pipe.try_clone().unwrap(), geometry(1));
+    let second = one.adopt("pipe", pipe, geometry(1));
+    assert!(one.inner.core.borrow().targets.get(second.target()).lent.is_none());
 }
 
 #[test]

@@ -188,10 +188,10 @@ impl Targets {
     }
 
     /// Takes every file out of `ring`, which is about to go: what is still registered with it
-    /// then, the kernel closes at some later time.
+    /// then, the kernel closes at some later time. Files with ops that never came back stay.
     #[cold]
     pub(crate) fn leave_ring<R: Ring>(&self, ring: &mut R) {
-        for entry in self.table.iter().flatten() {
+        for entry in self.table.iter().flatten().filter(|entry| entry.users == 0) {
             ring.unregister_file(entry.file);
         }
     }

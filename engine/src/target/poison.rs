@@ -41,8 +41,13 @@ impl Inode {
 
 /// The file again, with an open file description of its own. The kernel tells each description
 /// once of writes that were lost, so of two shards with duplicates of one, the other's flush
-/// would succeed (F37). `None` where it cannot be opened again.
+/// would succeed (F37). `None` where it cannot be opened again, or is nothing that keeps bytes:
+/// opening a pipe may wait for ever.
 pub(crate) fn own_description(file: &File) -> Option<File> {
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() && !metadata.is_dir() && !metadata.file_type().is_block_device() {
+        return None;
+    }
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).ok()?);
     let access = flags & OFlag::O_ACCMODE;
     let mut how = std::fs::OpenOptions::new();
