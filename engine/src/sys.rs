@@ -59,9 +59,9 @@ pub(crate) fn pause(duration: Duration) {
 /// `pread(2)`: fills `into` from `offset_bytes` of `fd`, once. Returns the bytes moved.
 pub(crate) fn pread(fd: i32, into: MemRange, offset_bytes: u64) -> Result<u32, Errno> {
     let (len, offset) = (into.len_bytes() as usize, file_offset(offset_bytes)?);
-    // SAFETY: lifetime: the slot that pushed the op owns the memory until its completion, which
-    // the calling ring posts after this returns. Aliasing: the slot keeps everybody else away.
-    // Bounds: address and length of one range.
+    // SAFETY: lifetime: the slot or the chain of the op owns the memory until its completion,
+    // which the caller, a ring or the shard in its place, makes known after this returns.
+    // Aliasing: the owner keeps everybody else away. Bounds: address and length of one range.
     let moved = unsafe { libc::pread(fd, into.addr().cast(), len, offset) };
     bytes_moved(moved)
 }

@@ -91,6 +91,25 @@ fn f30_kernel_workers_stay_within_their_limit() {
     assert!(done.iter().all(|done| done.result == 0));
 }
 
+#[test]
+fn f30_ring_has_a_worker_before_anything_depends_on_one() {
+    let workers = |first_worker| {
+        let started = std::thread::spawn(move || {
+            let mut config = KernelConfig::new(8);
+            config.first_worker = first_worker;
+            let mut ring = kernel_ring(&config)?;
+            let told = ring.features().degraded.iter().any(|text| text.contains("worker:"));
+            let mut done = Vec::new();
+            ring.reap(&mut done);
+            assert!(done.is_empty() && !told, "{done:?} {:?}", ring.features());
+            Some(threads_named(&format!("iou-wrk-{}", own_thread_id())))
+        });
+        started.join().unwrap()
+    };
+    let (Some(one), Some(none)) = (workers(true), workers(false)) else { return };
+    assert_eq!((one, none), (1, 0));
+}
+
 fn own_thread_id() -> String {
     let link = std::fs::read_link("/proc/thread-self").unwrap();
     link.file_name().unwrap().to_str().unwrap().to_owned()

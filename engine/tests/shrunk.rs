@@ -59,6 +59,13 @@ fn shrinks_under<R: Ring>(ring: R, direct: DirectMode) {
         assert_eq!(read(at).unwrap_err().error, gone, "read at {at}");
         assert_eq!(write(at).unwrap_err().error, gone, "write at {at}");
     }
+    for at in [4 << 20, 6 << 20] {
+        let page = || shard.arena().alloc(4096).unwrap();
+        for chain in [file.chain().read_at(at, page()), file.chain().write_at(at, page())] {
+            let (ended, _) = block_on(&shard, chain.commit()).unwrap();
+            assert_eq!(ended.unwrap_err().io.error, gone, "step at {at}");
+        }
+    }
     // What was never there is what it was.
     assert_eq!(read(8 << 20).unwrap_err().error.kind(), ErrorKind::UnexpectedEof);
     assert_ne!(write(8 << 20).unwrap_err().error, gone);

@@ -19,8 +19,10 @@ const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Punts of one shard where they could be counted, and the workers of the whole process.
 ///
-/// Workers are no count of ops. One that is there has run at least one op and idled for less
-/// than five seconds; none, and no growth of `cpu_ticks` over that time, means no punts.
+/// Workers are no count of ops. The first one of each ring's thread is there from the start
+/// ([`KernelConfig::first_worker`](crate::ring::kernel::KernelConfig::first_worker)) and stays;
+/// any other has run at least one op and idled for less than five seconds. No more than the
+/// first ones, and no growth of `cpu_ticks` over that time, means no punts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Punts {

@@ -213,13 +213,11 @@ impl<R: Ring> Core<R> {
     pub(super) fn end_chain(&mut self, id: ChainId, result: Result<(), Error>) {
         let at = self.chains.get(id).first;
         let result = result.map_err(|error| {
-            let target = self.chains.step(id, at).target;
-            Failure {
-                step: at,
-                done_steps: at,
-                error,
-                target: self.targets.get(target).name.clone(),
-            }
+            let step = self.chains.step(id, at);
+            let failed_at = step.offset_bytes + u64::from(step.reached);
+            let target = self.targets.get(step.target);
+            let error = target.explain_end(failed_at, error);
+            Failure { step: at, done_steps: at, error, target: target.name.clone() }
         });
         for at in 0..self.chains.get(id).count {
             let step = self.chains.step(id, at);

@@ -179,10 +179,11 @@ impl<R: Ring> Core<R> {
         }
     }
 
-    /// Issues every flush whose writes are whole.
+    /// Issues every flush whose writes are whole. Begins behind the target that had the last
+    /// one: of two handles of a file, neither can keep the other from being flushed.
     #[cold]
     pub(super) fn issue_flushes(&mut self) {
-        for target in self.targets.indices() {
+        for target in self.targets.in_turn() {
             if self.slots.free() == 0 {
                 return;
             }
@@ -215,6 +216,7 @@ impl<R: Ring> Core<R> {
         }
         let (Some(epoch), true) = (covered, self.ring.reserve(1)) else { return };
         self.targets.retain(target);
+        self.targets.flushed_last = target;
         let entry = self.targets.get_mut(target);
         entry.flush_in_flight = true;
         let behind = Behind::Requests(epoch);

@@ -55,10 +55,15 @@ impl<R: Ring> Core<R> {
     pub(super) fn step_in_place(&mut self, id: ChainId, at: usize) -> bool {
         let (target, op) = self.step_op(id, at, false);
         let Some(result) = self.do_in_place(target, op) else { return false };
+        self.judge_call(id, at, result);
+        true
+    }
+
+    /// The first step that is left of a chain was done by a call, which came to `result`.
+    pub(super) fn judge_call(&mut self, id: ChainId, at: usize, result: i32) {
         self.chains.step(id, at).result = result;
         let entry = self.chains.get(id);
         (entry.launched_to, entry.cut) = (at + 1, false);
         self.judge(id);
-        true
     }
 }

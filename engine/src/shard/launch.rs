@@ -111,10 +111,7 @@ impl<R: Ring> Core<R> {
                 return false;
             }
             let result = self.on_the_spot(id, first, kind);
-            self.chains.step(id, first).result = result;
-            let entry = self.chains.get(id);
-            (entry.launched_to, entry.cut) = (first + 1, false);
-            self.judge(id);
+            self.judge_call(id, first, result);
             return true;
         }
         let Some(count) = self.room_for(id) else { return false };

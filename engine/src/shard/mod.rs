@@ -23,7 +23,7 @@ use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{AutoRing, Features, Plant, Ring, Wait};
 use crate::route::Mailbox;
-use crate::target::{Geometry, OpenError, OpenOptions, open};
+use crate::target::{Geometry, Inode, OpenError, OpenOptions, Poison, open, own_description};
 
 mod alarm;
 #[cfg(any(test, feature = "sim"))]
@@ -180,10 +180,23 @@ impl<R: Ring> Shard<R> {
 
     /// Takes an open file as a target, with the geometry its owner knows it to have. The owner
     /// sees to it that no other handle goes the other way about the page cache (F45).
+    ///
+    /// Where this process has handles of the file already, it is opened once more, if the system
+    /// allows: a duplicate of a descriptor that another shard has would be told nothing of
+    /// writes that were lost (F37).
     #[must_use]
     pub fn adopt(&self, name: &str, file: std::fs::File, geometry: Geometry) -> File<R> {
+        // Held until the target has it: of two shards that come at once, one sees the other.
+        let poison = Poison::of(Inode::of(&file));
+        let own = if Arc::strong_count(&poison) > 1 { own_description(&file) } else { None };
+        let (file, lent) = match own {
+            Some(own) => (own, Some(file)),
+            None => (file, None),
+        };
         let fd = file.as_raw_fd();
-        File::add(self, name.to_owned(), Some(file), fd, geometry, None)
+        let added = File::add(self, name.to_owned(), Some(file), fd, geometry, None);
+        self.inner.core.borrow_mut().targets.get_mut(added.target()).lent = lent;
+        added
     }
 
     /// Takes a file of a simulated device as a target.
@@ -418,6 +431,8 @@ impl<R: Ring> Drop for Core<R> {
                 break;
             }
         }
+        let Self { targets, ring, .. } = self;
+        targets.leave_ring(ring);
         // What is still in its slot now is quarantined with the table.
         Delivery::of(&mut self.done, &mut self.endings).run();
     }

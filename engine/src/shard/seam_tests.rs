@@ -71,6 +71,57 @@ fn f37_handles_of_one_file_have_one_flush_in_flight_between_them() {
 }
 
 #[test]
+fn f37_handle_whose_flushes_never_rest_leaves_the_others_of_the_file_a_turn() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 1);
+    let busy = shard.adopt_simulated_inode("busy", 4, geometry(1), inode(5));
+    let other = shard.adopt_simulated_inode("other", 5, geometry(1), inode(5));
+    let mut syncing = Box::pin(busy.sync(Durability::Data));
+    assert!(poll(syncing.as_mut(), Waker::noop()).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    let mut waiting = pin!(other.sync(Durability::Data));
+    assert!(poll(waiting.as_mut(), Waker::noop()).is_pending());
+    let over = (0..8).any(|_| {
+        // There is always one more when one has ended.
+        let mut next = Box::pin(busy.sync(Durability::Data));
+        assert!(poll(next.as_mut(), Waker::noop()).is_pending());
+        ring.complete(OpKind::Fdatasync, 0);
+        shard.turn(Wait::NONE).unwrap();
+        shard.turn(Wait::NONE).unwrap();
+        if poll(syncing.as_mut(), Waker::noop()).is_ready() {
+            syncing = next;
+        }
+        poll(waiting.as_mut(), Waker::noop()).is_ready()
+    });
+    assert!(over, "one handle keeps the other from ever being flushed");
+}
+
+/// Which file a position belongs to is the same question as to whom a flush reports: the open
+/// file description, which duplicates share.
+#[test]
+fn f37_duplicate_that_another_shard_adopts_is_told_of_lost_writes_by_itself() {
+    use std::io::{Seek, SeekFrom};
+    let (ring, other_ring) = (Scripted::new(), Scripted::new());
+    let ((one, _), (other, _)) = (shard(&ring, 1), shard(&other_ring, 1));
+    let mut owner = tempfile::tempfile().unwrap();
+    let there = one.adopt("there", owner.try_clone().unwrap(), geometry(1));
+    let here = other.adopt("here", owner.try_clone().unwrap(), geometry(1));
+    owner.seek(SeekFrom::Start(7)).unwrap();
+    let position = |shard: &Shard<Scripted>, file: &File<Scripted>| {
+        let core = shard.inner.core.borrow();
+        let mut opened = core.targets.get(file.target()).opened.as_ref().unwrap();
+        opened.stream_position().unwrap()
+    };
+    assert_eq!((position(&one, &there), position(&other, &here)), (7, 0));
+    // Of a pipe there is nothing to be lost, and opening it could take for ever.
+    let (reader, _writer) = nix::unistd::pipe().unwrap();
+    let pipe = std::fs::File::from(reader);
+    let _first = one.adopt("pipe", pipe.try_clone().unwrap(), geometry(1));
+    let second = one.adopt("pipe", pipe, geometry(1));
+    assert!(one.inner.core.borrow().targets.get(second.target()).lent.is_none());
+}
+
+#[test]
 fn f37_no_flush_is_in_flight_beside_a_write_that_flushes_itself() {
     let ring = Scripted::new();
     let (shard, _file) = shard(&ring, 512);

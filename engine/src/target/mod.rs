@@ -35,7 +35,7 @@ pub(crate) use open::look;
 pub(crate) use open::settle_contents;
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
-pub(crate) use poison::Poison;
+pub(crate) use poison::{Poison, own_description};
 pub use refusal::OpenError;
 pub use sysfs::{Device, Label};
 pub(crate) use way::Way;
@@ -72,6 +72,9 @@ pub(crate) struct Target {
     pub(crate) dsyncs: bool,
     /// Keeps other handles from going the other way; `None` of what the engine has not opened.
     pub(crate) way: Option<Way>,
+    /// What the engine was lent, where `opened` is a description of its own beside it: a lock
+    /// may depend on it.
+    pub(crate) lent: Option<File>,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -81,6 +84,8 @@ pub(crate) struct Targets {
     waiting_for_flush: usize,
     /// What was measured of a device, by its `st_dev` and whether past the page cache.
     reports: Vec<((u64, bool), SyncReport)>,
+    /// The target whose requests were flushed last.
+    pub(crate) flushed_last: u32,
 }
 
 impl Targets {
@@ -129,6 +134,7 @@ impl Targets {
             scratch: false,
             dsyncs: false,
             way: None,
+            lent: None,
         };
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
@@ -171,8 +177,23 @@ impl Targets {
     }
 
     /// Indices of all open targets.
-    pub(crate) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+    pub(crate) fn indices(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The same, from the one behind the target whose requests were flushed last.
+    pub(crate) fn in_turn(&self) -> impl Iterator<Item = u32> + use<> {
+        let next = self.flushed_last.saturating_add(1).min(self.indices().end);
+        (next..self.indices().end).chain(0..next)
+    }
+
+    /// Takes every file out of `ring`, which is about to go: what is still registered with it
+    /// then, the kernel closes at some later time. Files with ops that never came back stay.
+    #[cold]
+    pub(crate) fn leave_ring<R: Ring>(&self, ring: &mut R) {
+        for entry in self.table.iter().flatten().filter(|entry| entry.users == 0) {
+            ring.unregister_file(entry.file);
+        }
     }
 
     /// Whether there is a target at that index.

@@ -23,7 +23,8 @@ use super::refusal::OpenError;
 use super::way::Way;
 use crate::sys;
 
-/// How long an open waits for another process's lock, in milliseconds.
+/// How long an open waits for another process's lock, or for a device that others have open, in
+/// milliseconds.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 
 /// How long it pauses between two attempts.
@@ -189,8 +190,9 @@ pub struct Opened {
 
 /// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
 ///
-/// Blocks for up to [`LOCK_WAIT_MS_MAX`] while another process holds the lock, and for as long
-/// as the flush takes, so it is not for a shard's thread under load.
+/// Blocks for up to [`LOCK_WAIT_MS_MAX`] while another process holds the lock, as long while a
+/// device that is to be written is in use (by whoever has just closed it, it may still be), and
+/// for as long as the flush takes, so it is not for a shard's thread under load.
 ///
 /// A file system that has no flush (`EINVAL`), or is mounted read-only (`EROFS`), is taken to
 /// have nothing to flush.
@@ -295,13 +297,23 @@ fn open_descriptor(
     options: &OpenOptions,
     exclusive: bool,
 ) -> Result<(File, bool), OpenError> {
+    let started_ns = sys::now_ns();
     let open = |flags| {
         // std always adds O_CLOEXEC.
         let mut how = std::fs::OpenOptions::new();
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
         how.read(options.read).write(options.write).create(options.create && !exclusive);
         let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
-        how.mode(options.mode).custom_flags(flags).open(path).map_err(|error| errno_of(&error))
+        how.mode(options.mode).custom_flags(flags);
+        loop {
+            match how.open(path).map_err(|error| errno_of(&error)) {
+                // Of a ring that has gone, or of a process, the kernel closes files late.
+                Err(Errno::EBUSY) if exclusive && waited_ms(started_ns) < LOCK_WAIT_MS_MAX => {
+                    sys::pause(LOCK_PAUSE);
+                }
+                other => return other,
+            }
+        }
     };
     let path = || path.to_owned();
     let os = |errno| match errno {
@@ -369,11 +381,15 @@ pub(crate) fn settle_contents(
     }
 }
 
+fn waited_ms(started_ns: u64) -> u64 {
+    (sys::now_ns() - started_ns) / 1_000_000
+}
+
 fn lock(path: &Path, file: &File, exclusive: bool) -> Result<(), OpenError> {
     let started_ns = sys::now_ns();
     loop {
         let attempt = if exclusive { file.try_lock() } else { file.try_lock_shared() };
-        let waited_ms = (sys::now_ns() - started_ns) / 1_000_000;
+        let waited_ms = waited_ms(started_ns);
         match attempt {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if waited_ms >= LOCK_WAIT_MS_MAX => {

@@ -211,6 +211,22 @@ fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
 }
 
 #[test]
+fn device_that_is_just_being_closed_is_waited_for() {
+    let directory = directory();
+    let backing = directory.path().join("backing");
+    File::create(&backing).unwrap().set_len(1 << 20).unwrap();
+    let Some(device) = Loop::over(&backing, 512) else { return };
+    let allowed = WRITING.allow_device_write(true).lock(false);
+    let held = open(device.path(), &allowed).unwrap();
+    let closing = std::thread::spawn(move || {
+        sys::pause(Duration::from_millis(100));
+        drop(held);
+    });
+    open(device.path(), &allowed).unwrap();
+    closing.join().unwrap();
+}
+
+#[test]
 fn f45_file_that_is_open_one_way_is_not_opened_the_other() {
     let directory = directory();
     let path = directory.path().join("target");

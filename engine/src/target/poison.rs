@@ -8,11 +8,13 @@
 
 use core::sync::atomic::{AtomicI32, Ordering};
 use std::fs::File;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Which file it is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,26 @@ impl Inode {
         }
         Some(Self { device: metadata.dev(), number: metadata.ino(), special: 0 })
     }
+}
+
+/// The file again, with an open file description of its own. The kernel tells each description
+/// once of writes that were lost, so of two shards with duplicates of one, the other's flush
+/// would succeed (F37). `None` where it cannot be opened again, or is nothing that keeps bytes:
+/// opening a pipe may wait for ever.
+pub(crate) fn own_description(file: &File) -> Option<File> {
+    let metadata = file.metadata().ok()?;
+    if !metadata.is_file() && !metadata.is_dir() && !metadata.file_type().is_block_device() {
+        return None;
+    }
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).ok()?);
+    let access = flags & OFlag::O_ACCMODE;
+    let mut how = std::fs::OpenOptions::new();
+    how.read(access != OFlag::O_WRONLY).write(access != OFlag::O_RDONLY);
+    // What made the file (`O_TMPFILE`) is among its flags, too.
+    let lasting = OFlag::O_DIRECT | OFlag::O_APPEND | OFlag::O_SYNC | OFlag::O_NOATIME;
+    how.custom_flags((flags & lasting).bits());
+    let again = how.open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    (Inode::of(&again)? == Inode::of(file)?).then_some(again)
 }
 
 /// The errno of the first flush that failed, or 0.

@@ -1,11 +1,15 @@
 //! F30: no further thread may be started, for anybody. The stage is a pids cgroup around this
-//! process, `MFIO_FAULT_GROUP`, which it closes behind itself when the kernel has a worker.
+//! process, `MFIO_FAULT_GROUP`, which it closes behind itself when it has rings: one that has
+//! had a worker from the start, and on another thread one that has none.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, channel};
 
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::{AutoRing, RingKind};
-use mfio_engine::{Config, DirectMode, Engine, Shard, Shards};
+use mfio_engine::{Config, DirectMode, Durability, Engine, Shard, Shards};
 
 use crate::stage::{Skip, file_options, path, ring, told, verified_work};
 
@@ -31,8 +35,29 @@ fn everything_completes(shard: &Shard, name: &Path, direct: DirectMode) {
     let metrics = shard.metrics();
     println!("{}: {} ops, {} retries", name.display(), metrics.ops, metrics.retries);
     assert!(!file.is_poisoned() && metrics.flush_failures == 0, "{metrics:?}");
+    assert_eq!(metrics.in_place, 0, "the worker does them, one after the other");
     drop(file);
     std::fs::remove_file(name).unwrap();
+}
+
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// A ring that the kernel has started no worker for, when none can be started any more.
+fn completes_without_a_worker(closed: &Receiver<()>) {
+    let mut config = AutoConfig::new(64);
+    config.kernel.first_worker = false;
+    let ring = AutoRing::new(Backend::RequireRing, &config).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    WAITS.store(true, Relaxed);
+    let _closed = closed.recv();
+    let name = path().join("without");
+    let file = shard.open(&name, &file_options(DirectMode::Buffered)).unwrap();
+    shard.block_on(file.write_all_at(0, vec![1; 4096])).unwrap().0.unwrap();
+    // The kernel takes its time over each refusal.
+    shard.block_on(file.sync(Durability::Data)).unwrap().unwrap();
+    let metrics = shard.metrics();
+    println!("no worker: {} retries, {} in place", metrics.retries, metrics.in_place);
+    assert!(metrics.in_place > 0 && metrics.flush_failures == 0, "{metrics:?}");
 }
 
 pub(crate) fn check() -> Result<(), Skip> {
@@ -40,9 +65,15 @@ pub(crate) fn check() -> Result<(), Skip> {
     if shard.features().kind != RingKind::Kernel {
         return Err(Skip("no io_uring, so the kernel needs no workers".into()));
     }
-    // Flushes always go to a worker, and the last one stays.
-    everything_completes(&shard, &path().join("before"), DirectMode::Buffered);
+    let (closed, told_closed) = channel::<()>();
+    let without = std::thread::spawn(move || completes_without_a_worker(&told_closed));
+    // It has its ring when it waits.
+    while !WAITS.load(Relaxed) {
+        std::thread::yield_now();
+    }
     close(Path::new(&told("MFIO_FAULT_GROUP")));
+    drop(closed);
+    without.join().unwrap();
     everything_completes(&shard, &path().join("direct"), DirectMode::PreferDirect);
     everything_completes(&shard, &path().join("buffered"), DirectMode::Buffered);
     // In memory, every op goes to a worker.

@@ -18,6 +18,7 @@ mod restrict;
 mod setup;
 mod sqe;
 mod wake;
+mod worker;
 
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -127,6 +128,7 @@ impl KernelRing {
         // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
         // only submission queue ever made of this ring.
         let sq = unsafe { ring.get().submission_shared() };
+        let unsent = u32::try_from(sq.len()).unwrap_or(0);
         Ok(Self {
             sq,
             submitter,
@@ -134,7 +136,8 @@ impl KernelRing {
             ops_taken: 0,
             ops_reaped: 0,
             taken: 0,
-            internal_at: VecDeque::new(),
+            // A NOP of the setup that the kernel would not take.
+            internal_at: (1..=unsent).collect(),
             wake,
             no_iowait,
             files,

@@ -12,7 +12,7 @@ use std::io;
 use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::errno::Errno;
 
-use super::restrict;
+use super::{restrict, worker};
 use crate::ring::{Features, RingKind};
 
 /// The most submission queue entries that the kernel makes (`IORING_MAX_ENTRIES`).
@@ -36,6 +36,11 @@ pub struct KernelConfig {
     /// Allows the ring only what storage needs (see the module `restrict`): a forbidden opcode
     /// completes with `EACCES`.
     pub restricted: bool,
+    /// Has the kernel start one worker thread with the ring, which stays as long as the thread
+    /// that made it: a limit on processes that is reached later then does no harm (F30). To be
+    /// switched off where the process must stay single-threaded, as for `unshare(2)` with
+    /// `CLONE_NEWUSER`.
+    pub first_worker: bool,
 }
 
 impl KernelConfig {
@@ -48,6 +53,7 @@ impl KernelConfig {
             iowq_workers_max: 8,
             files_max: 1 << 16,
             restricted: true,
+            first_worker: true,
         }
     }
 
@@ -202,7 +208,7 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     if !(1..=QUEUE_DEPTH_MAX).contains(&queue_depth) {
         return Err(RingError::QueueDepth { queue_depth });
     }
-    let (ring, rung) = climb_down(config)?;
+    let (mut ring, rung) = climb_down(config)?;
     require_features(&ring)?;
     let probe = require_opcodes(&ring)?;
     let mut features = Features::new(RingKind::Kernel);
@@ -242,6 +248,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
         restrict::enable(&ring, config.restricted, &mut features)?;
     } else if config.restricted {
         features.degraded.push(restrict::unrestricted(Errno::EINVAL));
+    }
+    if config.first_worker {
+        worker::start(&mut ring, &mut features);
     }
     Ok((ring, features))
 }
