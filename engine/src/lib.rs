@@ -73,6 +73,7 @@ pub mod doctor;
 mod engine;
 mod error;
 mod metrics;
+pub mod nvme;
 pub mod plan;
 mod remote;
 pub mod ring;
