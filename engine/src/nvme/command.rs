@@ -168,6 +168,12 @@ impl Command {
         this
     }
 
+    /// The memory that it names; an address of 0 for none.
+    #[must_use]
+    pub const fn data(&self) -> Data {
+        self.data
+    }
+
     const fn with_fua(mut self, fua: bool) -> Self {
         if fua {
             self.words[2] |= FUA;

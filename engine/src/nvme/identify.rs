@@ -311,7 +311,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn f48_any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 4096)) {
+        fn f48_any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), IDENTIFY_BYTES),
+        ) {
             let bytes: [u8; IDENTIFY_BYTES] = bytes.try_into().unwrap();
             let _controller = Controller::parse(&bytes);
             if let Ok(found) = Namespace::parse(&bytes) {
@@ -321,7 +323,11 @@ mod tests {
         }
 
         #[test]
-        fn f48_ranges_lie_in_the_namespace(offset: u64, len in 0..=(1_u64 << 40), blocks in 1..u64::MAX) {
+        fn f48_ranges_lie_in_the_namespace(
+            offset: u64,
+            len in 0..=(1_u64 << 40),
+            blocks in 1..u64::MAX,
+        ) {
             let mut bytes = namespace(&[(12, 0)], 0);
             bytes[..8].copy_from_slice(&blocks.to_le_bytes());
             let found = Namespace::parse(&bytes).unwrap();

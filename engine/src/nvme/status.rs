@@ -118,6 +118,7 @@ impl Status {
     /// The status in the positive result of a passthrough completion; `None` for 0, which is
     /// success, and for negated errnos.
     #[must_use]
+    #[allow(clippy::cast_sign_loss, reason = "15 bits of a positive number")]
     pub const fn of_result(result: i32) -> Option<Self> {
         if result > 0 { Some(Self((result & 0x7fff) as u16)) } else { None }
     }

@@ -19,6 +19,7 @@ mod facts;
 mod geometry;
 #[cfg(test)]
 pub(crate) mod loop_device;
+mod nvme;
 mod open;
 mod poison;
 mod refusal;
@@ -28,6 +29,7 @@ pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+pub use nvme::{NamespaceError, NvmeFacts};
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::Poison;

@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
+use super::nvme;
 use super::refusal::OpenError;
 use crate::sys;
 
@@ -179,6 +180,9 @@ pub struct Opened {
     pub geometry: Geometry,
     /// Direct I/O was preferred, and the file system has none.
     pub fell_back: bool,
+    /// The block device of a namespace that is written by commands, claimed (`O_EXCL`) for as
+    /// long as this is open.
+    pub claim: Option<File>,
 }
 
 /// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
@@ -206,6 +210,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     if let Some(metadata) = &before {
         check_kind(path, metadata, options)?;
     }
+    if before.as_ref().is_some_and(is_namespace) {
+        return open_namespace(path, options);
+    }
     let exclusive = options.write && before.as_ref().is_some_and(is_block_device);
     let (file, fell_back) = open_descriptor(path, options, exclusive)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
@@ -220,7 +227,35 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
-    Ok(Opened { file, geometry, fell_back })
+    Ok(Opened { file, geometry, fell_back, claim: None })
+}
+
+/// Opens the character device of a namespace, which is always past the page cache and takes no
+/// `O_DIRECT`. What its own cache holds is flushed before it is read (F38); what a process wrote
+/// through the block device and its page cache has gone down when that was closed.
+fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+    let sys = Path::new("/sys");
+    let claim = if options.write { nvme::claim(path, sys)? } else { None };
+    let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
+    let (file, _) = open_descriptor(path, &buffered, false)?;
+    let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
+    let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
+    if !is_namespace(&metadata) {
+        return Err(OpenError::Replaced { path: path.to_owned() });
+    }
+    if options.lock {
+        lock(path, &file, options.write)?;
+    }
+    let why = |why| OpenError::Namespace { path: path.to_owned(), why };
+    let geometry = nvme::geometry(&file, sys).map_err(why)?;
+    if options.sync_on_open {
+        nvme::flush(&file, &geometry).map_err(why)?;
+    }
+    Ok(Opened { file, geometry, fell_back: false, claim })
+}
+
+fn is_namespace(metadata: &std::fs::Metadata) -> bool {
+    nvme::is_namespace(metadata, Path::new("/sys"))
 }
 
 fn is_block_device(metadata: &std::fs::Metadata) -> bool {
@@ -233,13 +268,14 @@ fn check_kind(
     options: &OpenOptions,
 ) -> Result<(), OpenError> {
     let path = || path.to_owned();
+    let is_device = is_block_device(metadata) || is_namespace(metadata);
     if metadata.is_dir() {
         return Err(OpenError::Directory { path: path() });
     }
-    if !metadata.is_file() && !is_block_device(metadata) {
+    if !metadata.is_file() && !is_device {
         return Err(OpenError::NoPositions { path: path() });
     }
-    if is_block_device(metadata) && options.write && !options.allow_device_write {
+    if is_device && options.write && !options.allow_device_write {
         return Err(OpenError::BlockDeviceWrite { path: path() });
     }
     Ok(())

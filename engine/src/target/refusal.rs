@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::nvme::NamespaceError;
+
 /// Why a target was not opened. Nothing of its contents was read or changed; with
 /// [`OpenOptions::create`](super::OpenOptions::create), an empty file may have been made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,8 @@ pub enum OpenError {
         /// The target.
         path: PathBuf,
     },
-    /// A pipe, a socket or a character device has no positions (F18).
+    /// A pipe, a socket or a character device has no positions (F18). The character device of an
+    /// NVMe namespace has.
     NoPositions {
         /// The target.
         path: PathBuf,
@@ -84,6 +87,13 @@ pub enum OpenError {
         /// `EIO`, `ENOSPC` or `EDQUOT` from `fsync(2)`.
         errno: Errno,
     },
+    /// A namespace is not to be driven by commands (F48). Nothing was sent to it but identify.
+    Namespace {
+        /// The target.
+        path: PathBuf,
+        /// Why.
+        why: NamespaceError,
+    },
 }
 
 impl OpenError {
@@ -106,6 +116,7 @@ impl OpenError {
             | Self::DeviceBusy { path }
             | Self::Replaced { path }
             | Self::LostData { path, .. }
+            | Self::Namespace { path, .. }
             | Self::Os { path, .. } => path,
         }
     }
@@ -117,11 +128,11 @@ impl fmt::Display for OpenError {
         match self {
             Self::Options { must, .. } => f.write_str(must),
             Self::Directory { .. } => f.write_str("it is a directory; name a file in it (EISDIR)"),
-            Self::NoPositions { .. } => {
-                f.write_str("it is neither a regular file nor a block device (ESPIPE)")
-            }
+            Self::NoPositions { .. } => f.write_str(
+                "it is neither a regular file nor a block device nor an NVMe namespace (ESPIPE)",
+            ),
             Self::BlockDeviceWrite { .. } => f.write_str(
-                "it is a block device, and writing to one destroys what is on it: a guard that \
+                "it is a device, and writing to one destroys what is on it: a guard that \
                  makes sure nothing is does not exist yet; open it for reading only, write to a \
                  file, or set allow_device_write if nothing on it is needed",
             ),
@@ -147,6 +158,7 @@ impl fmt::Display for OpenError {
                  into the kernel log (dmesg), then restore the data or run its own recovery; \
                  the next open will succeed, because the kernel says this only once"
             ),
+            Self::Namespace { why, .. } => write!(f, "{why}"),
             Self::Os { call, errno, .. } => {
                 write!(f, "{call}: {errno}")?;
                 remedy(*errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
