@@ -174,6 +174,12 @@ impl Command {
         self.data
     }
 
+    /// The same, on other memory.
+    #[must_use]
+    pub const fn with_data(self, data: Data) -> Self {
+        Self { data, ..self }
+    }
+
     const fn with_fua(mut self, fua: bool) -> Self {
         if fua {
             self.words[2] |= FUA;

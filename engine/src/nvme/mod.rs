@@ -8,8 +8,10 @@
 
 pub mod command;
 pub mod identify;
+pub(crate) mod serve;
 pub mod status;
 
 pub use command::{Command, Range};
 pub use identify::{Controller, LbaFormat, Namespace};
+pub use serve::Space;
 pub use status::{Cause, Status};

@@ -13,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use crate::buffer::{FixedSpan, MemRange, Region};
+use crate::nvme::Space;
 
 pub mod auto;
 pub mod kernel;
@@ -131,6 +132,9 @@ pub enum FileRef {
     Fixed(u32),
     /// A plain descriptor of this process.
     Plain(i32),
+    /// An index into the ring's table of what it serves beside its main queue: by NVMe commands,
+    /// or by polling. No op on it is linked to another.
+    Beside(u32),
 }
 
 /// One SQE's worth of work, in device terms.
@@ -222,6 +226,21 @@ pub enum Inline {
     NoWait,
     /// By a call that may block, on memory only.
     Blocking,
+}
+
+/// How a ring learns that an op on a target has completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Poll {
+    /// By an interrupt; who waits sleeps.
+    #[default]
+    Interrupt,
+    /// By asking the device, over and over, while ops are in flight (`IORING_SETUP_IOPOLL`):
+    /// shorter, for all of a core. The driver must have queues for it (`nvme.poll_queues`).
+    Polled,
+    /// As `Polled`, after sleeping for about half of the time that ops take
+    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13); `Polled` where the kernel cannot.
+    Hybrid,
 }
 
 /// How long [`Ring::enter`] may block.
@@ -416,6 +435,27 @@ pub trait Ring: sealed::Sealed {
 
     /// Forgets a file. The caller makes sure that no op on it is in flight.
     fn unregister_file(&mut self, file: FileRef);
+
+    /// Makes the NVMe namespace `fd` known to the ring, which then serves ops on it by commands
+    /// of `space`. The caller keeps `fd` open until `unregister_file`. `None`: not by this ring.
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        let _ = (fd, space, poll);
+        None
+    }
+
+    /// As [`Ring::register_file`], for reads and writes whose completion is polled for. `None`:
+    /// not by this ring, or not on this kernel.
+    fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        let _ = (fd, poll);
+        None
+    }
+
+    /// The status with which a device has failed the op of `tag`, which has just been reaped:
+    /// the 15 bits of an NVMe completion. `None` where the errno is all there is.
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        let _ = tag;
+        None
+    }
 
     /// Asks for the op with `tag` to be cancelled. Only a request: the op's own completion
     /// still comes, with whatever result (F03). Returns false when there was no room to ask.

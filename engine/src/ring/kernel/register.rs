@@ -159,6 +159,12 @@ impl BufferTable {
         FixedSpan { first_index, registered_bytes }
     }
 
+    /// The entry behind the last one that is taken.
+    pub(super) fn end(&self) -> u16 {
+        let end = self.taken.last().map_or(0, |&(first, count)| first + count);
+        u16::try_from(end).unwrap_or(0)
+    }
+
     /// Empties the entries of `span`.
     pub(super) fn remove(&mut self, submitter: &Submitter<'_>, span: FixedSpan) {
         let first = usize::from(span.first_index);

@@ -9,14 +9,17 @@
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{Probe, Submitter, opcode};
 use nix::errno::Errno;
 
-use super::setup::{RingError, errno_of};
+use super::setup::errno_of;
 use crate::ring::Features;
 
+/// What [`Features::in_use`] calls them.
+const RESTRICTIONS: &str = "RESTRICTIONS";
+
 /// What a data ring submits. Those that the kernel lacks are left out by the probe.
-const OPCODES: [u8; 19] = [
+pub(super) const OPCODES: [u8; 19] = [
     opcode::Nop::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -63,30 +66,31 @@ const REGISTER_CALLS: [u8; 20] = [
     30, // REGISTER_CLONE_BUFFERS
 ];
 
-/// Restricts `ring`, which is disabled, if it is wanted and the kernel can, and enables it.
+/// Restricts a ring, which is disabled, to `opcodes`, if there are any and the kernel can, and
+/// enables it.
 pub(super) fn enable(
-    ring: &IoUring,
-    wanted: bool,
+    ring: &Submitter<'_>,
+    opcodes: &[u8],
     features: &mut Features,
-) -> Result<(), RingError> {
-    if wanted {
-        match restrict(ring) {
-            Ok(()) => features.in_use.push("RESTRICTIONS"),
+) -> Result<(), Errno> {
+    if !opcodes.is_empty() {
+        match restrict(ring, opcodes) {
+            Ok(()) if features.in_use.contains(&RESTRICTIONS) => {}
+            Ok(()) => features.in_use.push(RESTRICTIONS),
             Err(errno) => features.degraded.push(format!(
                 "RESTRICTIONS: the kernel refused them ({errno:?}), so the ring can do \
                  everything that the process can; nothing else is lost"
             )),
         }
     }
-    let enabled = ring.submitter().register_enable_rings();
-    enabled.map_err(|error| RingError::Os { call: "io_uring_register", errno: errno_of(&error) })
+    ring.register_enable_rings().map_err(|error| errno_of(&error))
 }
 
-fn restrict(ring: &IoUring) -> Result<(), Errno> {
+fn restrict(ring: &Submitter<'_>, opcodes: &[u8]) -> Result<(), Errno> {
     let mut probe = Probe::new();
-    let probed = ring.submitter().register_probe(&mut probe);
+    let probed = ring.register_probe(&mut probe);
     probed.map_err(|error| errno_of(&error))?;
-    let known = OPCODES.iter().copied().filter(|&code| probe.is_supported(code));
+    let known = opcodes.iter().copied().filter(|&code| probe.is_supported(code));
     let flags = Flags::FIXED_FILE
         | Flags::IO_LINK
         | Flags::IO_HARDLINK
@@ -98,7 +102,7 @@ fn restrict(ring: &IoUring) -> Result<(), Errno> {
         let mut list: Vec<Restriction> = known.clone().map(Restriction::sqe_op).collect();
         list.extend(calls.map(Restriction::register_op));
         list.push(Restriction::sqe_flags_allowed(flags.bits()));
-        match ring.submitter().register_restrictions(&mut list).map_err(|error| errno_of(&error)) {
+        match ring.register_restrictions(&mut list).map_err(|error| errno_of(&error)) {
             Err(Errno::EINVAL) => {}
             result => return result,
         }

@@ -239,7 +239,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     }
     limit_workers(&ring, config.iowq_workers_max, &mut features);
     if !rung.is_empty() {
-        restrict::enable(&ring, config.restricted, &mut features)?;
+        let opcodes = if config.restricted { &restrict::OPCODES[..] } else { &[] };
+        restrict::enable(&ring.submitter(), opcodes, &mut features)
+            .map_err(|errno| RingError::Os { call: "io_uring_register", errno })?;
     }
     Ok((ring, features))
 }

@@ -76,6 +76,8 @@ impl Sqe {
         let (fd, file_flag) = match op.file {
             FileRef::Fixed(index) => (index.cast_signed(), Flags::FIXED_FILE.bits()),
             FileRef::Plain(fd) => (fd, 0),
+            // Pushed elsewhere; as a descriptor it would be none.
+            FileRef::Beside(_) => (-1, 0),
         };
         let link_flag = if op.link { Flags::IO_LINK.bits() } else { 0 };
         let async_flag = if op.force_async { Flags::ASYNC.bits() } else { 0 };

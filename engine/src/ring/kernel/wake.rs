@@ -85,6 +85,16 @@ impl Wake {
         (self.bell.event.as_raw_fd(), self.multishot)
     }
 
+    /// A wake has been asked for and not been seen yet.
+    pub(super) fn is_rung(&self) -> bool {
+        self.bell.rung.load(Ordering::Acquire)
+    }
+
+    /// What ends a sleep when it becomes readable.
+    pub(super) fn event_fd(&self) -> i32 {
+        self.bell.event.as_raw_fd()
+    }
+
     /// The descriptor for a host's event loop; `None` when no more files can be open.
     pub(super) fn host(&self) -> Option<&EventFd> {
         if self.bell.host.get().is_none() {
