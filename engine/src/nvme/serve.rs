@@ -30,13 +30,18 @@ pub struct Space {
     pub write_zeroes: bool,
 }
 
+/// The data of a command on a range, where a device reads it without a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(16))]
+pub(crate) struct Words(pub(crate) [u8; 16]);
+
 /// The next thing to do for an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Send the command, which does this many bytes of the op.
     Send(Command, u64),
     /// As `Send`, with these bytes as the command's data, which the ring keeps until then.
-    SendWith(Command, u64, [u8; 16]),
+    SendWith(Command, u64, Words),
     /// Nothing is to be sent: bytes moved, or a negated errno.
     Done(i32),
 }
@@ -89,6 +94,10 @@ impl Space {
             return if reads { Step::Done(0) } else { Step::refuse(Errno::ENOSPC) };
         }
         let bytes = u64::from(range.blocks) << self.block_shift;
+        if op.atomic && bytes < len_bytes {
+            // A part of it would not be the whole that was promised.
+            return Step::refuse(Errno::ENOSPC);
+        }
         let addr = memory.addr().addr() as u64;
         let data = match memory.vector_len() {
             0 => Data { addr, len: u32::try_from(bytes).unwrap_or(u32::MAX) },
@@ -121,7 +130,7 @@ impl Space {
         }
         let words = deallocate_range(range);
         let data = Data { addr: 0, len: u32::try_from(words.len()).unwrap_or(0) };
-        Step::SendWith(Command::deallocate(self.nsid, 1, data), bytes, words)
+        Step::SendWith(Command::deallocate(self.nsid, 1, data), bytes, Words(words))
     }
 }
 

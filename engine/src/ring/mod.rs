@@ -19,11 +19,13 @@ pub mod auto;
 pub mod kernel;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
+mod poll;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod threads;
 
 pub use auto::AutoRing;
+pub use poll::Poll;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 
@@ -226,21 +228,6 @@ pub enum Inline {
     NoWait,
     /// By a call that may block, on memory only.
     Blocking,
-}
-
-/// How a ring learns that an op on a target has completed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Poll {
-    /// By an interrupt; who waits sleeps.
-    #[default]
-    Interrupt,
-    /// By asking the device, over and over, while ops are in flight (`IORING_SETUP_IOPOLL`):
-    /// shorter, for all of a core. The driver must have queues for it (`nvme.poll_queues`).
-    Polled,
-    /// As `Polled`, after sleeping for about half of the time that ops take
-    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13); `Polled` where the kernel cannot.
-    Hybrid,
 }
 
 /// How long [`Ring::enter`] may block.

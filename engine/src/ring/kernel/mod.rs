@@ -244,10 +244,7 @@ impl KernelRing {
 
     /// One wait in the main ring, with the bell armed where it may sleep.
     #[inline]
-    fn enter_main(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if wait.min == 0 && self.wake.is_watched() {
-            self.wake.hush();
-        }
+    fn enter_plain(&mut self, wait: Wait) -> Result<u32, Errno> {
         if wait.min == 0 || self.wake.is_armed() {
             return self.enter_once(wait);
         }
@@ -289,13 +286,6 @@ impl KernelRing {
         #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
         let finished = (into.len() - before) as u32;
         self.ops_reaped = self.ops_reaped.wrapping_add(finished);
-    }
-
-    /// Completions of the main queue that wait to be reaped.
-    fn main_ready(&self) -> usize {
-        // SAFETY: lifetime: it is dropped in this function. Aliasing: `&self`, and no method
-        // keeps a completion queue.
-        unsafe { self.ring.get().completion_shared() }.len()
     }
 }
 
@@ -369,7 +359,10 @@ impl Ring for KernelRing {
         if self.beside.is_some() {
             return self.enter_beside(wait);
         }
-        self.enter_main(wait)
+        if wait.min == 0 && self.wake.is_watched() {
+            self.wake.hush();
+        }
+        self.enter_plain(wait)
     }
 
     #[inline]
@@ -385,11 +378,15 @@ impl Ring for KernelRing {
     }
 
     fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
-        self.buffers.add(&self.submitter, region, &mut self.features)
+        let span = self.buffers.add(&self.submitter, region, &mut self.features);
+        if let Some(span) = span {
+            self.forget_buffers_beside(span.first_index);
+        }
+        span
     }
 
     fn remove_region(&mut self, span: FixedSpan) {
-        self.forget_buffers_beside(span.first_index);
+        self.empty_buffers_beside(span);
         self.buffers.remove(&self.submitter, span);
     }
 
@@ -418,6 +415,9 @@ impl Ring for KernelRing {
 
     fn cancel(&mut self, tag: Tag) -> bool {
         self.queue_staged();
+        if self.beside.is_some() && self.cancel_beside(tag) {
+            return true;
+        }
         if !self.reserve(1) {
             return false;
         }
@@ -458,7 +458,7 @@ impl Ring for KernelRing {
             && self.submitter.register_eventfd(host.as_raw_fd()).is_ok()
         {
             self.wake.watch();
-            self.watch_beside();
+            self.tell_of_commands(true);
         }
     }
 

@@ -170,8 +170,7 @@ impl BufferTable {
         let first = usize::from(span.first_index);
         let Some(at) = self.taken.iter().position(|&(other, _)| other == first) else { return };
         let (_, count) = self.taken[at];
-        let nothing = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
-        let cleared = (first..first + count).all(|entry| update(submitter, entry, nothing).is_ok());
+        let cleared = (first..first + count).all(|entry| empty(submitter, entry));
         // Entries that could not be emptied keep their pages pinned and are not used again.
         if cleared {
             self.taken.remove(at);
@@ -179,8 +178,14 @@ impl BufferTable {
     }
 }
 
+/// Empties one entry of the table; false where the kernel would not.
+pub(super) fn empty(submitter: &Submitter<'_>, entry: usize) -> bool {
+    let nothing = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
+    update(submitter, entry, nothing).is_ok()
+}
+
 /// How many fixed buffers `bytes` need.
-fn pieces(bytes: usize) -> usize {
+pub(super) fn pieces(bytes: usize) -> usize {
     bytes.div_ceil(PIECE)
 }
 

@@ -1,20 +1,22 @@
 //! One more ring of the same thread, of other entries or with polled completions.
 //!
 //! Data flow: entries pushed → [`Companion::turn`], one `io_uring_enter(2)` that submits, runs
-//! what is due and never sleeps → completions for whoever asks. Its queues are as large as those
+//! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large as those
 //! of the main ring, whose bounds on ops therefore hold here too.
 //!
 //! Not here: which op goes here, what its result means (`beside`), sleeping (`kernel`).
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 use io_uring::{EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, squeue};
 use nix::errno::Errno;
 
 use super::super::files::FileTable;
 use super::super::owned::OwnedRing;
+use super::super::register::{empty, pieces};
 use super::super::restrict;
 use super::super::setup::errno_of;
+use crate::buffer::FixedSpan;
 use crate::ring::{Features, FileRef, Limits, Poll};
 
 /// Entries of its table of registered files.
@@ -59,7 +61,8 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
             );
         }
         let ring = OwnedRing::new(ring);
-        let submitter = ring.get().submitter();
+        let mut submitter = ring.get().submitter();
+        let _or_by_descriptor = submitter.register_ring_fd();
         // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
         // only submission queue ever made of this ring.
         let sq = unsafe { ring.get().submission_shared() };
@@ -72,10 +75,6 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         self.in_flight
     }
 
-    pub(super) const fn is_polled(&self) -> bool {
-        self.polled
-    }
-
     /// `index`, if that buffer is registered here.
     pub(super) fn fixed(&self, index: Option<u16>) -> Option<u16> {
         index.filter(|&index| index < self.fixed_end)
@@ -84,6 +83,15 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
     /// Buffers from entry `first` on are no longer what they were.
     pub(super) fn forget_buffers_from(&mut self, first: u16) {
         self.fixed_end = self.fixed_end.min(first);
+    }
+
+    /// Those of `span` are cloned no longer. All behind them count as forgotten, too.
+    pub(super) fn empty_buffers(&mut self, span: FixedSpan) {
+        let first = usize::from(span.first_index);
+        let end = (first + pieces(span.registered_bytes)).min(self.fixed_end.into());
+        // One that cannot be emptied keeps its pages pinned, and is not used.
+        let _kept = (first..end).all(|entry| empty(&self.submitter, entry));
+        self.forget_buffers_from(span.first_index);
     }
 
     pub(super) fn add_file(&mut self, fd: RawFd, features: &mut Features) -> FileRef {
@@ -113,16 +121,23 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         self.queued += 1;
     }
 
-    /// Submits what is queued and runs what is due, without sleeping. Returns how many were
-    /// taken.
-    pub(super) fn turn(&mut self) -> Result<u32, Errno> {
+    /// Submits what is queued and runs what is due. One that polls asks the device until `min`
+    /// ops have completed or the kernel has something else to do; one that does not never
+    /// waits. Returns how many entries were taken.
+    pub(super) fn turn(&mut self, min: u32) -> Result<u32, Errno> {
         if self.queued == 0 && self.in_flight == 0 {
             return Ok(0);
         }
+        let due = self.sq.taskrun() || self.sq.cq_overflow();
+        if self.queued == 0 && !self.polled && !due {
+            // Completions that are not there yet are not brought by asking.
+            return Ok(0);
+        }
         self.sq.sync();
+        let min = if self.polled { min } else { 0 };
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: as in `KernelRing::enter_without_limit`.
-        let taken = unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, 0, flags, None) };
+        let taken = unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, min, flags, None) };
         self.sq.sync();
         let taken = taken.map_err(|error| errno_of(&error))?;
         let taken = u32::try_from(taken).expect("no more are taken than were queued");
@@ -160,7 +175,11 @@ fn climb_down<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static
         let mut builder = IoUring::<S, C>::builder();
         builder.dontfork().setup_clamp().setup_cqsize(limits.cq_entries).setup_r_disabled();
         match rung {
-            0 => builder.setup_submit_all().setup_single_issuer().setup_defer_taskrun(),
+            0 => builder
+                .setup_submit_all()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag(),
             1 => builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag(),
             _ => &mut builder,
         };
@@ -178,10 +197,9 @@ fn climb_down<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static
     Err(refusal)
 }
 
-impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> AsRawFd
-    for Companion<S, C>
-{
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.get().as_raw_fd()
+impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Drop for Companion<S, C> {
+    fn drop(&mut self) {
+        // As in `KernelRing::drop`.
+        let _not_registered = self.submitter.unregister_ring_fd();
     }
 }
