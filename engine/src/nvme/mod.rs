@@ -6,6 +6,7 @@
 //!
 //! Not here: the ring that carries the commands (`ring::kernel`), the system calls (`sys`).
 
+pub(crate) mod blocking;
 pub mod command;
 pub mod identify;
 pub(crate) mod serve;

@@ -16,10 +16,12 @@ use crate::nvme::identify::IDENTIFY_BYTES;
 use crate::nvme::{Command, Status};
 
 mod request {
-    //! Three requests of `<linux/nvme_ioctl.h>`.
+    //! Four requests of `<linux/nvme_ioctl.h>`.
     nix::ioctl_none_bad!(namespace_id, nix::request_code_none!(b'N', 0x40));
     nix::ioctl_readwrite!(admin, b'N', 0x41, [u8; crate::nvme::Command::BYTES]);
     nix::ioctl_readwrite!(io, b'N', 0x43, [u8; crate::nvme::Command::BYTES]);
+    // With a result of 64 bits behind the rest (Linux 5.18).
+    nix::ioctl_readwrite!(io_vectored, b'N', 0x49, [u8; crate::nvme::Command::BYTES + 8]);
 }
 
 /// The identifier of the namespace that `file` is (`NVME_IOCTL_ID`).
@@ -64,6 +66,39 @@ pub(crate) fn nvme_io(
     // SAFETY: lifetime: the slot that pushed the op owns the memory until its completion, which
     // the calling ring posts after this returns. Aliasing: the slot keeps everybody else away.
     // Bounds: the command was built from address and length of one range.
+    let result = unsafe { request::io(fd, &raw mut words) }?;
+    Ok(Status::of_result(result))
+}
+
+/// As [`nvme_io`], where `memory` is in several pieces.
+pub(crate) fn nvme_io_vectored(
+    fd: RawFd,
+    command: &Command,
+    memory: Option<MemRange>,
+) -> Result<Option<Status>, Errno> {
+    let named = memory.map(|it| (it.addr().addr() as u64, u32::from(it.vector_len())));
+    let data = command.data();
+    assert_eq!(Some((data.addr, data.len)), named, "a command names the pieces of its op");
+    let mut words = [0; Command::BYTES + 8];
+    words[..Command::BYTES].copy_from_slice(&command.to_bytes());
+    // SAFETY: lifetime and aliasing: as in `nvme_io`, for the pieces and for their array.
+    // Bounds: the command names as many pieces as the array has.
+    let result = unsafe { request::io_vectored(fd, &raw mut words) }?;
+    Ok(Status::of_result(result))
+}
+
+/// As [`nvme_io`], with bytes of the command's own as its data.
+pub(crate) fn nvme_io_with(
+    fd: RawFd,
+    command: &Command,
+    bytes: &[u8],
+) -> Result<Option<Status>, Errno> {
+    let len = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    // The kernel finds the bytes by their address alone.
+    let addr = bytes.as_ptr().expose_provenance() as u64;
+    let mut words = command.with_data(Data { addr, len }).to_bytes();
+    // SAFETY: lifetime: the bytes are borrowed until the call is over. Aliasing: the command
+    // is one that the device reads them for. Bounds: it names exactly as many as there are.
     let result = unsafe { request::io(fd, &raw mut words) }?;
     Ok(Status::of_result(result))
 }
