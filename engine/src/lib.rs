@@ -92,5 +92,5 @@ pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};
 pub use shard::{Chain, ChainBuffers, ChainError, Commit, WriteAt};
-pub use target::{AtomicWrite, DirectMode, Geometry, OpenOptions};
+pub use target::{AtomicWrite, DeviceClaim, DeviceWrite, DirectMode, Geometry, OpenOptions};
 pub use target::{MethodReport, SyncMethod, SyncReport, SyncSource};

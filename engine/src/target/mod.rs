@@ -17,23 +17,29 @@ use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 mod durability;
 mod facts;
 mod geometry;
+mod guard;
+mod in_use;
 #[cfg(test)]
 pub(crate) mod loop_device;
 mod nvme;
 mod open;
 mod poison;
 mod refusal;
+mod signature;
 mod sysfs;
 
 pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+pub use guard::{DeviceClaim, DeviceWrite};
+pub use in_use::{DeviceUse, UseKind};
 pub use nvme::{NamespaceError, NvmeFacts};
 pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::Poison;
 pub use refusal::OpenError;
+pub use signature::Signature;
 pub use sysfs::{Device, Label};
 
 /// One open target of a shard.

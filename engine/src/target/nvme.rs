@@ -1,23 +1,21 @@
 //! Tells what an NVMe namespace is that is opened by its character device (`/dev/ngXnY`).
 //!
 //! Data flow: descriptor → its number in sysfs (is it one?) → identify → [`NvmeFacts`] and
-//! [`Geometry`]. The block device of the same namespace (`/dev/nvmeXnY`) is claimed while the
-//! namespace is open for writing, because that is what mounting it has to claim as well.
+//! [`Geometry`]. Which block device (`/dev/nvmeXnY`) is the same namespace is told here, too.
 //!
-//! Not here: commands (`nvme`), sending them (`ring`).
+//! Not here: commands (`nvme`), sending them (`ring`), holding that device (`guard`).
 
 use core::fmt;
 use std::fs::{File, Metadata, canonicalize};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
 use super::facts::Facts;
-use super::geometry::{FileSystem, Geometry, TargetKind, errno_of, transfer_bytes_max};
-use super::refusal::OpenError;
+use super::geometry::{FileSystem, Geometry, TargetKind, transfer_bytes_max};
 use super::sysfs::{Device, Label};
 use crate::nvme::identify::IDENTIFY_BYTES;
 use crate::nvme::{Command, Controller, Namespace, Status};
@@ -133,15 +131,21 @@ pub(crate) fn flush(file: &File, geometry: &Geometry) -> Result<(), NamespaceErr
     }
 }
 
-/// The block device of the same namespace, as its queue tells; with another name under
-/// multipath, where nothing is told.
+/// What the queue of its block device tells.
 fn device_of(file: &File, sys: &Path) -> Option<Device> {
-    let number = file.metadata().ok()?.rdev();
+    let (_, (major, minor)) = block_device(&file.metadata().ok()?, sys)?;
+    Device::read(sys, major, minor)
+}
+
+/// The kernel's name and the number of the block device of the same namespace. `None` where it
+/// has none.
+pub(crate) fn block_device(metadata: &Metadata, sys: &Path) -> Option<(String, (u64, u64))> {
+    let number = metadata.rdev();
     let node = canonicalize(sys.join(format!("dev/char/{}:{}", major(number), minor(number))));
     let name = block_name(node.ok()?.file_name()?.to_str()?)?;
-    let number = std::fs::read_to_string(sys.join("class/block").join(name).join("dev")).ok()?;
+    let number = std::fs::read_to_string(sys.join("class/block").join(&name).join("dev")).ok()?;
     let (major, minor) = number.trim().split_once(':')?;
-    Device::read(sys, major.parse().ok()?, minor.parse().ok()?)
+    Some((name, (major.parse().ok()?, minor.parse().ok()?)))
 }
 
 /// `nvme0n1` for `ng0n1`.
@@ -190,34 +194,6 @@ fn describe(
         transfer_bytes_max: most.min(own.max(block_bytes)),
         file_system: FileSystem::NONE,
         facts,
-    }
-}
-
-/// Keeps everybody else from mounting the namespace of `path`, or from writing to its block
-/// device with `O_EXCL`, while the answer is open. `None` where it has no block device.
-///
-/// # Errors
-/// [`OpenError::DeviceBusy`] where somebody else has it; [`OpenError::Os`].
-pub(crate) fn claim(path: &Path, sys: &Path) -> Result<Option<File>, OpenError> {
-    let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
-    let real = canonicalize(path).map_err(|error| os("realpath", errno_of(&error)))?;
-    let name = real.file_name().and_then(|name| name.to_str()).and_then(block_name);
-    let Some(name) = name.filter(|name| sys.join("class/block").join(name).exists()) else {
-        return Ok(None);
-    };
-    let block = real.parent().map_or_else(PathBuf::new, Path::to_path_buf).join(name);
-    let open = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(&block)
-        .map_err(|error| errno_of(&error));
-    match open {
-        Ok(file) if file.metadata().is_ok_and(|it| it.file_type().is_block_device()) => {
-            Ok(Some(file))
-        }
-        Ok(_) => Err(os("open of the block device of the namespace", Errno::ENOTBLK)),
-        Err(Errno::EBUSY) => Err(OpenError::DeviceBusy { path: path.to_owned() }),
-        Err(errno) => Err(os("open of the block device of the namespace", errno)),
     }
 }
 

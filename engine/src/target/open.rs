@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
+use super::guard::{self, DeviceWrite};
 use super::nvme;
 use super::refusal::OpenError;
 use crate::sys;
@@ -45,7 +46,7 @@ pub enum DirectMode {
 pub struct OpenOptions {
     /// For reading.
     pub read: bool,
-    /// For writing. Block devices refuse it, unless `allow_device_write` is set as well.
+    /// For writing. Devices refuse it, unless `device_write` says otherwise.
     pub write: bool,
     /// Make the file if there is none; needs `write`. The name is durable before the open
     /// returns (F39), also where somebody else had made it and not got as far. Takes a second
@@ -58,11 +59,10 @@ pub struct OpenOptions {
     /// Lock it against other openers, as `flock(2)` does: shared for reading, exclusive for
     /// writing. Waits up to [`LOCK_WAIT_MS_MAX`].
     pub lock: bool,
-    /// Write to a block device, which DESTROYS the file system, the partitions or the volumes
-    /// on it; needs `write`. Nothing looks for them: the guard that will does not exist yet.
-    /// The device is opened exclusively (`O_EXCL`), so what is mounted, or part of a RAID or of
-    /// a volume group, is refused.
-    pub allow_device_write: bool,
+    /// Whether a device may be written, which destroys what is on it; needs `write`. It is held
+    /// exclusively (`O_EXCL`) while it is open, unless a [`DeviceClaim`](super::DeviceClaim) of
+    /// this process holds it already.
+    pub device_write: DeviceWrite,
     /// Flush the target before it is first read (F38): what an earlier process wrote and never
     /// flushed can be read back from the page cache, and then be lost all the same. Costs one
     /// flush of the device. Without it, call `sync` before believing what is read.
@@ -83,7 +83,7 @@ impl OpenOptions {
             mode: 0o644,
             direct: DirectMode::Buffered,
             lock: true,
-            allow_device_write: false,
+            device_write: DeviceWrite::Refuse,
             sync_on_open: true,
             sync_method: None,
         }
@@ -131,10 +131,10 @@ impl OpenOptions {
         Self { lock, ..self }
     }
 
-    /// Sets whether a block device may be written, which destroys what is on it.
+    /// Sets whether a device may be written, which destroys what is on it.
     #[must_use]
-    pub const fn allow_device_write(self, allow_device_write: bool) -> Self {
-        Self { allow_device_write, ..self }
+    pub const fn device_write(self, device_write: DeviceWrite) -> Self {
+        Self { device_write, ..self }
     }
 
     /// Sets whether the target is flushed before it is first read.
@@ -151,7 +151,7 @@ impl OpenOptions {
             "ask for reading or writing"
         } else if self.create && !self.write {
             "ask for writing where a file is to be made"
-        } else if self.allow_device_write && !self.write {
+        } else if self.device_write != DeviceWrite::Refuse && !self.write {
             "ask for writing where writing to a device is allowed"
         } else if self.sync_method == Some(SyncMethod::Dsync) && self.direct == DirectMode::Buffered
         {
@@ -198,7 +198,10 @@ pub struct Opened {
 /// - [`OpenError::Directory`], [`OpenError::NoPositions`], [`OpenError::BlockDeviceWrite`]:
 ///   this is not something to open, or not like this.
 /// - [`OpenError::NoDirect`]: only with [`DirectMode::Direct`].
-/// - [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use elsewhere.
+/// - [`OpenError::DeviceInUse`], [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use
+///   elsewhere.
+/// - [`OpenError::DeviceNotEmpty`], [`OpenError::Unexamined`]: only with
+///   [`DeviceWrite::IfUnused`]. [`OpenError::Zoned`]: only for writing.
 /// - [`OpenError::Replaced`]: it became something else meanwhile.
 /// - [`OpenError::LostData`]: writes of earlier processes never reached the device (F38).
 /// - [`OpenError::Os`]: `ENOENT`, `EACCES`, `EMFILE` (F36) and whatever else the calls say.
@@ -213,13 +216,22 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     if before.as_ref().is_some_and(is_namespace) {
         return open_namespace(path, options);
     }
-    let exclusive = options.write && before.as_ref().is_some_and(is_block_device);
+    let device = before.as_ref().filter(|metadata| options.write && is_block_device(metadata));
+    let device = device.map(guard::number);
+    if let Some(number) = device {
+        guard::check_use(path, number)?;
+    }
+    let exclusive = device.is_some_and(|number| !guard::is_claimed(number));
     let (file, fell_back) = open_descriptor(path, options, exclusive)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
-    if options.write && is_block_device(&metadata) && !exclusive {
+    let now = is_block_device(&metadata).then(|| guard::number(&metadata));
+    if options.write && now != device {
         return Err(OpenError::Replaced { path: path.to_owned() });
+    }
+    if exclusive {
+        guard::check_contents(path, path, &file, options.device_write)?;
     }
     if options.lock {
         lock(path, &file, options.write)?;
@@ -235,7 +247,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
 /// through the block device and its page cache has gone down when that was closed.
 fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     let sys = Path::new("/sys");
-    let claim = if options.write { nvme::claim(path, sys)? } else { None };
+    let claim = if options.write { hold_namespace(path, options)? } else { None };
     let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
     let (file, _) = open_descriptor(path, &buffered, false)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
@@ -252,6 +264,18 @@ fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErro
         nvme::flush(&file, &geometry).map_err(why)?;
     }
     Ok(Opened { file, geometry, fell_back: false, claim })
+}
+
+/// The block device of the namespace, held unless a claim of this process holds it.
+fn hold_namespace(path: &Path, options: &OpenOptions) -> Result<Option<File>, OpenError> {
+    let metadata = std::fs::metadata(path);
+    let os = |errno| OpenError::Os { path: path.to_owned(), call: "stat", errno };
+    let metadata = metadata.map_err(|error| os(errno_of(&error)))?;
+    let block = nvme::block_device(&metadata, Path::new("/sys"));
+    if block.is_some_and(|(_, number)| guard::is_claimed(number)) {
+        return Ok(None);
+    }
+    guard::hold_namespace(path, &metadata, options.device_write)
 }
 
 fn is_namespace(metadata: &std::fs::Metadata) -> bool {
@@ -275,7 +299,7 @@ fn check_kind(
     if !metadata.is_file() && !is_device {
         return Err(OpenError::NoPositions { path: path() });
     }
-    if is_device && options.write && !options.allow_device_write {
+    if is_device && options.write && options.device_write == DeviceWrite::Refuse {
         return Err(OpenError::BlockDeviceWrite { path: path() });
     }
     Ok(())
