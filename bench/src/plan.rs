@@ -174,12 +174,6 @@ fn look(job: &Job, path: &Path) -> Result<Kind, String> {
         return Err(format!("{shown} is a directory; name a file, or use directory={shown}"));
     }
     if facts.file_type().is_block_device() {
-        if job.rw.writes() {
-            return Err(format!(
-                "{shown} is a block device; writing to devices is not supported yet, \
-                 nothing was written"
-            ));
-        }
         return Ok(Kind::Block { len_bytes: device_bytes(path)? });
     }
     if !facts.is_file() {

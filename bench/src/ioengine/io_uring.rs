@@ -17,7 +17,8 @@ use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
-use mfio_engine::{Config, DirectMode, Durability, EngineError, File, OpenOptions, Shard, SyncFut};
+use mfio_engine::{Config, DeviceWrite, DirectMode, Durability, EngineError, File};
+use mfio_engine::{OpenOptions, Shard, SyncFut};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -121,6 +122,10 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
     let mut options = OpenOptions::new().read(true).write(setup.writes).direct(direct);
     // Clones of a job share their file, as with fio.
     options.lock = false;
+    if setup.writes {
+        // Whether a device may be written was settled before the run, which holds it.
+        options.device_write = DeviceWrite::IfUnused;
+    }
     // fio opens without a flush, and so do the engines that this one is compared with.
     options.sync_on_open = false;
     shard.open(path, &options).map_err(io::Error::other)

@@ -12,6 +12,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use crate::clock::{now_ns, unix_ms};
+use crate::device;
 use crate::layout::{self, Created};
 use crate::plan::{Plan, stages};
 
@@ -77,6 +78,8 @@ pub(crate) fn conduct(
     signal: &AtomicUsize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Finished>, String> {
+    // Before anything is made or opened, and until everything is closed.
+    let claims = device::claim(&plans)?;
     let mut created = Created::default();
     for plan in &plans {
         if let Some((count, bytes)) = layout::outstanding(plan) {
@@ -107,6 +110,7 @@ pub(crate) fn conduct(
     }
     conductor.observer.ended();
     drop(created);
+    drop(claims);
     Ok(finished)
 }
 

@@ -52,6 +52,12 @@ impl Disk {
     /// makes one.
     fn partition(&self) -> Option<PathBuf> {
         let number = format!("/sys/class/block/{}p1/dev", self.name());
+        if !Path::new(&number).exists() {
+            // A kernel that reads no such tables can be told.
+            let args = [self.path().to_str().unwrap(), "1", "2048", "16384"];
+            let added = Command::new("addpart").args(args).status();
+            assert!(added.is_ok_and(|status| status.success()));
+        }
         let number = std::fs::read_to_string(number).ok();
         let node = self.place.path().join("node");
         let made = number.as_deref().and_then(|number| number.trim().split_once(':'));
@@ -68,6 +74,17 @@ impl Disk {
 
     fn name(&self) -> String {
         self.path().file_name().unwrap().to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Where one was added by hand, detaching the device would leave it.
+        let partition = format!("/sys/class/block/{}p1", self.name());
+        if Path::new(&partition).exists() {
+            let args = [self.path().to_str().unwrap(), "1"];
+            drop(Command::new("delpart").args(args).status());
+        }
     }
 }
 
@@ -189,6 +206,7 @@ fn partitioned_disk_is_refused_and_its_empty_partition_is_not() {
     let mut found = found_on(disk.path());
     assert_eq!(found.remove(0), Signature { what: "MBR or boot sector", offset_bytes: 510 });
     if let Some(partition) = disk.partition() {
+        found = found_on(disk.path()).split_off(1);
         let known = Signature { what: "partition that the kernel knows", offset_bytes: MIB };
         assert_eq!(found, [known]);
         write(&partition, DeviceWrite::IfUnused).unwrap();
