@@ -19,7 +19,8 @@ use nix::errno::Errno;
 pub struct Inode {
     /// `st_dev`; 0 for a device.
     pub device: u64,
-    /// `st_ino`; 0 for a device, which may have several nodes.
+    /// `st_ino`; 0 for a block device, which may have several nodes, and 1 for a character
+    /// device.
     pub number: u64,
     /// `st_rdev`; 0 for a file.
     pub special: u64,
@@ -32,6 +33,10 @@ impl Inode {
         let metadata = file.metadata().ok()?;
         if metadata.file_type().is_block_device() {
             return Some(Self { device: 0, number: 0, special: metadata.rdev() });
+        }
+        if metadata.file_type().is_char_device() {
+            // Their numbers are others than those of block devices.
+            return Some(Self { device: 0, number: 1, special: metadata.rdev() });
         }
         Some(Self { device: metadata.dev(), number: metadata.ino(), special: 0 })
     }
