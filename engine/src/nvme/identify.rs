@@ -66,6 +66,9 @@ pub struct Namespace {
     /// Blocks that survive power loss as a whole or not at all, where it is more than the
     /// controller's word.
     pub atomic_blocks: Option<u32>,
+    /// Writes of several blocks are not atomic where they cross a multiple of this many blocks;
+    /// 1 where the multiples are counted from elsewhere than block 0.
+    pub atomic_boundary_blocks: Option<u32>,
     /// The most blocks of one source range of a copy; 0 where it cannot copy.
     pub copy_blocks_max: u32,
 }
@@ -182,6 +185,11 @@ impl Namespace {
         let used = described.get(usize::from(index)).ok_or(IdentifyError::Format { index })?;
         let format = format_of(*used).ok_or(IdentifyError::BlockBytes { exponent: used.0 })?;
         let has_own_atomics = bytes[24] & 1 << 1 != 0;
+        let boundary = match (u16_at(bytes, 44), u16_at(bytes, 42)) {
+            (0, _) => None,
+            (blocks, 0) => Some(u32::from(blocks) + 1),
+            _ => Some(1),
+        };
         Ok(Self {
             blocks,
             format,
@@ -189,6 +197,7 @@ impl Namespace {
             extended_metadata: bytes[26] & 1 << 4 != 0 && format.metadata_bytes > 0,
             protection: Some(bytes[29] & 7).filter(|&kind| kind > 0),
             atomic_blocks: has_own_atomics.then(|| u32::from(u16_at(bytes, 36)) + 1),
+            atomic_boundary_blocks: boundary,
             copy_blocks_max: u32::from(u16_at(bytes, 74)),
         })
     }
@@ -202,6 +211,17 @@ impl Namespace {
             0 => Ok(()),
             bytes => Err(IdentifyError::Metadata { bytes }),
         }
+    }
+
+    /// The longest write, a power of two of blocks and at a multiple of its length, that survives
+    /// power loss as a whole or not at all, where the controller's word is `of_controller` blocks.
+    #[must_use]
+    pub fn atomic_blocks_max(&self, of_controller: u32) -> u32 {
+        let most = self.atomic_blocks.unwrap_or(of_controller).max(1);
+        // Aligned powers of two cross no multiple of a greater one; of others they may.
+        let boundary = self.atomic_boundary_blocks.unwrap_or(most);
+        let boundary = if boundary < most { 1 << boundary.trailing_zeros() } else { most };
+        1 << most.min(boundary).ilog2()
     }
 
     /// Its length in bytes; `u64::MAX` where that is more than 64 bits can say.

@@ -161,6 +161,8 @@ impl<R: Ring> Core<R> {
         let forgets = self.ring.plant(Plant::ForgetFollowers) && entry.relaunched;
         let most = if entry.single || forgets { 1 } else { most };
         let steps = &entry.steps[entry.first..entry.count];
+        let in_queue = |step: &Step| self.targets.get(step.target).can_link();
+        let most = if steps.iter().flatten().take(1).all(in_queue) { most } else { 1 };
         let mut count = 1;
         for (at, step) in steps.iter().flatten().enumerate().skip(1).take(most.saturating_sub(1)) {
             let linked = match step.what {
@@ -174,7 +176,7 @@ impl<R: Ring> Core<R> {
                 What::Range(kind) => self.ring.supports(kind),
                 _ => true,
             };
-            if !linked {
+            if !linked || !self.targets.get(step.target).can_link() {
                 break;
             }
             count += 1;
@@ -242,7 +244,7 @@ impl<R: Ring> Core<R> {
             self.targets.get_mut(target).flush_in_flight = false;
             if let Verdict::Fail(errno) = complete::flush(result, true) {
                 self.metrics.flush_failures += 1;
-                let error = self.targets.get(target).poison.set(errno);
+                let error = self.targets.get(target).poison.set(errno, self.device_status);
                 self.refuse_flushes(target, error);
             }
         }
@@ -345,9 +347,9 @@ impl<R: Ring> Core<R> {
             Verdict::Cancelled | Verdict::ChainBroken => Some(from_errno(Errno::ECANCELED)),
             Verdict::Fail(errno) if step.what.is_sync() => {
                 let poison = self.targets.get(target).poison_error();
-                Some(poison.unwrap_or(from_errno(errno)))
+                Some(poison.unwrap_or(self.error_of(errno)))
             }
-            Verdict::Fail(errno) => Some(from_errno(errno)),
+            Verdict::Fail(errno) => Some(self.error_of(errno)),
             Verdict::Done => unreachable!("a whole step is handled by the caller"),
         };
         if let Some(error) = fail {

@@ -354,7 +354,7 @@ impl<R: Ring> Core<R> {
     /// A flush may be linked only where none is in flight, and with room for both.
     fn can_link(&mut self, target: u32) -> bool {
         let entry = self.targets.get(target);
-        let wanted = entry.sync.method != SyncMethod::WriteThenFlush;
+        let wanted = entry.sync.method != SyncMethod::WriteThenFlush && entry.can_link();
         let free = wanted && !entry.flush_in_flight && !entry.poison.is_set();
         free && self.slots.free() > 0 && self.ring.reserve(2)
     }

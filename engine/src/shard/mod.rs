@@ -23,7 +23,7 @@ use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{AutoRing, Features, Ring, Wait};
 use crate::route::Mailbox;
-use crate::target::{Geometry, OpenError, OpenOptions, open};
+use crate::target::{Geometry, NamespaceError, OpenError, OpenOptions, open};
 
 mod alarm;
 mod barrier;
@@ -145,7 +145,7 @@ impl<R: Ring> Shard<R> {
         Ok(Self { inner: Rc::new(inner) })
     }
 
-    /// Opens the file or block device at `path`.
+    /// Opens the file, the block device or the NVMe namespace (`/dev/ngXnY`) at `path`.
     ///
     /// Blocks: opening and locking are plain system calls.
     ///
@@ -155,7 +155,12 @@ impl<R: Ring> Shard<R> {
         let opened = open(path, options)?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
-        let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
+        let geometry = opened.geometry;
+        let file = File::add(self, name, Some(opened.into()), fd, geometry, None);
+        if !file.is_served() {
+            let why = NamespaceError::Ring;
+            return Err(OpenError::Namespace { path: path.to_owned(), why }.into());
+        }
         if let Some(method) = options.sync_method
             && file.set_sync_method(method).is_err()
         {
@@ -168,7 +173,7 @@ impl<R: Ring> Shard<R> {
     #[must_use]
     pub fn adopt(&self, name: &str, file: std::fs::File, geometry: Geometry) -> File<R> {
         let fd = file.as_raw_fd();
-        File::add(self, name.to_owned(), Some(file), fd, geometry, None)
+        File::add(self, name.to_owned(), Some(file.into()), fd, geometry, None)
     }
 
     /// Takes a file of a simulated device as a target.

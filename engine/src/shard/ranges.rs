@@ -112,7 +112,7 @@ impl<R: Ring> File<R> {
     /// As [`File::discard`].
     pub async fn set_len(&self, len_bytes: u64) -> Result<(), IoError> {
         let op = "set length";
-        if self.geometry().kind == TargetKind::BlockDevice {
+        if self.geometry().kind != TargetKind::File {
             return Err(self.range_error(op, 0, len_bytes, ErrorKind::Unsupported));
         }
         let done = self.chain().range(OpKind::Truncate, 0, len_bytes).commit().await.0;
@@ -135,7 +135,7 @@ impl<R: Ring> File<R> {
         let Some(end) = end else {
             return Err(self.range_error(op, at, len, ErrorKind::OutOfRange));
         };
-        if geometry.kind == TargetKind::BlockDevice {
+        if geometry.kind != TargetKind::File {
             let sector = u64::from(geometry.offset_align).max(SECTOR_BYTES);
             let refused = match kind {
                 OpKind::Allocate | OpKind::PunchHole => Some(ErrorKind::Unsupported),

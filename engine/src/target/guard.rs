@@ -73,7 +73,7 @@ impl DeviceClaim {
             return Err(OpenError::BlockDeviceWrite { path: path.to_owned() });
         }
         let held = if nvme::is_namespace(&metadata, Path::new(SYS)) {
-            hold_namespace(path, &metadata, how)?
+            hold_namespace(path, &metadata, how, false)?
         } else if metadata.file_type().is_block_device() {
             check_use(path, number(&metadata))?;
             let held = hold(path, path, number(&metadata))?;
@@ -132,10 +132,12 @@ pub(super) fn check_use(path: &Path, number: Number) -> Result<(), OpenError> {
 }
 
 /// Holds the block device of a namespace, which is found by its number; `None` where it has none.
+/// Where a [`DeviceClaim`] holds it and that `may_be_claimed`, it is only opened.
 pub(super) fn hold_namespace(
     path: &Path,
     metadata: &Metadata,
     how: DeviceWrite,
+    may_be_claimed: bool,
 ) -> Result<Option<File>, OpenError> {
     let Some((name, number)) = nvme::block_device(metadata, Path::new(SYS)) else {
         return match how {
@@ -152,22 +154,29 @@ pub(super) fn hold_namespace(
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let real = path.canonicalize().map_err(|error| os("realpath", errno_of(&error)))?;
     let node = real.with_file_name(name);
+    if may_be_claimed && is_claimed(number) {
+        return open_exactly(path, &node, number, 0).map(Some);
+    }
     let held = hold(path, &node, number)?;
     check_contents(path, &node, &held, how)?;
     Ok(Some(held))
 }
 
-/// Opens `node` exclusively, for reading, and makes sure that it is the device of that number.
-/// Errors name `path`.
+/// Opens `node` exclusively, as `open_exactly` does.
 fn hold(path: &Path, node: &Path, number: Number) -> Result<File, OpenError> {
-    let mut exclusively = std::fs::OpenOptions::new();
-    exclusively.read(true).custom_flags(libc::O_EXCL);
-    let held = exclusively.open(node).map_err(|error| match errno_of(&error) {
+    open_exactly(path, node, number, libc::O_EXCL)
+}
+
+/// Opens `node` for reading, and makes sure that it is the device of that number. Errors name
+/// `path`.
+fn open_exactly(path: &Path, node: &Path, number: Number, flags: i32) -> Result<File, OpenError> {
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(node);
+    let opened = opened.map_err(|error| match errno_of(&error) {
         Errno::EBUSY => OpenError::DeviceBusy { path: path.to_owned() },
         errno => OpenError::Os { path: path.to_owned(), call: "open of the device", errno },
     })?;
-    match held.metadata() {
-        Ok(metadata) if self::number(&metadata) == number => Ok(held),
+    match opened.metadata() {
+        Ok(metadata) if self::number(&metadata) == number => Ok(opened),
         _ => Err(OpenError::Replaced { path: path.to_owned() }),
     }
 }

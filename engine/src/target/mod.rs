@@ -11,7 +11,7 @@ use std::sync::Arc;
 use mfio_core::Error;
 
 use crate::plan::Demands;
-use crate::ring::{FileRef, Ring};
+use crate::ring::{FileRef, Poll, Ring};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod durability;
@@ -42,6 +42,48 @@ pub use refusal::OpenError;
 pub use signature::Signature;
 pub use sysfs::{Device, Label};
 
+/// What the system has opened for a target.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+    claim: Option<File>,
+    poll: Poll,
+}
+
+impl From<File> for Held {
+    fn from(file: File) -> Self {
+        Self { file, claim: None, poll: Poll::Interrupt }
+    }
+}
+
+impl From<Opened> for Held {
+    fn from(opened: Opened) -> Self {
+        Self { file: opened.file, claim: opened.claim, poll: opened.poll }
+    }
+}
+
+impl Held {
+    /// The file, where an op that is alone may go another way than the ring's.
+    pub(crate) fn lone(&self) -> Option<&File> {
+        Some(&self.file).filter(|_| self.poll == Poll::Interrupt)
+    }
+
+    /// What handles of the same bytes have in common, whichever way they go.
+    fn inode(&self) -> Option<Inode> {
+        Inode::of(self.claim.as_ref().unwrap_or(&self.file))
+    }
+}
+
+/// Makes `fd` known to `ring`, by commands or to be polled for where that is wanted and can be.
+fn register<R: Ring>(ring: &mut R, fd: i32, geometry: &Geometry, poll: Poll) -> FileRef {
+    let beside = match geometry.facts.nvme {
+        Some(nvme) => ring.register_namespace(fd, nvme.space(), poll),
+        None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
+        None => None,
+    };
+    beside.unwrap_or_else(|| ring.register_file(fd))
+}
+
 /// One open target of a shard.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -63,6 +105,8 @@ pub(crate) struct Target {
     pub(crate) courses: Option<Box<Courses>>,
     /// Kept open until the last op has completed. `None` on a simulated device.
     pub(crate) opened: Option<File>,
+    /// Kept open as long: nobody else mounts what it is.
+    _claim: Option<File>,
     /// How durable writes become durable.
     pub(crate) sync: SyncReport,
     /// That was measured or chosen, or cannot be.
@@ -89,7 +133,7 @@ impl Targets {
     pub(crate) fn add<R: Ring>(
         &mut self,
         name: String,
-        opened: Option<File>,
+        held: Option<Held>,
         fd: i32,
         geometry: Geometry,
         inode: Option<Inode>,
@@ -104,10 +148,12 @@ impl Targets {
             transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
             bounce_bytes_max: bounce_bytes_max & !(align - 1),
         };
-        let poison = Poison::of(inode.or_else(|| opened.as_ref().and_then(Inode::of)));
-        let target = Target {
+        let poison = Poison::of(inode.or_else(|| held.as_ref().and_then(Held::inode)));
+        let poll = held.as_ref().map_or(Poll::Interrupt, |held| held.poll);
+        let (opened, claim) = held.map_or((None, None), |held| (Some(held.file), held.claim));
+        let mut target = Target {
             name,
-            file: ring.register_file(fd),
+            file: register(ring, fd, &geometry, poll),
             geometry,
             demands,
             barrier: Barrier::default(),
@@ -119,10 +165,17 @@ impl Targets {
             courses: None,
             atomic: geometry.facts.atomic_write.filter(|_| geometry.direct),
             sync: SyncReport::FACTS,
-            sync_known: opened.is_none(),
+            // A write command has a bit for it, which no measuring beats.
+            sync_known: opened.is_none() || geometry.facts.nvme.is_some(),
             opened,
+            _claim: claim,
             scratch: false,
         };
+        let of_facts = match geometry.facts.nvme {
+            Some(_) => SyncReport { method: SyncMethod::Dsync, ..SyncReport::FACTS },
+            None => SyncReport::FACTS,
+        };
+        target.set_sync(of_facts);
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
             self.table.push(None);
@@ -241,8 +294,27 @@ impl Targets {
 impl Target {
     /// The caller says how durable writes are to be made durable.
     pub(crate) fn choose_sync_method(&mut self, method: SyncMethod) {
-        self.sync = SyncReport { method, source: SyncSource::Chosen, ..self.sync };
+        self.set_sync(SyncReport { method, source: SyncSource::Chosen, ..self.sync });
         self.sync_known = true;
+    }
+
+    /// Whether its ops can be linked to others: where the ring has them in its own queue.
+    #[inline]
+    pub(crate) fn can_link(&self) -> bool {
+        !matches!(self.file, FileRef::Beside(_))
+    }
+
+    /// Whether the ring took it for what it is.
+    pub(crate) fn is_served(&self) -> bool {
+        self.geometry.facts.nvme.is_none() || !self.can_link()
+    }
+
+    /// How durable writes are made durable from now on, as far as the target can.
+    pub(crate) fn set_sync(&mut self, mut report: SyncReport) {
+        if report.method == SyncMethod::LinkedFlush && !self.can_link() {
+            report.method = SyncMethod::WriteThenFlush;
+        }
+        self.sync = report;
     }
 
     /// Its length in bytes as of now: a file may have grown since it was opened.

@@ -14,11 +14,11 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
-use super::facts::Facts;
+use super::facts::{AtomicWrite, Facts};
 use super::geometry::{FileSystem, Geometry, TargetKind, transfer_bytes_max};
 use super::sysfs::{Device, Label};
 use crate::nvme::identify::IDENTIFY_BYTES;
-use crate::nvme::{Command, Controller, Namespace, Status};
+use crate::nvme::{Command, Controller, Namespace, Space, Status};
 use crate::sys;
 
 /// The least page of a controller whose own register cannot be read from here: that of every
@@ -51,6 +51,20 @@ pub struct NvmeFacts {
     pub copy_blocks_max: u32,
 }
 
+impl NvmeFacts {
+    /// What its commands depend on.
+    pub(crate) fn space(&self) -> Space {
+        Space {
+            nsid: self.nsid,
+            block_shift: u8::try_from(self.block_bytes.trailing_zeros()).unwrap_or(0),
+            blocks: self.blocks,
+            volatile_cache: self.volatile_cache,
+            deallocate: self.deallocate,
+            write_zeroes: self.write_zeroes,
+        }
+    }
+}
+
 /// Why a namespace cannot be driven by commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,6 +76,8 @@ pub enum NamespaceError {
     Flush(Status),
     /// What it says of itself cannot be used.
     Identify(crate::nvme::identify::IdentifyError),
+    /// The shard's ring sends no commands.
+    Ring,
     /// The system call that asks failed.
     Os {
         /// What was asked.
@@ -81,6 +97,10 @@ impl fmt::Display for NamespaceError {
                  be lost; look into the kernel log (dmesg)"
             ),
             Self::Identify(error) => write!(f, "{error}"),
+            Self::Ring => f.write_str(
+                "the ring of this shard sends no NVMe commands (its features say why; io_uring \
+                 does since Linux 6.1): open the block device of the namespace instead",
+            ),
             Self::Os { call, errno: Errno::EACCES | Errno::EPERM } => write!(
                 f,
                 "{call} is not permitted: grant this user read access to the device \
@@ -173,7 +193,15 @@ fn describe(
         write_zeroes: controller.write_zeroes,
         copy_blocks_max: if controller.copy { namespace.copy_blocks_max } else { 0 },
     };
+    let atomic_blocks = namespace.atomic_blocks_max(controller.atomic_blocks);
+    let atomic_write = AtomicWrite {
+        min_bytes: block_bytes,
+        max_bytes: atomic_blocks.saturating_mul(block_bytes),
+        // Memory in several pieces is written by one command all the same.
+        segments_max: 1,
+    };
     let facts = Facts {
+        atomic_write: Some(atomic_write),
         logical_block_bytes: Some(block_bytes),
         physical_block_bytes: device.and_then(|device| device.physical_block_bytes),
         // A command is sent from the submitting thread or not at all.
@@ -184,7 +212,10 @@ fn describe(
     };
     let most = transfer_bytes_max(&facts, true, block_bytes);
     let own = controller.transfer_bytes_max(PAGE_BYTES).unwrap_or(u64::MAX);
-    let own = u32::try_from(own).unwrap_or(u32::MAX) & !(block_bytes - 1);
+    // A command is not split: scattered memory, which begins inside a page, has to fit.
+    let segments = device.and_then(|device| device.segments_max).unwrap_or(u32::MAX);
+    let scattered = u64::from(segments.saturating_sub(1)) * PAGE_BYTES;
+    let own = u32::try_from(own.min(scattered)).unwrap_or(u32::MAX) & !(block_bytes - 1);
     Geometry {
         kind: TargetKind::NvmeNamespace,
         len_bytes: namespace.len_bytes(),

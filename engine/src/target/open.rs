@@ -20,6 +20,7 @@ use super::geometry::{Geometry, errno_of};
 use super::guard::{self, DeviceWrite};
 use super::nvme;
 use super::refusal::OpenError;
+use crate::ring::Poll;
 use crate::sys;
 
 /// How long an open waits for another process's lock, in milliseconds.
@@ -70,6 +71,11 @@ pub struct OpenOptions {
     /// How durable writes become durable; measured at the first of them where it is `None`.
     /// [`SyncMethod::Dsync`] needs direct I/O.
     pub sync_method: Option<SyncMethod>,
+    /// How completions of reads and of plain writes are learned of. Other than by interrupt it
+    /// needs direct I/O, and a driver with queues for it (`nvme.poll_queues`); where either the
+    /// ring or the target cannot, its ops go by interrupt, and the ring's features say so.
+    /// The shard then uses all of its core while such ops are in flight.
+    pub poll: Poll,
 }
 
 impl OpenOptions {
@@ -86,6 +92,7 @@ impl OpenOptions {
             device_write: DeviceWrite::Refuse,
             sync_on_open: true,
             sync_method: None,
+            poll: Poll::Interrupt,
         }
     }
 
@@ -137,6 +144,12 @@ impl OpenOptions {
         Self { device_write, ..self }
     }
 
+    /// Sets how completions are learned of.
+    #[must_use]
+    pub const fn poll(self, poll: Poll) -> Self {
+        Self { poll, ..self }
+    }
+
     /// Sets whether the target is flushed before it is first read.
     #[must_use]
     pub const fn sync_on_open(self, sync_on_open: bool) -> Self {
@@ -156,6 +169,8 @@ impl OpenOptions {
         } else if self.sync_method == Some(SyncMethod::Dsync) && self.direct == DirectMode::Buffered
         {
             "ask for direct I/O where writes flush themselves (RWF_DSYNC)"
+        } else if self.poll != Poll::Interrupt && self.direct == DirectMode::Buffered {
+            "ask for direct I/O where completions are polled for"
         } else if self.mode & !0o7777 != 0 {
             "give permission bits only, at most 0o7777, as the mode"
         } else {
@@ -183,6 +198,8 @@ pub struct Opened {
     /// The block device of a namespace that is written by commands, claimed (`O_EXCL`) for as
     /// long as this is open.
     pub claim: Option<File>,
+    /// How completions are to be learned of.
+    pub poll: Poll,
 }
 
 /// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
@@ -239,7 +256,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
-    Ok(Opened { file, geometry, fell_back, claim: None })
+    Ok(Opened { file, geometry, fell_back, claim: None, poll: options.poll })
 }
 
 /// Opens the character device of a namespace, which is always past the page cache and takes no
@@ -263,19 +280,15 @@ fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErro
     if options.sync_on_open {
         nvme::flush(&file, &geometry).map_err(why)?;
     }
-    Ok(Opened { file, geometry, fell_back: false, claim })
+    Ok(Opened { file, geometry, fell_back: false, claim, poll: options.poll })
 }
 
-/// The block device of the namespace, held unless a claim of this process holds it.
+/// The block device of the namespace: held, or only open where a claim of this process holds it.
 fn hold_namespace(path: &Path, options: &OpenOptions) -> Result<Option<File>, OpenError> {
     let metadata = std::fs::metadata(path);
     let os = |errno| OpenError::Os { path: path.to_owned(), call: "stat", errno };
     let metadata = metadata.map_err(|error| os(errno_of(&error)))?;
-    let block = nvme::block_device(&metadata, Path::new("/sys"));
-    if block.is_some_and(|(_, number)| guard::is_claimed(number)) {
-        return Ok(None);
-    }
-    guard::hold_namespace(path, &metadata, options.device_write)
+    guard::hold_namespace(path, &metadata, options.device_write, true)
 }
 
 fn is_namespace(metadata: &std::fs::Metadata) -> bool {

@@ -182,7 +182,6 @@ impl Kernel {
         match file {
             FileRef::Fixed(index) => self.files.get(index as usize).copied().flatten(),
             FileRef::Plain(fd) => self.device.file_of_fd(fd),
-            // The simulated ring serves nothing beside its queue.
             FileRef::Beside(_) => None,
         }
     }
