@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use mfio_engine::target::{OpenError, Signature};
 use mfio_engine::{DeviceClaim, DeviceWrite};
 
-use crate::plan::{Kind, Plan};
+use crate::plan::Plan;
 
 /// Claims every device that a job of `plans` writes.
 ///
@@ -21,8 +21,7 @@ pub(crate) fn claim(plans: &[Plan]) -> Result<Vec<DeviceClaim>, String> {
     let mut claims = Vec::new();
     let mut claimed = Vec::new();
     for plan in plans.iter().filter(|plan| plan.job.rw.writes()) {
-        for target in plan.targets.iter().filter(|target| matches!(target.kind, Kind::Block { .. }))
-        {
+        for target in plan.targets.iter().filter(|target| target.kind.is_device()) {
             // By its number: jobs may call it by several names.
             let number = target.path.metadata().map(|facts| facts.rdev()).ok();
             if claimed.contains(&number) {

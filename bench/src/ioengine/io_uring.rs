@@ -16,7 +16,7 @@ use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::ring::{Poll as RingPoll, Ring, Wait};
 use mfio_engine::{Config, DeviceWrite, DirectMode, Durability, EngineError, File};
 use mfio_engine::{OpenOptions, Shard, SyncFut};
 use nix::errno::Errno;
@@ -118,8 +118,10 @@ pub(crate) struct PacketEngine<R: Ring> {
 }
 
 fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::Result<File<R>> {
-    let direct = if setup.direct { DirectMode::Direct } else { DirectMode::Buffered };
+    let direct = setup.direct || setup.polled;
+    let direct = if direct { DirectMode::Direct } else { DirectMode::Buffered };
     let mut options = OpenOptions::new().read(true).write(setup.writes).direct(direct);
+    options.poll = if setup.polled { RingPoll::Polled } else { RingPoll::Interrupt };
     // Clones of a job share their file, as with fio.
     options.lock = false;
     if setup.writes {

@@ -103,6 +103,8 @@ pub enum OpKind {
     ReadVectored,
     /// As `Write`, from memory in several pieces.
     WriteVectored,
+    /// Tells a block device that nobody needs the range (Linux 6.12); it may read as anything.
+    DiscardDevice,
 }
 
 impl OpKind {
@@ -110,7 +112,7 @@ impl OpKind {
     #[must_use]
     #[inline]
     pub const fn is_range(self) -> bool {
-        self.fallocate_mode().is_some() || matches!(self, Self::Truncate)
+        self.fallocate_mode().is_some() || matches!(self, Self::Truncate | Self::DiscardDevice)
     }
 
     /// The mode of `fallocate(2)` that does it, if that call does.
@@ -474,8 +476,7 @@ pub trait Ring: sealed::Sealed {
 
     /// Whether ops of `kind` can be pushed. Probed; reads, writes, flushes and nops always can.
     fn supports(&self, kind: OpKind) -> bool {
-        let _ = kind;
-        true
+        kind != OpKind::DiscardDevice
     }
 
     /// Whether the deliberate bug `plant` is switched on. False in every production ring,

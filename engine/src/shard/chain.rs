@@ -344,6 +344,11 @@ impl<R: Ring> Core<R> {
                 return self.back_off(id, at);
             }
             Verdict::EndOfFile { .. } => Some(ErrorKind::UnexpectedEof.into()),
+            // A driver may be able to do it where it may block, and only there.
+            Verdict::Fail(Errno::EOPNOTSUPP) if step.discards() && !step.force_async => {
+                step.force_async = true;
+                None
+            }
             Verdict::Cancelled | Verdict::ChainBroken => Some(from_errno(Errno::ECANCELED)),
             Verdict::Fail(errno) if step.what.is_sync() => {
                 let poison = self.targets.get(target).poison_error();

@@ -115,6 +115,8 @@ pub(crate) struct Target {
     pub(crate) atomic: Option<AtomicWrite>,
     /// Space of the engine's own: what is done there is nobody's traffic, and not counted.
     pub(crate) scratch: bool,
+    /// No discard has been refused that was sent as a command.
+    pub(crate) takes_discards: bool,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -170,6 +172,7 @@ impl Targets {
             opened,
             _claim: claim,
             scratch: false,
+            takes_discards: true,
         };
         let of_facts = match geometry.facts.nvme {
             Some(_) => SyncReport { method: SyncMethod::Dsync, ..SyncReport::FACTS },

@@ -440,6 +440,7 @@ impl Ring for KernelRing {
     fn supports(&self, kind: OpKind) -> bool {
         let needs = match kind {
             OpKind::Truncate => setup::FTRUNCATE,
+            OpKind::DiscardDevice => setup::URING_CMD,
             kind if kind.is_range() => setup::FALLOCATE,
             _ => return true,
         };

@@ -193,6 +193,9 @@ const LADDER: [&[SetupFlag]; 6] = [
 /// What [`Features::in_use`] calls an op that changes the length of a file.
 pub(super) const FTRUNCATE: &str = "FTRUNCATE";
 
+/// What [`Features::in_use`] calls commands to drivers, of which a block device takes discards.
+pub(super) const URING_CMD: &str = "URING_CMD";
+
 /// What [`Features::in_use`] calls ops on ranges of a file.
 pub(super) const FALLOCATE: &str = "FALLOCATE";
 
@@ -217,6 +220,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
                  has it"
             ));
         }
+    }
+    if probe.is_supported(opcode::UringCmd16::CODE) {
+        features.in_use.push(URING_CMD);
     }
     let vectored = [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE];
     features.vectored_fixed = vectored.into_iter().all(|code| probe.is_supported(code));

@@ -110,13 +110,13 @@ const ENGINES: &[Choice] = &[
     ("raw_uring", |job| set_engine(job, IoEngine::RawUring, "raw_uring")),
     ("psync", |job| set_engine(job, IoEngine::Psync, "psync")),
     ("null", |job| set_engine(job, IoEngine::Null, "null")),
-    ("io_uring_cmd", |job| set_engine(job, IoEngine::IoUring, "io_uring_cmd")),
     ("libaio", |job| set_engine(job, IoEngine::IoUring, "libaio")),
     ("posixaio", |job| set_engine(job, IoEngine::IoUring, "posixaio")),
     ("sync", |job| set_engine(job, IoEngine::Psync, "sync")),
     ("vsync", |job| set_engine(job, IoEngine::Psync, "vsync")),
     ("pvsync", |job| set_engine(job, IoEngine::Psync, "pvsync")),
     ("pvsync2", |job| set_engine(job, IoEngine::Psync, "pvsync2")),
+    ("io_uring_cmd", |job| set_engine(job, IoEngine::IoUring, "io_uring_cmd")),
 ];
 
 const NONVECTORED: &[Choice] =
