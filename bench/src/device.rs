@@ -48,12 +48,13 @@ pub(crate) fn claim(plans: &[Plan]) -> Result<Vec<DeviceClaim>, String> {
 fn refusal(plan: &Plan, error: &OpenError) -> String {
     let (job, shown) = (&plan.job, error.path().display());
     let text = match error {
-        OpenError::DeviceNotEmpty { found, .. } => {
+        OpenError::DeviceNotEmpty { found, device, .. } => {
             let found: Vec<String> = found.iter().map(Signature::to_string).collect();
             format!(
-                "{shown} carries {}; nothing was written: wipe it (wipefs -a {shown}), or set \
+                "{shown} carries {}; nothing was written: wipe it (wipefs -a {}), or set \
                  overwrite_device=1, if nothing of that is needed",
-                found.join(", ")
+                found.join(", "),
+                device.display()
             )
         }
         OpenError::Unexamined { .. } => format!("{error}: overwrite_device=1"),

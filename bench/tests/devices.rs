@@ -49,6 +49,7 @@ impl Disk {
         assert_eq!(output.status.code(), Some(1), "{engine}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{engine}: {stderr}");
         assert!(stderr.contains("job `x`") && stderr.contains(&self.device), "{stderr}");
+        assert!(output.stdout.is_empty(), "{engine}: {}", text(&output.stdout));
         let after = std::fs::read(self.place.join("backing")).unwrap();
         assert!(before == after, "{engine} wrote to {}", self.device);
         stderr

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use mfio_engine::DeviceClaim;
+
 use crate::clock::{now_ns, unix_ms};
-use crate::device;
 use crate::layout::{self, Created};
 use crate::plan::{Plan, stages};
 
@@ -68,18 +69,18 @@ pub(crate) struct Manner {
     pub(crate) remove: bool,
 }
 
-/// Runs everything. Jobs that were never started because of a signal are missing in the result.
+/// Runs everything; `claims` are of the devices that are written, and are given up when all are
+/// closed. Jobs that were never started because of a signal are missing in the result.
 ///
 /// # Errors
 /// One line, before any job was started.
 pub(crate) fn conduct(
     plans: Vec<Plan>,
+    claims: Vec<DeviceClaim>,
     manner: Manner,
     signal: &AtomicUsize,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Finished>, String> {
-    // Before anything is made or opened, and until everything is closed.
-    let claims = device::claim(&plans)?;
     let mut created = Created::default();
     for plan in &plans {
         if let Some((count, bytes)) = layout::outstanding(plan) {

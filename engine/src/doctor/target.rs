@@ -94,7 +94,10 @@ fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
 fn opened(found: &Found) -> Finding {
     let kind = match found.geometry {
         None => "a directory".to_owned(),
-        Some(geometry) => format!("a {} of {}", geometry.kind, Bytes(geometry.len_bytes)),
+        Some(geometry) => {
+            let article = if geometry.kind == TargetKind::NvmeNamespace { "an" } else { "a" };
+            format!("{article} {} of {}", geometry.kind, Bytes(geometry.len_bytes))
+        }
     };
     Finding::new("open", kind)
 }

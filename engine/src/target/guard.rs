@@ -13,6 +13,7 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
@@ -107,6 +108,25 @@ impl Drop for DeviceClaim {
 
 const SYS: &str = "/sys";
 
+/// How long a device may be busy before it counts as held, in milliseconds: a process that is
+/// being started holds all that its parent does, for a moment.
+const BUSY_WAIT_MS_MAX: u64 = 300;
+
+/// Opens something exclusively, and tries again for a while where it is busy.
+pub(super) fn patiently<T>(mut open: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let started_ns = crate::sys::now_ns();
+    loop {
+        match open() {
+            Err(Errno::EBUSY)
+                if crate::sys::now_ns() - started_ns < BUSY_WAIT_MS_MAX * 1_000_000 =>
+            {
+                crate::sys::pause(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// The number of the device whose node that is.
 pub(super) fn number(metadata: &Metadata) -> Number {
     (major(metadata.rdev()), minor(metadata.rdev()))
@@ -170,8 +190,10 @@ fn hold(path: &Path, node: &Path, number: Number) -> Result<File, OpenError> {
 /// Opens `node` for reading, and makes sure that it is the device of that number. Errors name
 /// `path`.
 fn open_exactly(path: &Path, node: &Path, number: Number, flags: i32) -> Result<File, OpenError> {
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(node);
-    let opened = opened.map_err(|error| match errno_of(&error) {
+    let mut how = std::fs::OpenOptions::new();
+    how.read(true).custom_flags(flags);
+    let opened = patiently(|| how.open(node).map_err(|error| errno_of(&error)));
+    let opened = opened.map_err(|errno| match errno {
         Errno::EBUSY => OpenError::DeviceBusy { path: path.to_owned() },
         errno => OpenError::Os { path: path.to_owned(), call: "open of the device", errno },
     })?;
@@ -216,7 +238,8 @@ pub(super) fn check_contents(
     if found.is_empty() {
         return Ok(());
     }
-    Err(OpenError::DeviceNotEmpty { path: path.to_owned(), found })
+    let device = node.to_owned();
+    Err(OpenError::DeviceNotEmpty { path: path.to_owned(), found, device })
 }
 
 /// Reads what signatures are looked for in; the offset of what cannot be read.

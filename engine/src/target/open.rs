@@ -330,7 +330,9 @@ fn open_descriptor(
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
         how.read(options.read).write(options.write).create(options.create && !exclusive);
         let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
-        how.mode(options.mode).custom_flags(flags).open(path).map_err(|error| errno_of(&error))
+        how.mode(options.mode).custom_flags(flags);
+        let open = || how.open(path).map_err(|error| errno_of(&error));
+        if exclusive { guard::patiently(open) } else { open() }
     };
     let path = || path.to_owned();
     let os = |errno| match errno {

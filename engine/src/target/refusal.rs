@@ -106,6 +106,8 @@ pub enum OpenError {
         path: PathBuf,
         /// What, from the front to the back.
         found: Vec<Signature>,
+        /// The block device that carries it: the target, or that of the namespace.
+        device: PathBuf,
     },
     /// A device was to be written, and a part of it where something may stand cannot be read;
     /// of a namespace without a block device (`ENODEV`), all of it.
@@ -195,14 +197,14 @@ impl fmt::Display for OpenError {
                 write!(f, "{}; such a device is never written: ", what.join(", "))?;
                 write!(f, "{}, or name another device", how.join(", "))
             }
-            Self::DeviceNotEmpty { path, found } => {
+            Self::DeviceNotEmpty { found, device, .. } => {
                 let found: Vec<_> = found.iter().map(Signature::to_string).collect();
                 write!(
                     f,
                     "it carries {}; if nothing of that is needed, wipe it (wipefs -a {}), or \
                      allow it to be overwritten (DeviceWrite::Overwrite)",
                     found.join(", "),
-                    path.display()
+                    device.display()
                 )
             }
             Self::Unexamined { errno: Errno::ENODEV, .. } => f.write_str(
