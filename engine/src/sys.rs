@@ -21,9 +21,7 @@ mod nvme;
 mod perf;
 
 pub(crate) use facts::{physical_block_bytes, read_nowait, statx};
-pub(crate) use nvme::{
-    nvme_identify, nvme_io, nvme_io_vectored, nvme_io_with, nvme_namespace_id,
-};
+pub(crate) use nvme::{nvme_identify, nvme_io, nvme_io_vectored, nvme_io_with, nvme_namespace_id};
 pub(crate) use perf::count_tracepoint;
 
 mod request {

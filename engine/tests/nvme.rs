@@ -16,17 +16,13 @@ use std::time::Duration;
 
 use mfio_core::conformance::{Shape, check_shaped};
 use mfio_core::layer::window::Window;
-use mfio_core::{
-    AlignedBuf, ErrorKind, IoBackend, IoWrite, Packet, PacketIoExt, Read, block_on,
-};
+use mfio_core::{AlignedBuf, ErrorKind, IoBackend, IoWrite, Packet, PacketIoExt, Read, block_on};
 use mfio_engine::buffer::{Frames, quarantined};
 use mfio_engine::nvme::{Cause, Status};
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::{AutoRing, Poll, RingKind, Wait};
 use mfio_engine::target::TargetKind;
-use mfio_engine::{
-    Config, DirectMode, Durability, File, IoError, OpenOptions, Shard, SyncMethod,
-};
+use mfio_engine::{Config, DirectMode, Durability, File, IoError, OpenOptions, Shard, SyncMethod};
 
 /// One test at a time has the devices.
 fn alone() -> MutexGuard<'static, ()> {

@@ -25,9 +25,9 @@ pub mod sim;
 pub mod threads;
 
 pub use auto::AutoRing;
-pub use poll::Poll;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
+pub use poll::Poll;
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.

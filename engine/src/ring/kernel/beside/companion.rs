@@ -137,7 +137,8 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         let min = if self.polled { min } else { 0 };
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: as in `KernelRing::enter_without_limit`.
-        let taken = unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, min, flags, None) };
+        let taken =
+            unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, min, flags, None) };
         self.sq.sync();
         let taken = taken.map_err(|error| errno_of(&error))?;
         let taken = u32::try_from(taken).expect("no more are taken than were queued");
