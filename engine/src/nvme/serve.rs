@@ -28,6 +28,10 @@ pub struct Space {
     pub deallocate: bool,
     /// It can write zeroes.
     pub write_zeroes: bool,
+    /// It was opened for reading. The kernel heeds that for users without `CAP_SYS_ADMIN` only.
+    pub readable: bool,
+    /// It was opened for writing; as `readable`.
+    pub writable: bool,
 }
 
 /// The data of a command on a range, where a device reads it without a copy.
@@ -55,6 +59,11 @@ impl Step {
 impl Space {
     /// What to do for `op`, of which `done_bytes` are through.
     pub(crate) fn step(&self, op: &Op, done_bytes: u64) -> Step {
+        let reads = matches!(op.kind, OpKind::Read | OpKind::ReadVectored);
+        let changes = matches!(op.kind, OpKind::Write | OpKind::WriteVectored);
+        if (reads && !self.readable) || ((changes || op.kind.is_range()) && !self.writable) {
+            return Step::refuse(Errno::EBADF);
+        }
         match op.kind {
             OpKind::Read | OpKind::Write | OpKind::ReadVectored | OpKind::WriteVectored => {
                 op.memory.map_or(Step::refuse(Errno::EFAULT), |memory| self.transfer(op, memory))
@@ -153,6 +162,8 @@ mod tests {
         volatile_cache: true,
         deallocate: true,
         write_zeroes: true,
+        readable: true,
+        writable: true,
     };
     const END: u64 = 100 << 12;
 
@@ -187,6 +198,20 @@ mod tests {
         }
         let step = SPACE.step(&range(OpKind::Discard, 512, 4096), 0);
         assert_eq!(step, Step::refuse(Errno::EINVAL));
+    }
+
+    #[test]
+    fn f48_what_was_not_opened_for_writing_is_not_written() {
+        let reader = Space { writable: false, ..SPACE };
+        let refused = Step::refuse(Errno::EBADF);
+        assert_eq!(reader.step(&transfer(OpKind::Write, 0, 4096), 0), refused);
+        for kind in [OpKind::Discard, OpKind::WriteZeroes] {
+            assert_eq!(reader.step(&range(kind, 0, 4096), 0), refused);
+        }
+        assert_ne!(reader.step(&transfer(OpKind::Read, 0, 4096), 0), refused);
+        let writer = Space { readable: false, ..SPACE };
+        assert_eq!(writer.step(&transfer(OpKind::Read, 0, 4096), 0), refused);
+        assert_ne!(writer.step(&transfer(OpKind::Write, 0, 4096), 0), refused);
     }
 
     #[test]

@@ -75,9 +75,15 @@ impl Held {
 }
 
 /// Makes `fd` known to `ring`, by commands or to be polled for where that is wanted and can be.
-fn register<R: Ring>(ring: &mut R, fd: i32, geometry: &Geometry, poll: Poll) -> FileRef {
+fn register<R: Ring>(
+    ring: &mut R,
+    fd: i32,
+    geometry: &Geometry,
+    file: Option<&File>,
+    poll: Poll,
+) -> FileRef {
     let beside = match geometry.facts.nvme {
-        Some(nvme) => ring.register_namespace(fd, nvme.space(), poll),
+        Some(nvme) => ring.register_namespace(fd, nvme.space(file), poll),
         None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
         None => None,
     };
@@ -155,7 +161,7 @@ impl Targets {
         let (opened, claim) = held.map_or((None, None), |held| (Some(held.file), held.claim));
         let mut target = Target {
             name,
-            file: register(ring, fd, &geometry, poll),
+            file: register(ring, fd, &geometry, opened.as_ref(), poll),
             geometry,
             demands,
             barrier: Barrier::default(),

@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{major, minor};
 
 use super::facts::{AtomicWrite, Facts};
@@ -52,9 +53,13 @@ pub struct NvmeFacts {
 }
 
 impl NvmeFacts {
-    /// What its commands depend on.
-    pub(crate) fn space(&self) -> Space {
+    /// What its commands depend on, where it is open as `fd`.
+    pub(crate) fn space(&self, fd: Option<&File>) -> Space {
+        let flags = fd.and_then(|fd| fcntl(fd, FcntlArg::F_GETFL).ok());
+        let mode = flags.map(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE);
         Space {
+            readable: matches!(mode, Some(OFlag::O_RDONLY | OFlag::O_RDWR)),
+            writable: matches!(mode, Some(OFlag::O_WRONLY | OFlag::O_RDWR)),
             nsid: self.nsid,
             block_shift: u8::try_from(self.block_bytes.trailing_zeros()).unwrap_or(0),
             blocks: self.blocks,

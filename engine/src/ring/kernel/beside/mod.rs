@@ -83,6 +83,9 @@ pub(super) struct Beside {
     in_flight: u32,
     /// Entries of the main queue that stand for entries of the companions.
     held: u32,
+    /// And those that stand for ops that were answered without being sent: until the next
+    /// `enter`, they are queued as all others are.
+    answered: u32,
     /// Statuses of what is in `done`, and of what was handed out last.
     failed: Vec<(Tag, u16)>,
     told: Vec<(Tag, u16)>,
@@ -303,3 +306,6 @@ fn entry(command: &Command, op: &Op, tag: Tag, file: FileRef, ring: &CommandRing
     };
     built.cmd(bytes).buf_index(fixed).build().user_data(tag.to_user_data())
 }
+
+#[cfg(test)]
+mod beside_tests;

@@ -40,7 +40,9 @@ impl KernelRing {
                 beside.go_on(tag.slot as usize);
             }
         }
-        self.room -= beside.held - held;
+        let answered = u32::from(beside.held == held);
+        beside.answered += answered;
+        self.room -= beside.held - held + answered;
     }
 
     /// As [`Ring::enter`], where companions are to be looked after too.
@@ -140,6 +142,7 @@ impl KernelRing {
         loop {
             let Some(beside) = &mut self.beside else { return Ok(all) };
             let (taken, refused, trouble) = beside.turn(min);
+            let taken = taken + core::mem::take(&mut beside.answered);
             all += taken;
             self.room += taken;
             self.stats.submitted += u64::from(taken);
