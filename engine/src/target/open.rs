@@ -144,6 +144,13 @@ impl OpenOptions {
         Self { device_write, ..self }
     }
 
+    /// Short for [`OpenOptions::device_write`] with [`DeviceWrite::IfUnused`], or with
+    /// [`DeviceWrite::Refuse`].
+    #[must_use]
+    pub const fn allow_device_write(self, allow: bool) -> Self {
+        self.device_write(if allow { DeviceWrite::IfUnused } else { DeviceWrite::Refuse })
+    }
+
     /// Sets how completions are learned of.
     #[must_use]
     pub const fn poll(self, poll: Poll) -> Self {
