@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::run::conductor::Manner;
 use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
-use crate::{compare, default_job, doctor, report, summary};
+use crate::{compare, default_job, device, doctor, report, summary};
 
 /// The exit code of everything that was refused before it started.
 const REFUSED: u8 = 1;
@@ -113,6 +113,7 @@ pub(crate) fn run(
 ) -> Result<Ran, String> {
     let begun_unix_ms = crate::clock::unix_ms();
     let plans = survey(&invocation.jobs)?;
+    let claims = device::claim(&plans)?;
     warn(invocation);
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut output = Output::open(invocation.output.as_deref())?;
@@ -122,7 +123,7 @@ pub(crate) fn run(
     let disks = Disks::observe(directories.iter().map(std::path::PathBuf::as_path));
     let mut progress = Progress::new(invocation, &mut output, default);
     progress.announce();
-    let finished = conduct(plans, manner, signals.flag(), &mut progress);
+    let finished = conduct(plans, claims, manner, signals.flag(), &mut progress);
     let finished = match finished {
         Err(_) if signals.received().is_some() => return Ok(Ran { exit_code: signals::EXIT_CODE }),
         other => other?,

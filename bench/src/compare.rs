@@ -13,6 +13,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use crate::clock::load_average;
+use crate::device;
 use crate::machine::Machine;
 use crate::output::{Output, complain};
 use crate::plan::{Plan, survey};
@@ -237,8 +238,9 @@ fn side(job: &Job, engine: IoEngine, cpu: u32) -> Job {
 /// One side; `None` after a signal. `tells` what its engine could not have.
 fn run(job: Job, signals: &Signals, tells: bool) -> Result<Option<Sample>, String> {
     let plans = survey(&[job])?;
+    let claims = device::claim(&plans)?;
     let manner = Manner { filled: false, remove: false };
-    let finished = conduct(plans, manner, signals.flag(), &mut Quiet)?;
+    let finished = conduct(plans, claims, manner, signals.flag(), &mut Quiet)?;
     if signals.received().is_some() {
         return Ok(None);
     }

@@ -111,7 +111,9 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
     let mut files = Vec::new();
     for target in used {
         let reads = job.rw.reads() || job.verify != fio_compat::Verify::None;
-        let file = open_one(&target.path, reads, job.rw.writes(), job.direct)
+        // A namespace is past the page cache in any case, and knows no O_DIRECT.
+        let direct = job.direct && !matches!(target.kind, Kind::Namespace { .. });
+        let file = open_one(&target.path, reads, job.rw.writes(), direct)
             .map_err(|error| cannot_open(&target.path, job.direct, &error))?;
         if job.invalidate && !job.direct {
             // Advice: a file system that does not take it simply stays warm.

@@ -9,6 +9,7 @@ mod clock;
 mod compare;
 mod content;
 mod default_job;
+mod device;
 mod disk;
 mod doctor;
 mod generator;

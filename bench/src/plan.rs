@@ -11,6 +11,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use fio_compat::{IoEngine, Job, Verify};
+use mfio_engine::OpenOptions;
+use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
 
 use crate::generator::{Mix, Region, Shape};
@@ -27,8 +29,17 @@ pub(crate) enum Kind {
     Regular { len_bytes: u64 },
     /// A block device of this size.
     Block { len_bytes: u64 },
+    /// An NVMe namespace by its character device (`/dev/ngXnY`), which takes commands.
+    Namespace { len_bytes: u64, block_bytes: u32 },
     /// The `null` engine touches nothing.
     Unused,
+}
+
+impl Kind {
+    /// Whether it is a device, whose size is given and whose contents are nobody's file.
+    pub(crate) const fn is_device(self) -> bool {
+        matches!(self, Self::Block { .. } | Self::Namespace { .. })
+    }
 }
 
 /// One file or device of a job.
@@ -132,6 +143,7 @@ fn one(job: &Job, clone: u32) -> Result<Plan, String> {
     let mut targets = Vec::new();
     for path in paths {
         let kind = look(job, &path)?;
+        check_engine(job, &path, kind)?;
         let region = region(job, &path, kind, count, unit)?;
         targets.push(Target { path, kind, region });
     }
@@ -174,13 +186,12 @@ fn look(job: &Job, path: &Path) -> Result<Kind, String> {
         return Err(format!("{shown} is a directory; name a file, or use directory={shown}"));
     }
     if facts.file_type().is_block_device() {
-        if job.rw.writes() {
-            return Err(format!(
-                "{shown} is a block device; writing to devices is not supported yet, \
-                 nothing was written"
-            ));
-        }
         return Ok(Kind::Block { len_bytes: device_bytes(path)? });
+    }
+    if facts.file_type().is_char_device()
+        && let Some(namespace) = namespace(path)?
+    {
+        return Ok(namespace);
     }
     if !facts.is_file() {
         return Err(format!("{shown} is neither a regular file nor a block device"));
@@ -191,6 +202,57 @@ fn look(job: &Job, path: &Path) -> Result<Kind, String> {
         return Err(no_direct(path));
     }
     Ok(Kind::Regular { len_bytes: facts.len() })
+}
+
+/// The NVMe namespace at `path`; `None` where that is another kind of character device.
+fn namespace(path: &Path) -> Result<Option<Kind>, String> {
+    let options = OpenOptions::new().lock(false).sync_on_open(false);
+    match open(path, &options) {
+        Ok(Opened { geometry, .. }) => Ok(Some(Kind::Namespace {
+            len_bytes: geometry.len_bytes,
+            block_bytes: geometry.offset_align,
+        })),
+        Err(OpenError::NoPositions { .. }) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether the engine of the job can drive what is there in the way the job wants.
+fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
+    let shown = path.display();
+    let namespace = matches!(kind, Kind::Namespace { .. });
+    if namespace && job.ioengine != IoEngine::IoUring {
+        return Err(format!(
+            "{shown} is an NVMe namespace, which takes commands only; use \
+             ioengine=io_uring_cmd, or its block device"
+        ));
+    }
+    if !namespace && job.ioengine_requested == "io_uring_cmd" {
+        return Err(format!(
+            "ioengine=io_uring_cmd sends NVMe commands, which {shown} does not take; name a \
+             namespace by its character device (/dev/ng0n1), or use ioengine=io_uring"
+        ));
+    }
+    if job.hipri && job.ioengine != IoEngine::IoUring {
+        return Err(format!(
+            "engine {} does not poll; hipri needs io_uring",
+            job.ioengine.as_str()
+        ));
+    }
+    if job.hipri && !namespace && !job.direct {
+        return Err("hipri needs direct=1: nothing completes in the page cache".into());
+    }
+    if job.sqthread_poll {
+        return Err("sqthread_poll=1: no engine here has a kernel thread that submits".into());
+    }
+    match kind {
+        Kind::Namespace { block_bytes, .. }
+            if !job.bs.min_bytes(job.rw).is_multiple_of(u64::from(block_bytes)) =>
+        {
+            Err(format!("{shown} has blocks of {block_bytes} bytes; bs must be a multiple"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a file could be created at `path`.
@@ -231,7 +293,9 @@ fn device_bytes(path: &Path) -> Result<u64, String> {
 fn region(job: &Job, path: &Path, kind: Kind, files: u64, unit: u64) -> Result<Region, String> {
     let shown = path.display();
     let present = match kind {
-        Kind::Regular { len_bytes } | Kind::Block { len_bytes } => Some(len_bytes),
+        Kind::Regular { len_bytes }
+        | Kind::Block { len_bytes }
+        | Kind::Namespace { len_bytes, .. } => Some(len_bytes),
         Kind::Missing | Kind::Unused => None,
     };
     let whole = present.unwrap_or(0);
@@ -257,7 +321,7 @@ fn region(job: &Job, path: &Path, kind: Kind, files: u64, unit: u64) -> Result<R
     let Some(end) = end else {
         return Err(format!("offset and size of {shown} exceed what a file can hold"));
     };
-    if matches!(kind, Kind::Block { .. }) && end > whole {
+    if kind.is_device() && end > whole {
         return Err(format!("{shown} holds {whole} bytes, but the job ends at {end}"));
     }
     Ok(Region { start_bytes, len_bytes })

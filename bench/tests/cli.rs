@@ -140,21 +140,6 @@ fn read_only_file_system_is_refused_before_the_start() {
 }
 
 #[test]
-fn block_devices_are_not_written() {
-    let place = Place::new("device");
-    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let nodes = devices.map(|entry| Path::new("/dev").join(entry.file_name()));
-    let Some(node) = nodes.into_iter().find(|node| node.exists()) else {
-        writeln!(std::io::stderr().lock(), "skipped: no block device is visible here").unwrap();
-        return;
-    };
-    let filename = format!("--filename={}", node.display());
-    let output = place.run(&["--name=x", &filename, "--rw=randwrite", "--size=4k"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("writing to devices is not supported"));
-}
-
-#[test]
 fn written_blocks_verify_and_a_flipped_byte_is_found_by_every_engine() {
     let place = Place::new("verify");
     let mut engines = vec!["psync", "io_uring"];

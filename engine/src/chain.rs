@@ -43,7 +43,7 @@ impl What {
             Self::WritePrevious => "copy",
             Self::Sync { all_metadata: false } => "fdatasync",
             Self::Sync { all_metadata: true } => "fsync",
-            Self::Range(OpKind::Discard) => "discard",
+            Self::Range(OpKind::Discard | OpKind::DiscardDevice) => "discard",
             Self::Range(OpKind::WriteZeroes) => "write zeroes",
             Self::Range(OpKind::Allocate) => "preallocate",
             Self::Range(OpKind::PunchHole) => "punch hole",
@@ -96,6 +96,11 @@ pub(crate) struct Step {
 }
 
 impl Step {
+    /// Whether it is a command to a block device.
+    pub(crate) fn discards(&self) -> bool {
+        self.what == What::Range(OpKind::DiscardDevice)
+    }
+
     pub(crate) const fn new(what: What, target: u32, offset_bytes: u64, len_bytes: u64) -> Self {
         Self {
             what,

@@ -15,6 +15,7 @@ use crate::ring::Features;
 use crate::ring::kernel::{KernelConfig, KernelRing, RingError};
 
 mod machine;
+mod nvme;
 mod target;
 
 /// How good a finding is. The greater, the worse.
@@ -199,10 +200,12 @@ impl Doctor {
         Report { subject: "machine".to_owned(), findings: machine::findings(self) }
     }
 
-    /// What the file, directory or block device at `path` is on, and what that can do: `open`,
+    /// What the file, directory, block device or NVMe namespace (`/dev/ngXnY`) at `path` is on,
+    /// and what that can do: `open`,
     /// `meaningful`, `file_system`, `device`, `direct_io`, `alignment`, `blocks`, `nowait`,
     /// `dax`, `write_cache`, `atomic_write`, `transfer`, `scheduler`, `iostats`, `nomerges`,
-    /// `poll_queues`, `discard`, `free_space`.
+    /// `poll_queues`, `discard`, `zones`, `write_streams`, `free_space`; on NVMe `controller`,
+    /// `lba_format`, `command_transfer`, `power_fail_atomic`, `commands` as well.
     ///
     /// Opens it for reading and reads one block, without a lock and without a flush. As any
     /// reader does, it may move the access time. Of what cannot be opened there is only `open`.

@@ -8,6 +8,7 @@ use mfio_core::{Buffer, Completed, Error, ErrorKind, Perms};
 use nix::errno::Errno;
 
 use crate::buffer::ArenaError;
+use crate::nvme::Status;
 use crate::ring::auto::AutoError;
 use crate::target::OpenError;
 
@@ -108,7 +109,8 @@ pub struct IoError {
     /// Bytes from the start of the range that were transferred. Of a failed write these are
     /// written and not durable; of a failed flush nothing is known.
     pub done_bytes: u64,
-    /// Why, with the errno where there was one.
+    /// Why, with the errno where there was one, and with the NVMe status
+    /// ([`Status`](crate::nvme::Status)) where a command failed.
     pub error: Error,
 }
 
@@ -119,9 +121,14 @@ impl fmt::Display for IoError {
             write!(f, " at {} for {} bytes", self.offset_bytes, self.len_bytes)?;
             write!(f, ", {} bytes done", self.done_bytes)?;
         }
-        match (self.error.kind(), self.error.errno()) {
-            (ErrorKind::Os, Some(errno)) => write!(f, ": {}", Errno::from_raw(errno)),
-            _ => write!(f, ": {}", self.error),
+        let plain = self.error.with_device_status(0);
+        match (plain.kind(), plain.errno()) {
+            (ErrorKind::Os, Some(errno)) => write!(f, ": {}", Errno::from_raw(errno))?,
+            _ => write!(f, ": {plain}")?,
+        }
+        match self.error.device_status() {
+            Some(bits) => write!(f, "; {}", Status::from_bits(bits)),
+            None => Ok(()),
         }
     }
 }

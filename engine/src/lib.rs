@@ -75,6 +75,7 @@ mod error;
 #[cfg(all(test, mfio_loom))]
 mod loom_tests;
 mod metrics;
+pub mod nvme;
 pub mod plan;
 mod remote;
 pub mod ring;
@@ -94,5 +95,5 @@ pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};
 pub use shard::{Chain, ChainBuffers, ChainError, Commit, WriteAt};
-pub use target::{AtomicWrite, DirectMode, Geometry, OpenOptions};
+pub use target::{AtomicWrite, DeviceClaim, DeviceWrite, DirectMode, Geometry, OpenOptions};
 pub use target::{MethodReport, SyncMethod, SyncReport, SyncSource};

@@ -17,9 +17,11 @@ use nix::errno::Errno;
 use crate::buffer::MemRange;
 
 mod facts;
+mod nvme;
 mod perf;
 
 pub(crate) use facts::{physical_block_bytes, read_nowait, statx};
+pub(crate) use nvme::{nvme_identify, nvme_io, nvme_io_vectored, nvme_io_with, nvme_namespace_id};
 pub(crate) use perf::count_tracepoint;
 
 mod request {

@@ -47,26 +47,37 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Error {
     kind: ErrorKind,
+    device_status: u16,
     errno: i32,
 }
+
+// Each range of a packet carries one.
+const _: () = assert!(size_of::<Error>() == 8);
 
 impl Error {
     /// An error that has no errno.
     #[must_use]
     pub const fn new(kind: ErrorKind) -> Self {
-        Self { kind, errno: 0 }
+        Self::with_errno(kind, 0)
     }
 
     /// An error of a known kind together with the (positive) errno that showed it.
     #[must_use]
     pub const fn with_errno(kind: ErrorKind, errno: i32) -> Self {
-        Self { kind, errno }
+        Self { kind, device_status: 0, errno }
     }
 
     /// A (positive) errno that has no kind of its own.
     #[must_use]
     pub const fn os(errno: i32) -> Self {
-        Self { kind: ErrorKind::Os, errno }
+        Self::with_errno(ErrorKind::Os, errno)
+    }
+
+    /// The same, with what the device itself has answered: a number of its own that says more
+    /// than the errno, such as the status field of an NVMe completion. 0 for none.
+    #[must_use]
+    pub const fn with_device_status(self, device_status: u16) -> Self {
+        Self { device_status, ..self }
     }
 
     /// What went wrong.
@@ -79,6 +90,22 @@ impl Error {
     #[must_use]
     pub const fn errno(self) -> Option<i32> {
         if self.errno == 0 { None } else { Some(self.errno) }
+    }
+
+    /// What the device itself has answered, if that is known: see
+    /// [`Error::with_device_status`].
+    #[must_use]
+    pub const fn device_status(self) -> Option<u16> {
+        if self.device_status == 0 { None } else { Some(self.device_status) }
+    }
+}
+
+impl Error {
+    fn fmt_status(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.device_status() {
+            None => Ok(()),
+            Some(status) => write!(f, ", the device status {status:#06x}"),
+        }
     }
 }
 
@@ -101,12 +128,15 @@ impl fmt::Display for Error {
             ErrorKind::Unsupported => "the target does not support this operation",
             ErrorKind::Closed => "the backend was shut down before this was started",
             ErrorKind::TimedOut => "not done by its deadline, the bytes' fate is unknown",
-            ErrorKind::Os => return write!(f, "the system reported errno {}", self.errno),
+            ErrorKind::Os => {
+                write!(f, "the system reported errno {}", self.errno)?;
+                return self.fmt_status(f);
+            }
         })?;
         if self.errno != 0 {
             write!(f, " (errno {})", self.errno)?;
         }
-        Ok(())
+        self.fmt_status(f)
     }
 }
 

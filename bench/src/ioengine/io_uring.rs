@@ -16,8 +16,9 @@ use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::ring::{Ring, Wait};
-use mfio_engine::{Config, DirectMode, Durability, EngineError, File, OpenOptions, Shard, SyncFut};
+use mfio_engine::ring::{Poll as RingPoll, Ring, Wait};
+use mfio_engine::{Config, DeviceWrite, DirectMode, Durability, EngineError, File};
+use mfio_engine::{OpenOptions, Shard, SyncFut};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -117,10 +118,16 @@ pub(crate) struct PacketEngine<R: Ring> {
 }
 
 fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::Result<File<R>> {
-    let direct = if setup.direct { DirectMode::Direct } else { DirectMode::Buffered };
+    let direct = setup.direct || setup.polled;
+    let direct = if direct { DirectMode::Direct } else { DirectMode::Buffered };
     let mut options = OpenOptions::new().read(true).write(setup.writes).direct(direct);
+    options.poll = if setup.polled { RingPoll::Polled } else { RingPoll::Interrupt };
     // Clones of a job share their file, as with fio.
     options.lock = false;
+    if setup.writes {
+        // Whether a device may be written was settled before the run, which holds it.
+        options.device_write = DeviceWrite::IfUnused;
+    }
     // fio opens without a flush, and so do the engines that this one is compared with.
     options.sync_on_open = false;
     shard.open(path, &options).map_err(io::Error::other)

@@ -90,6 +90,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) fixed_buffers: bool,
     /// Register the files with the ring.
     pub(crate) fixed_files: bool,
+    /// Poll for completions.
+    pub(crate) polled: bool,
 }
 
 /// What an engine says about itself once it runs, for the report.

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use mfio_engine::DeviceClaim;
+
 use crate::clock::{now_ns, unix_ms};
 use crate::layout::{self, Created};
 use crate::plan::{Plan, stages};
@@ -67,12 +69,14 @@ pub(crate) struct Manner {
     pub(crate) remove: bool,
 }
 
-/// Runs everything. Jobs that were never started because of a signal are missing in the result.
+/// Runs everything; `claims` are of the devices that are written, and are given up when all are
+/// closed. Jobs that were never started because of a signal are missing in the result.
 ///
 /// # Errors
 /// One line, before any job was started.
 pub(crate) fn conduct(
     plans: Vec<Plan>,
+    claims: Vec<DeviceClaim>,
     manner: Manner,
     signal: &AtomicUsize,
     observer: &mut dyn Observer,
@@ -107,6 +111,7 @@ pub(crate) fn conduct(
     }
     conductor.observer.ended();
     drop(created);
+    drop(claims);
     Ok(finished)
 }
 

@@ -160,6 +160,7 @@ fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result
         direct: plan.job.direct,
         fixed_buffers: plan.job.fixedbufs,
         fixed_files: plan.job.registerfiles,
+        polled: plan.job.hipri,
     };
     E::open(&setup)
 }

@@ -247,6 +247,11 @@ impl MemRange {
         Some(Self { ptr, len, buf_index, vector_len: 0 })
     }
 
+    /// The same bytes, as if they were not registered.
+    pub(crate) const fn unregistered(&self) -> Self {
+        Self { buf_index: UNREGISTERED, ..*self }
+    }
+
     /// Names `len` bytes in the `vector_len` pieces that the `iovec`s at `ptr` name.
     ///
     /// The caller's slot owns the array and every piece, and changes neither, until the target

@@ -39,7 +39,7 @@ const GOOD: [(&str, &str); 13] = [
 ];
 
 /// The disk of the same machine.
-const GOOD_QUEUE: [(&str, &str); 17] = [
+const GOOD_QUEUE: [(&str, &str); 19] = [
     ("scheduler", "[none] mq-deadline"),
     ("iostats", "0"),
     ("nomerges", "2"),
@@ -56,6 +56,8 @@ const GOOD_QUEUE: [(&str, &str); 17] = [
     ("discard_max_bytes", "2147483648"),
     ("write_zeroes_max_bytes", "0"),
     ("dax", "0"),
+    ("zoned", "none"),
+    ("max_write_streams", "0"),
     ("atomic_write_unit_max_bytes", "0"),
 ];
 
@@ -270,7 +272,10 @@ fn each_wrong_setting_of_a_queue_is_found_and_named_with_its_remedy() {
     let volatile = ("write_cache", "write back");
     // Changed files of the queue, the finding, its state, a part of its value and remedy.
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, State, &'a str, &'a str);
-    let cases: [Case<'_>; 10] = [
+    let cases: [Case<'_>; 13] = [
+        (&[("zoned", "host-managed")], "zones", State::Degraded, "host-managed", "zonefs"),
+        (&[("max_write_streams", "8")], "write_streams", State::Ok, "8", ""),
+        (&[("zoned", "none")], "zones", State::Ok, "none", ""),
         (
             &[("scheduler", "none [mq-deadline] bfq")],
             "scheduler",

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::sys::statvfs::fstatvfs;
 
-use super::{Doctor, Finding};
+use super::{Doctor, Finding, nvme};
 use crate::target::{
     Bytes, Device, DirectMode, Facts, FileSystem, Geometry, OpenOptions, TargetKind,
 };
@@ -30,6 +30,20 @@ struct Found {
     fell_back: bool,
 }
 
+impl Found {
+    fn is_file(&self) -> bool {
+        self.geometry.is_none_or(|geometry| geometry.kind == TargetKind::File)
+    }
+
+    /// The descriptor of the namespace itself, or of all of its block device.
+    fn namespace(&self) -> Option<&File> {
+        let device = self.facts.device.filter(|device| !device.is_partition);
+        let is_whole = device.is_some_and(|device| nvme::is_nvme(device.name.as_str()));
+        let is_it = self.facts.nvme.is_some() || !self.is_file() && is_whole;
+        is_it.then_some(&self.file)
+    }
+}
+
 pub(super) fn findings(doctor: &Doctor, path: &Path) -> Vec<Finding> {
     let found = match look(doctor, path) {
         Ok(found) => found,
@@ -39,9 +53,10 @@ pub(super) fn findings(doctor: &Doctor, path: &Path) -> Vec<Finding> {
     findings.extend([device(&found), direct_io(&found), alignment(&found), blocks(&found)]);
     findings.extend([nowait(&found), dax(&found), write_cache(&found), atomic_write(&found)]);
     let queue = found.facts.device;
-    let of_queue: [fn(&Device) -> Finding; 6] =
-        [transfer, scheduler, iostats, nomerges, poll_queues, discard];
+    let of_queue: [fn(&Device) -> Finding; 8] =
+        [transfer, scheduler, iostats, nomerges, poll_queues, discard, zones, write_streams];
     findings.extend(queue.iter().flat_map(|queue| of_queue.map(|judge| judge(queue))));
+    findings.extend(nvme::findings(found.namespace(), queue.as_ref()));
     findings.push(free_space(&found));
     findings
 }
@@ -49,7 +64,8 @@ pub(super) fn findings(doctor: &Doctor, path: &Path) -> Vec<Finding> {
 /// Opens the path without a lock and without a flush: only looking.
 fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
     let failed = |error: String| {
-        let remedy = "name a file, a directory or a block device that this user may read";
+        let remedy = "name a file, a directory, a block device or an NVMe namespace that this \
+                      user may read";
         Finding::new("open", "no").wrong(error, remedy)
     };
     if path.is_dir() {
@@ -61,8 +77,11 @@ fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
     let options = OpenOptions::new().direct(DirectMode::PreferDirect).lock(false);
     let opened = crate::target::look(path, &options.sync_on_open(false));
     let opened = opened.map_err(|error| failed(error.to_string()))?;
-    let geometry = Geometry::of_with(&opened.file, &doctor.sys);
-    let geometry = geometry.map_err(|errno| failed(errno.to_string()))?;
+    let geometry = match opened.geometry.kind {
+        TargetKind::NvmeNamespace => opened.geometry,
+        _ => Geometry::of_with(&opened.file, &doctor.sys)
+            .map_err(|errno| failed(errno.to_string()))?,
+    };
     Ok(Found {
         file: opened.file,
         facts: geometry.facts,
@@ -75,7 +94,10 @@ fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
 fn opened(found: &Found) -> Finding {
     let kind = match found.geometry {
         None => "a directory".to_owned(),
-        Some(geometry) => format!("a {} of {}", geometry.kind, Bytes(geometry.len_bytes)),
+        Some(geometry) => {
+            let article = if geometry.kind == TargetKind::NvmeNamespace { "an" } else { "a" };
+            format!("{article} {} of {}", geometry.kind, Bytes(geometry.len_bytes))
+        }
     };
     Finding::new("open", kind)
 }
@@ -104,8 +126,8 @@ fn meaningful(found: &Found) -> Finding {
 fn file_system(found: &Found) -> Finding {
     let what = "file_system";
     let finding = Finding::new(what, found.file_system.to_string());
-    if found.geometry.is_some_and(|geometry| geometry.kind == TargetKind::BlockDevice) {
-        return finding.because("a block device is on none");
+    if !found.is_file() {
+        return finding.because("a device is on none");
     }
     let remedy = "use ext4 or xfs on a disk of this machine";
     match found.file_system.name() {
@@ -302,11 +324,15 @@ fn nomerges(queue: &Device) -> Finding {
 
 fn poll_queues(queue: &Device) -> Finding {
     let what = "poll_queues";
-    let why = "only who asks for polling needs them (nvme.poll_queues=N at boot)";
     match (queue.io_poll, queue.poll_queues) {
         (Some(true), Some(count)) => Finding::new(what, count.to_string()),
         (Some(true), None) => Finding::new(what, "some"),
-        (Some(false), _) => Finding::new(what, "none").because(why),
+        (Some(false), _) if nvme::is_nvme(queue.name.as_str()) => Finding::new(
+            what,
+            "none; to poll for completions (hipri): nvme.poll_queues=N on the kernel's command \
+             line, or modprobe nvme poll_queues=N, N the number of shards that poll",
+        ),
+        (Some(false), _) => Finding::new(what, "none"),
         (None, _) => Finding::new(what, "unknown").unknown("the queue does not say"),
     }
 }
@@ -322,10 +348,31 @@ fn discard(queue: &Device) -> Finding {
     }
 }
 
+fn zones(queue: &Device) -> Finding {
+    let what = "zones";
+    match queue.zoned.as_ref().map(|model| model.as_str()) {
+        Some("none") => Finding::new(what, "none"),
+        Some(model) => Finding::new(what, model).degraded(
+            "a zone is written in order only: the engine reads such a device and does not write it",
+            "put a file system on it that knows zones (zonefs, f2fs, btrfs), and write to files",
+        ),
+        None => Finding::new(what, "unknown").unknown("the queue does not say"),
+    }
+}
+
+fn write_streams(queue: &Device) -> Finding {
+    let what = "write_streams";
+    match queue.write_streams_max {
+        Some(0) => Finding::new(what, "none"),
+        Some(count) => Finding::new(what, format!("{count}; the engine marks no writes yet")),
+        None => Finding::new(what, "unknown").unknown("the queue does not say (Linux 6.16 does)"),
+    }
+}
+
 fn free_space(found: &Found) -> Finding {
     let what = "free_space";
-    if found.geometry.is_some_and(|geometry| geometry.kind == TargetKind::BlockDevice) {
-        return Finding::new(what, "all of it").because("a block device has its size");
+    if !found.is_file() {
+        return Finding::new(what, "all of it").because("a device has its size");
     }
     let Ok(statistics) = fstatvfs(&found.file) else {
         return Finding::new(what, "unknown").unknown("statvfs does not say");

@@ -14,10 +14,11 @@ use nix::errno::Errno;
 use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
-    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, RingWaker, Tag,
-    Wait,
+    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll, Ring, RingWaker,
+    Tag, Wait,
 };
 use crate::buffer::{FixedSpan, Region};
+use crate::nvme::Space;
 
 /// Which ring is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -211,6 +212,18 @@ impl Ring for AutoRing {
 
     fn unregister_file(&mut self, file: FileRef) {
         either!(self, ring => ring.unregister_file(file));
+    }
+
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        either!(self, ring => ring.register_namespace(fd, space, poll))
+    }
+
+    fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        either!(self, ring => ring.register_polled(fd, poll))
+    }
+
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        either!(self, ring => ring.device_status(tag))
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {

@@ -13,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use crate::buffer::{FixedSpan, MemRange, Region};
+use crate::nvme::Space;
 
 pub mod auto;
 pub mod kernel;
@@ -20,6 +21,7 @@ mod knob;
 mod plant;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
+mod poll;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod threads;
@@ -29,6 +31,7 @@ pub use knob::Knob;
 pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
+pub use poll::Poll;
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.
@@ -104,6 +107,8 @@ pub enum OpKind {
     ReadVectored,
     /// As `Write`, from memory in several pieces.
     WriteVectored,
+    /// Tells a block device that nobody needs the range (Linux 6.12); it may read as anything.
+    DiscardDevice,
 }
 
 impl OpKind {
@@ -111,7 +116,7 @@ impl OpKind {
     #[must_use]
     #[inline]
     pub const fn is_range(self) -> bool {
-        self.fallocate_mode().is_some() || matches!(self, Self::Truncate)
+        self.fallocate_mode().is_some() || matches!(self, Self::Truncate | Self::DiscardDevice)
     }
 
     /// The mode of `fallocate(2)` that does it, if that call does.
@@ -135,6 +140,9 @@ pub enum FileRef {
     Fixed(u32),
     /// A plain descriptor of this process.
     Plain(i32),
+    /// An index into the ring's table of what it serves beside its main queue: by NVMe commands,
+    /// or by polling. No op on it is linked to another.
+    Beside(u32),
 }
 
 /// One SQE's worth of work, in device terms.
@@ -380,6 +388,27 @@ pub trait Ring: sealed::Sealed {
     /// Forgets a file. The caller makes sure that no op on it is in flight.
     fn unregister_file(&mut self, file: FileRef);
 
+    /// Makes the NVMe namespace `fd` known to the ring, which then serves ops on it by commands
+    /// of `space`. The caller keeps `fd` open until `unregister_file`. `None`: not by this ring.
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        let _ = (fd, space, poll);
+        None
+    }
+
+    /// As [`Ring::register_file`], for reads and writes whose completion is polled for. `None`:
+    /// not by this ring, or not on this kernel.
+    fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        let _ = (fd, poll);
+        None
+    }
+
+    /// The status with which a device has failed the op of `tag`, which has just been reaped:
+    /// the 15 bits of an NVMe completion. `None` where the errno is all there is.
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        let _ = tag;
+        None
+    }
+
     /// Asks for the op with `tag` to be cancelled. Only a request: the op's own completion
     /// still comes, with whatever result (F03). Returns false when there was no room to ask.
     fn cancel(&mut self, tag: Tag) -> bool;
@@ -410,8 +439,7 @@ pub trait Ring: sealed::Sealed {
 
     /// Whether ops of `kind` can be pushed. Probed; reads, writes, flushes and nops always can.
     fn supports(&self, kind: OpKind) -> bool {
-        let _ = kind;
-        true
+        kind != OpKind::DiscardDevice
     }
 
     /// A place between two looks of the shard at what others have left for it. Nothing in every

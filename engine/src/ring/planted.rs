@@ -10,8 +10,10 @@ use std::os::fd::BorrowedFd;
 use nix::errno::Errno;
 
 use super::Wait;
-use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Ring, Tag};
+use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll};
+use super::{Ring, Tag};
 use crate::buffer::{FixedSpan, Region};
+use crate::nvme::Space;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -70,6 +72,18 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn unregister_file(&mut self, file: FileRef) {
         self.0.unregister_file(file);
+    }
+
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        self.0.register_namespace(fd, space, poll)
+    }
+
+    fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        self.0.register_polled(fd, poll)
+    }
+
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        self.0.device_status(tag)
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {

@@ -16,16 +16,22 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{
-    Completion, Features, FileRef, Limits, Op, OpKind, Ring, RingKind, RingWaker, Tag, Wait,
+    Completion, Features, FileRef, Limits, Op, OpKind, Poll, Ring, RingKind, RingWaker, Tag, Wait,
 };
 use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+use crate::nvme::Space;
+use crate::nvme::blocking::{self, Refusal};
 use crate::sys;
+
+/// A namespace that is driven by commands.
+type Namespace = (i32, Space);
 
 /// One op that waits for a worker, or waits to be handed to them.
 #[derive(Clone, Copy, Debug)]
 struct Job {
     op: Op,
     tag: Tag,
+    namespace: Option<Namespace>,
 }
 
 /// What the shard and the workers share.
@@ -34,6 +40,8 @@ struct State {
     /// Whole chains, in the order of their submission.
     jobs: VecDeque<Job>,
     done: Vec<Completion>,
+    /// The statuses of devices that have failed some of them.
+    failed: Vec<(Tag, u16)>,
     /// A wake that no wait has consumed yet.
     woken: bool,
     /// No more jobs will come; workers end when there are none left.
@@ -82,6 +90,10 @@ pub struct ThreadRing {
     workers: Vec<JoinHandle<()>>,
     /// Pushed since the last `enter`.
     pushed: Vec<Job>,
+    /// By the index of [`FileRef::Beside`].
+    namespaces: Vec<Option<Namespace>>,
+    /// Statuses of what was reaped last.
+    told: Vec<(Tag, u16)>,
     features: Features,
     limits: Limits,
 }
@@ -102,6 +114,7 @@ impl ThreadRing {
         let state = State {
             jobs: VecDeque::with_capacity(cq_entries as usize),
             done: Vec::with_capacity(cq_entries as usize),
+            failed: Vec::new(),
             woken: false,
             closing: false,
             watched: false,
@@ -114,6 +127,8 @@ impl ThreadRing {
             shared: Arc::new(shared),
             workers: Vec::with_capacity(workers),
             pushed: Vec::with_capacity(sq_entries as usize),
+            namespaces: Vec::new(),
+            told: Vec::new(),
             features: Features::new(RingKind::Threads),
             limits: Limits { sq_entries, cq_entries, transfer_bytes_max: TRANSFER_BYTES_MAX },
         };
@@ -182,7 +197,11 @@ impl Ring for ThreadRing {
 
     fn push(&mut self, op: Op, tag: Tag) {
         assert!(self.reserve(1), "room in the queue was reserved before the push");
-        self.pushed.push(Job { op, tag });
+        let namespace = match op.file {
+            FileRef::Beside(index) => self.namespaces.get(index as usize).copied().flatten(),
+            _ => None,
+        };
+        self.pushed.push(Job { op, tag, namespace });
     }
 
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno> {
@@ -196,6 +215,8 @@ impl Ring for ThreadRing {
     fn reap(&mut self, into: &mut Vec<Completion>) {
         let mut state = self.shared.lock();
         into.append(&mut state.done);
+        self.told.clear();
+        self.told.append(&mut state.failed);
         if state.rung {
             state.rung = false;
             // Empty already only if somebody else read it, and then it is not readable either.
@@ -210,7 +231,38 @@ impl Ring for ThreadRing {
         FileRef::Plain(fd)
     }
 
-    fn unregister_file(&mut self, _file: FileRef) {}
+    fn unregister_file(&mut self, file: FileRef) {
+        if let FileRef::Beside(index) = file
+            && let Some(namespace) = self.namespaces.get_mut(index as usize)
+        {
+            *namespace = None;
+        }
+    }
+
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        if poll != Poll::Interrupt {
+            let _not_polled = self.register_polled(fd, poll);
+        }
+        let free = self.namespaces.iter().position(Option::is_none);
+        let at = free.unwrap_or_else(|| {
+            self.namespaces.push(None);
+            self.namespaces.len() - 1
+        });
+        self.namespaces[at] = Some((fd, space));
+        u32::try_from(at).ok().map(FileRef::Beside)
+    }
+
+    fn register_polled(&mut self, _fd: i32, _poll: Poll) -> Option<FileRef> {
+        let text = "polled I/O: blocking threads sleep until an op is over; it takes io_uring";
+        if !self.features.degraded.iter().any(|told| told == text) {
+            self.features.degraded.push(text.to_owned());
+        }
+        None
+    }
+
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        self.told.iter().find(|(of, _)| *of == tag).map(|(_, status)| *status)
+    }
 
     /// Cancels an op that no worker has begun and that begins its chain, with all of its
     /// chain. Others run to their end, as ops in the kernel may.
@@ -304,12 +356,22 @@ fn work(shared: &Shared) {
 fn run_chain(shared: &Shared, chain: &[Job]) {
     let mut broken = false;
     for job in chain {
-        let result = if broken { Err(Errno::ECANCELED) } else { execute(&job.op) };
+        let (result, status) = if broken { (Err(Errno::ECANCELED), None) } else { run(job) };
         let whole_bytes = job.op.memory.map_or(0, |memory| memory.len_bytes());
         broken = broken || result != Ok(whole_bytes);
         let mut state = shared.lock();
+        state.failed.extend(status.map(|status| (job.tag, status)));
         state.done.push(completion(job.tag, result));
         shared.tell(state);
+    }
+}
+
+/// Runs one op; with the status of a device that has failed it.
+fn run(job: &Job) -> (Result<u32, Errno>, Option<u16>) {
+    let Some((fd, space)) = &job.namespace else { return (execute(&job.op), None) };
+    match blocking::run(*fd, space, &job.op) {
+        Ok(bytes) => (Ok(bytes), None),
+        Err(Refusal { errno, status }) => (Err(errno), status.map(|status| status.to_bits())),
     }
 }
 

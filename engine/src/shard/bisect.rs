@@ -1,5 +1,5 @@
-//! A read that failed with `EIO` is read again in halves, until what cannot be read is known to
-//! the block and everything else has arrived.
+//! A read that failed with `EIO` or `ENODATA` is read again in halves, until what cannot be read
+//! is known to the block and everything else has arrived.
 //!
 //! Data flow: `reap` → [`Core::bisects`] → two jobs in place of one op → `issue`.
 //!
@@ -22,7 +22,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn bisects(&mut self, tag: Tag, errno: Errno) -> bool {
         let usable = self.bisect_reads && self.is_usable() && !self.closing;
         let Some(transfer) = self.slots.transfer(tag) else { return false };
-        if errno != Errno::EIO || !usable || transfer.cancel_requested || transfer.bounced {
+        if !is_medium(errno) || !usable || transfer.cancel_requested || transfer.bounced {
             return false;
         }
         let (target, class) = (transfer.target, transfer.class);
@@ -53,6 +53,12 @@ impl<R: Ring> Core<R> {
         self.targets.release(target, &mut self.ring);
         true
     }
+}
+
+/// Whether one block may be all that cannot be read: what a device says of its medium is
+/// `ENODATA` below a file system, and `EIO` above most.
+fn is_medium(errno: Errno) -> bool {
+    matches!(errno, Errno::EIO | Errno::ENODATA)
 }
 
 /// Where to cut the bytes from `start` to `end`: at a multiple of `block` near the middle.

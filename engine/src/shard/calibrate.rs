@@ -58,7 +58,7 @@ impl<R: Ring> File<R> {
     fn set_report(&self, report: SyncReport) {
         let mut core = self.shard().inner.core.borrow_mut();
         let entry = core.targets.get_mut(self.target());
-        entry.sync = report;
+        entry.set_sync(report);
         entry.sync_known = true;
     }
 

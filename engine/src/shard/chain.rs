@@ -39,7 +39,7 @@ impl<R: Ring> Core<R> {
             self.targets.get_mut(target).flush_in_flight = false;
             if let Verdict::Fail(errno) = complete::flush(result, true) {
                 self.metrics.flush_failures += 1;
-                let error = self.targets.get(target).poison.set(errno);
+                let error = self.targets.get(target).poison.set(errno, self.device_status);
                 self.refuse_flushes(target, error);
             }
         }
@@ -143,12 +143,17 @@ impl<R: Ring> Core<R> {
                 return self.back_off(id, at);
             }
             Verdict::EndOfFile { .. } => Some(ErrorKind::UnexpectedEof.into()),
+            // A driver may be able to do it where it may block, and only there.
+            Verdict::Fail(Errno::EOPNOTSUPP) if step.discards() && !step.force_async => {
+                step.force_async = true;
+                None
+            }
             Verdict::Cancelled | Verdict::ChainBroken => Some(from_errno(Errno::ECANCELED)),
             Verdict::Fail(errno) if step.what.is_sync() => {
                 let poison = self.targets.get(target).poison_error();
-                Some(poison.unwrap_or(from_errno(errno)))
+                Some(poison.unwrap_or(self.error_of(errno)))
             }
-            Verdict::Fail(errno) => Some(from_errno(errno)),
+            Verdict::Fail(errno) => Some(self.error_of(errno)),
             Verdict::Done => unreachable!("a whole step is handled by the caller"),
         };
         if let Some(error) = fail {

@@ -134,6 +134,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) groups: Vec<Box<Group>>,
     pub(super) coalesce: bool,
     pub(super) bisect_reads: bool,
+    /// What a device has said of the op that is being judged; 0 for nothing.
+    pub(super) device_status: u16,
     pub(super) classes: Classes,
 }
 
@@ -181,6 +183,7 @@ impl<R: Ring> Core<R> {
             groups: Vec::new(),
             coalesce: config.coalesce,
             bisect_reads: config.bisect_reads,
+            device_status: 0,
             classes: Classes::new(&config.classes, slots),
             ring,
         }

@@ -159,10 +159,10 @@ impl<R: Ring> Core<R> {
         let Some(transfer) = self.slots.transfer(tag) else { return };
         let target = transfer.target;
         if refused.contains(&errno) {
-            return self.fail_transfer(tag, crate::error::from_errno(errno));
+            return self.fail_transfer(tag, self.error_of(errno));
         }
         self.metrics.flush_failures += 1;
-        let error = self.targets.get(target).poison.set(errno);
+        let error = self.targets.get(target).poison.set(errno, self.device_status);
         self.refuse_flushes(target, error);
         self.fail_transfer(tag, error);
     }

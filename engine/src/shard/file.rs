@@ -24,7 +24,7 @@ use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
 use crate::error::{IoError, explain};
 use crate::ring::{AutoRing, Ring};
-use crate::target::{Geometry, Inode};
+use crate::target::{Geometry, Held, Inode};
 
 /// A byte offset at which a write is acknowledged only when it survives power loss.
 ///
@@ -78,13 +78,13 @@ impl<R: Ring> File<R> {
     pub(super) fn add(
         shard: &Shard<R>,
         name: String,
-        opened: Option<std::fs::File>,
+        held: Option<Held>,
         fd: i32,
         geometry: Geometry,
         inode: Option<Inode>,
     ) -> Self {
         let mut core = shard.inner.core.borrow_mut();
-        let target = core.add_target(name, opened, fd, geometry, inode);
+        let target = core.add_target(name, held, fd, geometry, inode);
         drop(core);
         let inner = Rc::new(FileInner { shard: shard.clone(), target });
         Self { inner, class: Class::Foreground }
@@ -101,6 +101,11 @@ impl<R: Ring> File<R> {
     #[must_use]
     pub const fn class(&self) -> Class {
         self.class
+    }
+
+    /// Whether the ring can do what a target of this kind needs.
+    pub(super) fn is_served(&self) -> bool {
+        self.shard().inner.core.borrow().targets.get(self.target()).is_served()
     }
 
     pub(super) fn target(&self) -> u32 {
@@ -333,16 +338,16 @@ impl<R: Ring> Core<R> {
     pub(super) fn add_target(
         &mut self,
         name: String,
-        opened: Option<std::fs::File>,
+        held: Option<Held>,
         fd: i32,
         geometry: Geometry,
         inode: Option<Inode>,
     ) -> u32 {
         let bounce_max = u32::try_from(self.arena.len_bytes_max()).unwrap_or(u32::MAX);
-        let courses = self.courses(opened.as_ref(), &geometry);
+        let courses = self.courses(held.as_ref().and_then(Held::lone), &geometry);
         self.lone_ways |= courses.is_some();
         let Self { targets, ring, .. } = self;
-        let target = targets.add(name, opened, fd, geometry, inode, bounce_max, ring);
+        let target = targets.add(name, held, fd, geometry, inode, bounce_max, ring);
         targets.get_mut(target).courses = courses;
         target
     }

@@ -318,7 +318,7 @@ impl<R: Ring> Core<R> {
     /// second flush would succeed without writing it (F37).
     fn flush_failed(&mut self, target: u32, behind: Behind, tag: Tag, errno: Errno) {
         self.metrics.flush_failures += 1;
-        let error = self.targets.get(target).poison.set(errno);
+        let error = self.targets.get(target).poison.set(errno, self.device_status);
         self.refuse_flushes(target, error);
         if let Some((write, transfer)) = self.linked_write(behind, tag) {
             transfer.linked = Linked::Unlinked;

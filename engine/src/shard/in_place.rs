@@ -19,9 +19,12 @@ use crate::ring::threads::execute;
 use crate::ring::{FileRef, Op, OpKind, Ring, Tag};
 
 impl<R: Ring> Core<R> {
-    /// The result of `op`, as a completion would have it. `None` on a simulated target.
+    /// The result of `op`, as a completion would have it. `None` on a simulated target, and on a
+    /// namespace, whose commands no worker is needed for.
     fn do_in_place(&mut self, target: u32, op: Op) -> Option<i32> {
-        let fd = self.targets.get(target).opened.as_ref()?.as_raw_fd();
+        let entry = self.targets.get(target);
+        let opened = entry.opened.as_ref().filter(|_| entry.geometry.facts.nvme.is_none());
+        let fd = opened?.as_raw_fd();
         self.metrics.in_place += 1;
         let result = execute(&Op { file: FileRef::Plain(fd), ..op });
         Some(match result {

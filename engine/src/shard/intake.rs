@@ -22,7 +22,7 @@ use crate::answer::Teller;
 use crate::remote::{Remote, RemoteFile};
 use crate::ring::Ring;
 use crate::route::{Errand, Mailbox, Message};
-use crate::target::Opened;
+use crate::target::{NamespaceError, OpenError};
 
 /// Flushes that were asked for from other threads, and are not answered yet.
 #[derive(Debug)]
@@ -153,10 +153,17 @@ impl<R: Ring> Inner<R> {
                 targets.close(target, ring);
             }
             Errand::Adopt { opened, name, teller, sync_method } => {
-                let Opened { file, geometry, way, .. } = *opened;
-                let (fd, shown) = (file.as_raw_fd(), name.clone());
-                let target = core.add_target(name, Some(file), fd, geometry, None);
-                core.targets.get_mut(target).way = way;
+                let (geometry, fd) = (opened.geometry, opened.file.as_raw_fd());
+                let shown = name.clone();
+                let target = core.add_target(name, Some((*opened).into()), fd, geometry, None);
+                if !core.targets.get(target).is_served() {
+                    let Core { targets, ring, .. } = &mut *core;
+                    targets.close(target, ring);
+                    drop(core);
+                    let why = NamespaceError::Ring;
+                    let refused = OpenError::Namespace { path: shown.into(), why };
+                    return teller.tell(Err(refused.into()));
+                }
                 if let Some(method) = sync_method {
                     core.targets.get_mut(target).choose_sync_method(method);
                 }

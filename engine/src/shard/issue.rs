@@ -366,6 +366,7 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get(target);
         let wanted = entry.sync.method != SyncMethod::WriteThenFlush
             && !entry.poison.is_set()
+            && entry.can_link()
             && self.ring.knob(Knob::Unlinked, 0) == 0;
         let free = wanted && !durable::must_wait(&self.targets, &mut self.slots, target);
         free && self.slots.free() > 0 && self.ring.reserve(2)

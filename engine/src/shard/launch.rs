@@ -153,6 +153,8 @@ impl<R: Ring> Core<R> {
         let forgets = self.ring.plant(Plant::ForgetFollowers) && entry.relaunched;
         let most = if entry.single || forgets { 1 } else { most };
         let steps = &entry.steps[entry.first..entry.count];
+        let in_queue = |step: &Step| self.targets.get(step.target).can_link();
+        let most = if steps.iter().flatten().take(1).all(in_queue) { most } else { 1 };
         let mut count = 1;
         for (at, step) in steps.iter().flatten().enumerate().skip(1).take(most.saturating_sub(1)) {
             let linked = match step.what {
@@ -169,7 +171,7 @@ impl<R: Ring> Core<R> {
                 What::Range(kind) => self.ring.supports(kind),
                 _ => true,
             };
-            if !linked {
+            if !linked || !self.targets.get(step.target).can_link() {
                 break;
             }
             count += 1;

@@ -23,7 +23,8 @@ use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{AutoRing, Features, Plant, Ring, Wait};
 use crate::route::Mailbox;
-use crate::target::{Geometry, Inode, OpenError, OpenOptions, Poison, open, own_description};
+use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOptions, Poison};
+use crate::target::{open, own_description};
 
 mod alarm;
 #[cfg(any(test, feature = "sim"))]
@@ -152,7 +153,7 @@ impl<R: Ring> Shard<R> {
         Ok(Self { inner: Rc::new(inner) })
     }
 
-    /// Opens the file or block device at `path`.
+    /// Opens the file, the block device or the NVMe namespace (`/dev/ngXnY`) at `path`.
     ///
     /// Blocks: opening and locking are plain system calls.
     ///
@@ -162,8 +163,12 @@ impl<R: Ring> Shard<R> {
         let opened = open(path, &self.trusting(options))?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
-        let file = File::add(self, name, Some(opened.file), fd, opened.geometry, None);
-        self.inner.core.borrow_mut().targets.get_mut(file.target()).way = opened.way;
+        let geometry = opened.geometry;
+        let file = File::add(self, name, Some(opened.into()), fd, geometry, None);
+        if !file.is_served() {
+            let why = NamespaceError::Ring;
+            return Err(OpenError::Namespace { path: path.to_owned(), why }.into());
+        }
         if let Some(method) = options.sync_method
             && file.set_sync_method(method).is_err()
         {
@@ -194,9 +199,8 @@ impl<R: Ring> Shard<R> {
             None => (file, None),
         };
         let fd = file.as_raw_fd();
-        let added = File::add(self, name.to_owned(), Some(file), fd, geometry, None);
-        self.inner.core.borrow_mut().targets.get_mut(added.target()).lent = lent;
-        added
+        let held = Held::lent(file, lent);
+        File::add(self, name.to_owned(), Some(held), fd, geometry, None)
     }
 
     /// Takes a file of a simulated device as a target.

@@ -28,9 +28,12 @@ const COPY_LANES: usize = 4;
 const PIECE_BYTES_MAX: u64 = 128 << 10;
 
 impl<R: Ring> File<R> {
-    /// Tells the device that the range is not needed: `fallocate(2)` with `PUNCH_HOLE` and
-    /// `KEEP_SIZE`, on a file and on a block device. Reads of it return zeros afterwards.
-    /// Ranges of a block device are multiples of its sector; of a file, any.
+    /// Tells the device that the range is not needed. Of a file it becomes a hole, which reads
+    /// as zeros: `fallocate(2)` with `PUNCH_HOLE` and `KEEP_SIZE`. Of a device it may read as
+    /// anything afterwards ([`File::write_zeroes`] is for zeros): a block device is sent
+    /// `BLOCK_URING_CMD_DISCARD` (Linux 6.12), or that `fallocate(2)` where kernel or driver have
+    /// no such command; a namespace is sent a deallocate command.
+    /// Ranges of a device are multiples of its sector; of a file, any.
     ///
     /// # Errors
     /// `Unsupported` where the file system or device cannot; `OutOfRange` and `Misaligned`
@@ -39,7 +42,19 @@ impl<R: Ring> File<R> {
     /// # Cancel safety
     /// Dropping the future cancels it if it has not started; else it may or may not be done.
     pub async fn discard(&self, offset: u64, len_bytes: u64) -> Result<(), IoError> {
-        self.range("discard", OpKind::Discard, offset, len_bytes).await
+        let op = "discard";
+        if self.takes_discards() {
+            match self.range(op, OpKind::DiscardDevice, offset, len_bytes).await {
+                // The kernel, or the driver, has no such command.
+                Err(error) if error.error.kind() == ErrorKind::Unsupported => {
+                    let mut core = self.shard().inner.core.borrow_mut();
+                    core.targets.get_mut(self.target()).takes_discards = false;
+                }
+                Err(error) if error.error.errno() == Some(nix::errno::Errno::EINVAL as i32) => {}
+                result => return result,
+            }
+        }
+        self.range(op, OpKind::Discard, offset, len_bytes).await
     }
 
     /// Makes the range read as zeros, as if they had been written; a file becomes longer where
@@ -112,11 +127,19 @@ impl<R: Ring> File<R> {
     /// As [`File::discard`].
     pub async fn set_len(&self, len_bytes: u64) -> Result<(), IoError> {
         let op = "set length";
-        if self.geometry().kind == TargetKind::BlockDevice {
+        if self.geometry().kind != TargetKind::File {
             return Err(self.range_error(op, 0, len_bytes, ErrorKind::Unsupported));
         }
         let done = self.chain().range(OpKind::Truncate, 0, len_bytes).commit().await.0;
         done.map_err(|error| error.io)
+    }
+
+    /// Whether it is a block device that may take discards as commands, and the ring has those.
+    fn takes_discards(&self) -> bool {
+        let core = self.shard().inner.core.borrow();
+        self.geometry().kind == TargetKind::BlockDevice
+            && core.ring.supports(OpKind::DiscardDevice)
+            && core.targets.get(self.target()).takes_discards
     }
 
     fn range_error(&self, op: &'static str, at: u64, len: u64, kind: ErrorKind) -> IoError {
@@ -135,7 +158,7 @@ impl<R: Ring> File<R> {
         let Some(end) = end else {
             return Err(self.range_error(op, at, len, ErrorKind::OutOfRange));
         };
-        if geometry.kind == TargetKind::BlockDevice {
+        if geometry.kind != TargetKind::File {
             let sector = u64::from(geometry.offset_align).max(SECTOR_BYTES);
             let refused = match kind {
                 OpKind::Allocate | OpKind::PunchHole => Some(ErrorKind::Unsupported),

@@ -55,7 +55,10 @@ impl<R: Ring> Core<R> {
             return;
         }
         self.in_flight -= 1;
-        if !matches!(occupant, Occupant::Transfer(_)) {
+        let is_transfer = matches!(occupant, Occupant::Transfer(_));
+        let status = if result < 0 { self.ring.device_status(tag) } else { None };
+        self.device_status = status.unwrap_or(0);
+        if !is_transfer {
             return self.complete_other(tag, result);
         }
         self.judge_transfer(tag, result);
@@ -80,6 +83,11 @@ impl<R: Ring> Core<R> {
             Verdict::Done => self.transfer_whole(tag),
             other => self.transfer_not_whole(tag, other),
         }
+    }
+
+    /// The error of the op that is being judged.
+    pub(super) fn error_of(&self, errno: nix::errno::Errno) -> Error {
+        from_errno(errno).with_device_status(self.device_status)
     }
 
     fn end_whole(&mut self, tag: Tag, target: u32, write: Option<Epoch>, body: Option<Body>) {
@@ -167,7 +175,7 @@ impl<R: Ring> Core<R> {
                 self.dsync_failed(tag, errno);
             }
             Verdict::Fail(errno) if transfer.is_read && self.bisects(tag, errno) => {}
-            Verdict::Fail(errno) => self.fail_transfer(tag, from_errno(errno)),
+            Verdict::Fail(errno) => self.fail_transfer(tag, self.error_of(errno)),
             Verdict::Done => unreachable!("a whole transfer is handled by the caller"),
         }
     }

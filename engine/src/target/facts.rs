@@ -14,6 +14,7 @@ use mfio_core::ErrorKind;
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
+use super::nvme::NvmeFacts;
 use super::sysfs::Device;
 use crate::sys;
 
@@ -76,6 +77,8 @@ pub struct Facts {
     pub dax: Option<bool>,
     /// The disk below; `None` for a file system without one, or of several.
     pub device: Option<Device>,
+    /// What the namespace says of itself, where it is driven by NVMe commands.
+    pub nvme: Option<NvmeFacts>,
 }
 
 impl Facts {
@@ -90,6 +93,7 @@ impl Facts {
         nowait: None,
         dax: None,
         device: None,
+        nvme: None,
     };
 
     /// Asks the kernel, and `sys`, which is `/sys` except in tests, about all but `nowait`.
@@ -121,6 +125,7 @@ impl Facts {
             nowait: None,
             dax: told.dax,
             device,
+            nvme: None,
         }
     }
 
@@ -134,13 +139,16 @@ impl Facts {
     /// where no single device could be asked: then assume it.
     #[must_use]
     pub fn volatile_cache(&self) -> Option<bool> {
-        self.device.and_then(|device| device.volatile_cache)
+        let told = self.nvme.map(|nvme| nvme.volatile_cache);
+        told.or_else(|| self.device.and_then(|device| device.volatile_cache))
     }
 
     /// Whether a single write can be made durable without flushing all others.
     #[must_use]
     pub fn fua(&self) -> Option<bool> {
-        self.device.and_then(|device| device.fua)
+        // Every write command has the bit.
+        let told = self.nvme.map(|_| true);
+        told.or_else(|| self.device.and_then(|device| device.fua))
     }
 }
 

@@ -24,7 +24,7 @@ const TRANSFER_BYTES_MAX: u32 = 1 << 20;
 /// The alignment in bytes that every known device accepts, where none is told.
 const ALIGN_UNKNOWN: u32 = 4096;
 
-/// The two kinds of target that have positions and can be flushed.
+/// The kinds of target that have positions and can be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TargetKind {
@@ -32,6 +32,8 @@ pub enum TargetKind {
     File,
     /// A block device.
     BlockDevice,
+    /// An NVMe namespace, driven by commands of its own (`/dev/ngXnY`).
+    NvmeNamespace,
 }
 
 /// The file system that a target lives on.
@@ -180,7 +182,7 @@ fn direct_align(kind: TargetKind, facts: &Facts) -> (u32, u32) {
 
 /// The longest op: what the kernel need not split, because it splits nothing for a submit that
 /// must not block.
-fn transfer_bytes_max(facts: &Facts, direct: bool, offset_align: u32) -> u32 {
+pub(super) fn transfer_bytes_max(facts: &Facts, direct: bool, offset_align: u32) -> u32 {
     let device = facts.device.filter(|_| direct).and_then(|device| device.transfer_bytes_max);
     let device = device.map_or(u32::MAX, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
     let most = TRANSFER_BYTES_MAX.min(device) & !(offset_align - 1);
@@ -197,6 +199,7 @@ impl fmt::Display for TargetKind {
         f.write_str(match self {
             Self::File => "file",
             Self::BlockDevice => "block device",
+            Self::NvmeNamespace => "NVMe namespace",
         })
     }
 }

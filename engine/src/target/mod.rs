@@ -12,17 +12,21 @@ use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
 use crate::plan::Demands;
-use crate::ring::{FileRef, Plant, Ring};
+use crate::ring::{FileRef, Plant, Poll, Ring};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
 mod durability;
 mod facts;
 mod geometry;
+mod guard;
+mod in_use;
 #[cfg(test)]
 pub(crate) mod loop_device;
+mod nvme;
 mod open;
 mod poison;
 mod refusal;
+mod signature;
 mod sysfs;
 mod way;
 
@@ -30,6 +34,9 @@ pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
+pub use guard::{DeviceClaim, DeviceWrite};
+pub use in_use::{DeviceUse, UseKind};
+pub use nvme::{NamespaceError, NvmeFacts};
 pub(crate) use open::look;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use open::settle_contents;
@@ -37,8 +44,65 @@ pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::{Poison, own_description};
 pub use refusal::OpenError;
+pub use signature::Signature;
 pub use sysfs::{Device, Label};
 pub(crate) use way::Way;
+
+/// What the system has opened for a target.
+#[derive(Debug)]
+pub(crate) struct Held {
+    file: File,
+    claim: Option<File>,
+    poll: Poll,
+    way: Option<Way>,
+    lent: Option<File>,
+}
+
+impl From<File> for Held {
+    fn from(file: File) -> Self {
+        Self::lent(file, None)
+    }
+}
+
+impl From<Opened> for Held {
+    fn from(opened: Opened) -> Self {
+        let Opened { file, claim, poll, way, .. } = opened;
+        Self { file, claim, poll, way, lent: None }
+    }
+}
+
+impl Held {
+    /// A file of the caller's, with what it was lent beside it.
+    pub(crate) fn lent(file: File, lent: Option<File>) -> Self {
+        Self { file, claim: None, poll: Poll::Interrupt, way: None, lent }
+    }
+
+    /// The file, where an op that is alone may go another way than the ring's.
+    pub(crate) fn lone(&self) -> Option<&File> {
+        Some(&self.file).filter(|_| self.poll == Poll::Interrupt)
+    }
+
+    /// What handles of the same bytes have in common, whichever way they go.
+    fn inode(&self) -> Option<Inode> {
+        Inode::of(self.claim.as_ref().unwrap_or(&self.file))
+    }
+}
+
+/// Makes `fd` known to `ring`, by commands or to be polled for where that is wanted and can be.
+fn register<R: Ring>(
+    ring: &mut R,
+    fd: i32,
+    geometry: &Geometry,
+    file: Option<&File>,
+    poll: Poll,
+) -> FileRef {
+    let beside = match geometry.facts.nvme {
+        Some(nvme) => ring.register_namespace(fd, nvme.space(file), poll),
+        None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
+        None => None,
+    };
+    beside.unwrap_or_else(|| ring.register_file(fd))
+}
 
 /// One open target of a shard.
 #[derive(Debug)]
@@ -60,6 +124,8 @@ pub(crate) struct Target {
     pub(crate) courses: Option<Box<Courses>>,
     /// Kept open until the last op has completed. `None` on a simulated device.
     pub(crate) opened: Option<File>,
+    /// Kept open as long: nobody else mounts what it is.
+    _claim: Option<File>,
     /// How durable writes become durable.
     pub(crate) sync: SyncReport,
     /// That was measured or chosen, or cannot be.
@@ -71,10 +137,12 @@ pub(crate) struct Target {
     /// A write that flushes itself was started on it.
     pub(crate) dsyncs: bool,
     /// Keeps other handles from going the other way; `None` of what the engine has not opened.
-    pub(crate) way: Option<Way>,
+    _way: Option<Way>,
     /// What the engine was lent, where `opened` is a description of its own beside it: a lock
     /// may depend on it.
     pub(crate) lent: Option<File>,
+    /// No discard has been refused that was sent as a command.
+    pub(crate) takes_discards: bool,
 }
 
 /// The targets of a shard, by index. An index is reused only after its last op (R1).
@@ -95,7 +163,7 @@ impl Targets {
     pub(crate) fn add<R: Ring>(
         &mut self,
         name: String,
-        opened: Option<File>,
+        held: Option<Held>,
         fd: i32,
         geometry: Geometry,
         inode: Option<Inode>,
@@ -113,11 +181,15 @@ impl Targets {
             transfer_bytes_max: (transfer_max & !(align - 1)).max(align),
             bounce_bytes_max: bounce_bytes_max & !(align - 1),
         };
-        let inode = inode.or_else(|| opened.as_ref().and_then(Inode::of));
+        let inode = inode.or_else(|| held.as_ref().and_then(Held::inode));
         let poison = Poison::of(inode.filter(|_| !ring.plant(Plant::PoisonOneHandle)));
-        let target = Target {
+        let (poll, opened, claim, way, lent) = match held {
+            Some(Held { file, claim, poll, way, lent }) => (poll, Some(file), claim, way, lent),
+            None => (Poll::Interrupt, None, None, None, None),
+        };
+        let mut target = Target {
             name,
-            file: ring.register_file(fd),
+            file: register(ring, fd, &geometry, opened.as_ref(), poll),
             geometry,
             demands,
             barrier: Barrier::default(),
@@ -129,13 +201,21 @@ impl Targets {
             courses: None,
             atomic: geometry.facts.atomic_write.filter(|_| geometry.direct),
             sync: SyncReport::FACTS,
-            sync_known: opened.is_none(),
+            // A write command has a bit for it, which no measuring beats.
+            sync_known: opened.is_none() || geometry.facts.nvme.is_some(),
             opened,
+            _claim: claim,
             scratch: false,
             dsyncs: false,
-            way: None,
-            lent: None,
+            _way: way,
+            lent,
+            takes_discards: true,
         };
+        let of_facts = match geometry.facts.nvme {
+            Some(_) => SyncReport { method: SyncMethod::Dsync, ..SyncReport::FACTS },
+            None => SyncReport::FACTS,
+        };
+        target.set_sync(of_facts);
         let free = self.table.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
             self.table.push(None);
@@ -290,8 +370,27 @@ impl Targets {
 impl Target {
     /// The caller says how durable writes are to be made durable.
     pub(crate) fn choose_sync_method(&mut self, method: SyncMethod) {
-        self.sync = SyncReport { method, source: SyncSource::Chosen, ..self.sync };
+        self.set_sync(SyncReport { method, source: SyncSource::Chosen, ..self.sync });
         self.sync_known = true;
+    }
+
+    /// Whether its ops can be linked to others: where the ring has them in its own queue.
+    #[inline]
+    pub(crate) fn can_link(&self) -> bool {
+        !matches!(self.file, FileRef::Beside(_))
+    }
+
+    /// Whether the ring took it for what it is.
+    pub(crate) fn is_served(&self) -> bool {
+        self.geometry.facts.nvme.is_none() || !self.can_link()
+    }
+
+    /// How durable writes are made durable from now on, as far as the target can.
+    pub(crate) fn set_sync(&mut self, mut report: SyncReport) {
+        if report.method == SyncMethod::LinkedFlush && !self.can_link() {
+            report.method = SyncMethod::WriteThenFlush;
+        }
+        self.sync = report;
     }
 
     /// Its length in bytes as of now: a file may have grown since it was opened.

@@ -18,9 +18,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::durability::SyncMethod;
 use super::geometry::{Geometry, errno_of};
+use super::guard::{self, DeviceWrite};
+use super::nvme;
 use super::poison::Inode;
 use super::refusal::OpenError;
 use super::way::Way;
+use crate::ring::Poll;
 use crate::sys;
 
 /// How long an open waits for another process's lock, or for a device that others have open, in
@@ -49,7 +52,7 @@ pub enum DirectMode {
 pub struct OpenOptions {
     /// For reading.
     pub read: bool,
-    /// For writing. Block devices refuse it, unless `allow_device_write` is set as well.
+    /// For writing. Devices refuse it, unless `device_write` says otherwise.
     pub write: bool,
     /// Make the file if there is none; needs `write`. The name is durable before the open
     /// returns (F39), also where somebody else had made it and not got as far. Takes a second
@@ -62,11 +65,10 @@ pub struct OpenOptions {
     /// Lock it against other openers, as `flock(2)` does: shared for reading, exclusive for
     /// writing. Waits up to [`LOCK_WAIT_MS_MAX`].
     pub lock: bool,
-    /// Write to a block device, which DESTROYS the file system, the partitions or the volumes
-    /// on it; needs `write`. Nothing looks for them: the guard that will does not exist yet.
-    /// The device is opened exclusively (`O_EXCL`), so what is mounted, or part of a RAID or of
-    /// a volume group, is refused.
-    pub allow_device_write: bool,
+    /// Whether a device may be written, which destroys what is on it; needs `write`. It is held
+    /// exclusively (`O_EXCL`) while it is open, unless a [`DeviceClaim`](super::DeviceClaim) of
+    /// this process holds it already.
+    pub device_write: DeviceWrite,
     /// Flush the target before it is first read (F38): what an earlier process wrote and never
     /// flushed can be read back from the page cache, and then be lost all the same. Costs one
     /// flush of the device. Without it, call `sync` before believing what is read.
@@ -74,6 +76,11 @@ pub struct OpenOptions {
     /// How durable writes become durable; measured at the first of them where it is `None`.
     /// [`SyncMethod::Dsync`] needs direct I/O.
     pub sync_method: Option<SyncMethod>,
+    /// How completions of reads and of plain writes are learned of. Other than by interrupt it
+    /// needs direct I/O, and a driver with queues for it (`nvme.poll_queues`); where either the
+    /// ring or the target cannot, its ops go by interrupt, and the ring's features say so.
+    /// The shard then uses all of its core while such ops are in flight.
+    pub poll: Poll,
 }
 
 impl OpenOptions {
@@ -87,9 +94,10 @@ impl OpenOptions {
             mode: 0o644,
             direct: DirectMode::Buffered,
             lock: true,
-            allow_device_write: false,
+            device_write: DeviceWrite::Refuse,
             sync_on_open: true,
             sync_method: None,
+            poll: Poll::Interrupt,
         }
     }
 
@@ -135,10 +143,23 @@ impl OpenOptions {
         Self { lock, ..self }
     }
 
-    /// Sets whether a block device may be written, which destroys what is on it.
+    /// Sets whether a device may be written, which destroys what is on it.
     #[must_use]
-    pub const fn allow_device_write(self, allow_device_write: bool) -> Self {
-        Self { allow_device_write, ..self }
+    pub const fn device_write(self, device_write: DeviceWrite) -> Self {
+        Self { device_write, ..self }
+    }
+
+    /// Short for [`OpenOptions::device_write`] with [`DeviceWrite::IfUnused`], or with
+    /// [`DeviceWrite::Refuse`].
+    #[must_use]
+    pub const fn allow_device_write(self, allow: bool) -> Self {
+        self.device_write(if allow { DeviceWrite::IfUnused } else { DeviceWrite::Refuse })
+    }
+
+    /// Sets how completions are learned of.
+    #[must_use]
+    pub const fn poll(self, poll: Poll) -> Self {
+        Self { poll, ..self }
     }
 
     /// Sets whether the target is flushed before it is first read.
@@ -155,11 +176,13 @@ impl OpenOptions {
             "ask for reading or writing"
         } else if self.create && !self.write {
             "ask for writing where a file is to be made"
-        } else if self.allow_device_write && !self.write {
+        } else if self.device_write != DeviceWrite::Refuse && !self.write {
             "ask for writing where writing to a device is allowed"
         } else if self.sync_method == Some(SyncMethod::Dsync) && self.direct == DirectMode::Buffered
         {
             "ask for direct I/O where writes flush themselves (RWF_DSYNC)"
+        } else if self.poll != Poll::Interrupt && self.direct == DirectMode::Buffered {
+            "ask for direct I/O where completions are polled for"
         } else if self.mode & !0o7777 != 0 {
             "give permission bits only, at most 0o7777, as the mode"
         } else {
@@ -186,6 +209,11 @@ pub struct Opened {
     pub fell_back: bool,
     /// For as long as it is kept, nobody in this process opens it the other way.
     pub(crate) way: Option<Way>,
+    /// The block device of a namespace that is written by commands, claimed (`O_EXCL`) for as
+    /// long as this is open.
+    pub claim: Option<File>,
+    /// How completions are to be learned of.
+    pub poll: Poll,
 }
 
 /// Opens `path`, locks it, flushes what others left unflushed, and reads its geometry.
@@ -202,7 +230,10 @@ pub struct Opened {
 /// - [`OpenError::Directory`], [`OpenError::NoPositions`], [`OpenError::BlockDeviceWrite`]:
 ///   this is not something to open, or not like this.
 /// - [`OpenError::NoDirect`]: only with [`DirectMode::Direct`].
-/// - [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use elsewhere.
+/// - [`OpenError::DeviceInUse`], [`OpenError::DeviceBusy`], [`OpenError::Locked`]: in use
+///   elsewhere.
+/// - [`OpenError::DeviceNotEmpty`], [`OpenError::Unexamined`]: only with
+///   [`DeviceWrite::IfUnused`]. [`OpenError::Zoned`]: only for writing.
 /// - [`OpenError::OtherWay`]: in use here, past the page cache where this is through it, or the
 ///   other way round (F45).
 /// - [`OpenError::Replaced`]: it became something else meanwhile.
@@ -225,13 +256,25 @@ fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, O
     if let Some(metadata) = &before {
         check_kind(path, metadata, options)?;
     }
-    let exclusive = options.write && before.as_ref().is_some_and(is_block_device);
+    if before.as_ref().is_some_and(is_namespace) {
+        return open_namespace(path, options);
+    }
+    let device = before.as_ref().filter(|metadata| options.write && is_block_device(metadata));
+    let device = device.map(guard::number);
+    if let Some(number) = device {
+        guard::check_use(path, number)?;
+    }
+    let exclusive = device.is_some_and(|number| !guard::is_claimed(number));
     let (file, mut fell_back) = open_descriptor(path, options, exclusive)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
-    if options.write && is_block_device(&metadata) && !exclusive {
+    let now = is_block_device(&metadata).then(|| guard::number(&metadata));
+    if options.write && now != device {
         return Err(OpenError::Replaced { path: path.to_owned() });
+    }
+    if exclusive {
+        guard::check_contents(path, path, &file, options.device_write)?;
     }
     let inode = Inode::of(&file).filter(|_| claims);
     let way = inode.map(|inode| take_way(path, options.direct, &file, inode, &mut fell_back));
@@ -242,7 +285,7 @@ fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, O
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
-    Ok(Opened { file, geometry, fell_back, way })
+    Ok(Opened { file, geometry, fell_back, way, claim: None, poll: options.poll })
 }
 
 /// Goes the way that this process already goes with the file, where it has a choice (F45).
@@ -269,6 +312,42 @@ fn take_way(
     Way::claim(inode, false).map_err(|_| other)
 }
 
+/// Opens the character device of a namespace, which is always past the page cache and takes no
+/// `O_DIRECT`. What its own cache holds is flushed before it is read (F38); what a process wrote
+/// through the block device and its page cache has gone down when that was closed.
+fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+    let sys = Path::new("/sys");
+    let claim = if options.write { hold_namespace(path, options)? } else { None };
+    let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
+    let (file, _) = open_descriptor(path, &buffered, false)?;
+    let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
+    let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
+    if !is_namespace(&metadata) {
+        return Err(OpenError::Replaced { path: path.to_owned() });
+    }
+    if options.lock {
+        lock(path, &file, options.write)?;
+    }
+    let why = |why| OpenError::Namespace { path: path.to_owned(), why };
+    let geometry = nvme::geometry(&file, sys).map_err(why)?;
+    if options.sync_on_open {
+        nvme::flush(&file, &geometry).map_err(why)?;
+    }
+    Ok(Opened { file, geometry, fell_back: false, way: None, claim, poll: options.poll })
+}
+
+/// The block device of the namespace: held, or only open where a claim of this process holds it.
+fn hold_namespace(path: &Path, options: &OpenOptions) -> Result<Option<File>, OpenError> {
+    let metadata = std::fs::metadata(path);
+    let os = |errno| OpenError::Os { path: path.to_owned(), call: "stat", errno };
+    let metadata = metadata.map_err(|error| os(errno_of(&error)))?;
+    guard::hold_namespace(path, &metadata, options.device_write, true)
+}
+
+fn is_namespace(metadata: &std::fs::Metadata) -> bool {
+    nvme::is_namespace(metadata, Path::new("/sys"))
+}
+
 fn is_block_device(metadata: &std::fs::Metadata) -> bool {
     metadata.file_type().is_block_device()
 }
@@ -279,13 +358,14 @@ fn check_kind(
     options: &OpenOptions,
 ) -> Result<(), OpenError> {
     let path = || path.to_owned();
+    let is_device = is_block_device(metadata) || is_namespace(metadata);
     if metadata.is_dir() {
         return Err(OpenError::Directory { path: path() });
     }
-    if !metadata.is_file() && !is_block_device(metadata) {
+    if !metadata.is_file() && !is_device {
         return Err(OpenError::NoPositions { path: path() });
     }
-    if is_block_device(metadata) && options.write && !options.allow_device_write {
+    if is_device && options.write && options.device_write == DeviceWrite::Refuse {
         return Err(OpenError::BlockDeviceWrite { path: path() });
     }
     Ok(())

@@ -98,7 +98,7 @@ fn writing_to_a_block_device_is_refused_before_it_is_opened() {
     let options = OpenOptions { create: false, ..WRITING };
     let refused = open(&path, &options).unwrap_err();
     assert_eq!(refused, OpenError::BlockDeviceWrite { path });
-    assert!(refused.to_string().contains("guard"));
+    assert!(refused.to_string().contains("DeviceWrite::IfUnused"));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn contradictory_options_are_refused_before_anything_is_touched() {
     let cases = [
         (reading.read(false), "reading or writing"),
         (reading.create(true), "a file is to be made"),
-        (reading.allow_device_write(true), "device is allowed"),
+        (reading.device_write(DeviceWrite::IfUnused), "device is allowed"),
         (WRITING.mode(0o100_644), "permission bits"),
     ];
     for (options, expected) in cases {
@@ -199,7 +199,7 @@ fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
     let refused = open(device.path(), &OpenOptions::new().write(true)).unwrap_err();
     assert_eq!(refused, OpenError::BlockDeviceWrite { path: device.path().to_owned() });
     // Even where it says to make a file: there is something already, and O_EXCL holds.
-    let allowed = WRITING.allow_device_write(true).lock(false);
+    let allowed = WRITING.device_write(DeviceWrite::IfUnused).lock(false);
     let opened = open(device.path(), &allowed).unwrap();
     assert_eq!(opened.geometry.kind, TargetKind::BlockDevice);
     let busy = open(device.path(), &allowed).unwrap_err();

@@ -6,7 +6,7 @@
 //!
 //! Not here: what sets it (`shard::flush`), the flush that an open begins with (`open`).
 
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -21,7 +21,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 pub struct Inode {
     /// `st_dev`; 0 for a device.
     pub device: u64,
-    /// `st_ino`; 0 for a device, which may have several nodes.
+    /// `st_ino`; 0 for a block device, which may have several nodes, and 1 for a character
+    /// device.
     pub number: u64,
     /// `st_rdev`; 0 for a file.
     pub special: u64,
@@ -34,6 +35,10 @@ impl Inode {
         let metadata = file.metadata().ok()?;
         if metadata.file_type().is_block_device() {
             return Some(Self { device: 0, number: 0, special: metadata.rdev() });
+        }
+        if metadata.file_type().is_char_device() {
+            // Their numbers are others than those of block devices.
+            return Some(Self { device: 0, number: 1, special: metadata.rdev() });
         }
         Some(Self { device: metadata.dev(), number: metadata.ino(), special: 0 })
     }
@@ -59,9 +64,9 @@ pub(crate) fn own_description(file: &File) -> Option<File> {
     (Inode::of(&again)? == Inode::of(file)?).then_some(again)
 }
 
-/// The errno of the first flush that failed, or 0.
+/// Of the first flush that failed, the errno, and above its 16 bits what the device said; or 0.
 #[derive(Debug, Default)]
-pub(crate) struct Poison(AtomicI32);
+pub(crate) struct Poison(AtomicU32);
 
 static OPEN: Mutex<Vec<(Inode, Weak<Poison>)>> = Mutex::new(Vec::new());
 
@@ -94,18 +99,25 @@ impl Poison {
     pub(crate) fn error(&self) -> Option<Error> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
-            errno => Some(Error::with_errno(ErrorKind::Poisoned, errno)),
+            failure => Some(of_failure(failure)),
         }
     }
 
     /// A flush has failed; the first one stays on record. Returns the error to answer with.
     #[cold]
-    pub(crate) fn set(&self, errno: Errno) -> Error {
+    pub(crate) fn set(&self, errno: Errno, device_status: u16) -> Error {
+        let failure = (errno as i32).cast_unsigned() & 0xffff | u32::from(device_status) << 16;
         // Whoever comes second keeps what is there.
-        let first = self.0.compare_exchange(0, errno as i32, Ordering::Relaxed, Ordering::Relaxed);
-        let first = first.map_or_else(|earlier| earlier, |_| errno as i32);
-        Error::with_errno(ErrorKind::Poisoned, first)
+        let first = self.0.compare_exchange(0, failure, Ordering::Relaxed, Ordering::Relaxed);
+        of_failure(first.map_or_else(|earlier| earlier, |_| failure))
     }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the half above is cut out")]
+fn of_failure(failure: u32) -> Error {
+    let errno = (failure & 0xffff).cast_signed();
+    let error = Error::with_errno(ErrorKind::Poisoned, errno);
+    error.with_device_status((failure >> 16) as u16)
 }
 
 #[cfg(test)]
@@ -118,9 +130,10 @@ mod tests {
     fn f37_first_failure_poisons_all_handles_and_a_new_open_starts_afresh() {
         let (first, second) = (Poison::of(Some(INODE)), Poison::of(Some(INODE)));
         assert!(first.error().is_none());
-        let error = second.set(Errno::EIO);
+        let error = second.set(Errno::EIO, 0x4286);
         assert_eq!(first.error(), Some(error));
-        assert_eq!(first.set(Errno::ENOSPC), error, "the first failure stays on record");
+        assert_eq!((error.errno(), error.device_status()), (Some(libc::EIO), Some(0x4286)));
+        assert_eq!(first.set(Errno::ENOSPC, 0), error, "the first failure stays on record");
         let third = Poison::of(Some(INODE));
         assert!(!third.is_set() && first.is_set() && second.is_set());
         assert!(Arc::ptr_eq(&third, &Poison::of(Some(INODE))));
@@ -129,12 +142,12 @@ mod tests {
     #[test]
     fn unknown_and_other_inodes_share_nothing() {
         let (one, other) = (Poison::of(None), Poison::of(None));
-        one.set(Errno::EIO);
+        one.set(Errno::EIO, 0);
         assert!(!other.is_set());
         let elsewhere = Inode { number: 8, ..INODE };
         let (here, there) =
             (Poison::of(Some(elsewhere)), Poison::of(Some(Inode { number: 9, ..INODE })));
-        here.set(Errno::EIO);
+        here.set(Errno::EIO, 0);
         assert!(!there.is_set());
     }
 }

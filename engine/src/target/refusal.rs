@@ -9,6 +9,12 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::facts::Bytes;
+use super::in_use::DeviceUse;
+use super::nvme::NamespaceError;
+use super::signature::Signature;
+use super::sysfs::Label;
+
 /// Why a target was not opened. Nothing of its contents was read or changed; with
 /// [`OpenOptions::create`](super::OpenOptions::create), an empty file may have been made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,13 +32,14 @@ pub enum OpenError {
         /// The target.
         path: PathBuf,
     },
-    /// A pipe, a socket or a character device has no positions (F18).
+    /// A pipe, a socket or a character device has no positions (F18). The character device of an
+    /// NVMe namespace has.
     NoPositions {
         /// The target.
         path: PathBuf,
     },
-    /// Writing to a block device destroys what is on it, and
-    /// [`OpenOptions::allow_device_write`](super::OpenOptions::allow_device_write) was not set.
+    /// Writing to a device destroys what is on it, and
+    /// [`OpenOptions::device_write`](super::OpenOptions::device_write) does not allow it.
     BlockDeviceWrite {
         /// The target.
         path: PathBuf,
@@ -58,8 +65,9 @@ pub enum OpenError {
         /// What it said.
         errno: Errno,
     },
-    /// A block device was to be written, and is in use: mounted, a part of a RAID or a volume,
-    /// or opened exclusively by another process (`EBUSY` from `open(2)` with `O_EXCL`).
+    /// A block device was to be written, and somebody holds it who is not seen from here:
+    /// another process, a mount of another namespace, a pool (`EBUSY` from `open(2)` with
+    /// `O_EXCL`).
     DeviceBusy {
         /// The target.
         path: PathBuf,
@@ -92,6 +100,48 @@ pub enum OpenError {
         /// Whether it is open past the page cache.
         direct: bool,
     },
+    /// A device was to be written, and is mounted, or swap, or held by another device; or a
+    /// partition of it is, or its disk. No permission changes that.
+    DeviceInUse {
+        /// The target.
+        path: PathBuf,
+        /// All of it.
+        uses: Vec<DeviceUse>,
+    },
+    /// A device was to be written, nobody uses it, and it carries something. Nothing was written.
+    DeviceNotEmpty {
+        /// The target.
+        path: PathBuf,
+        /// What, from the front to the back.
+        found: Vec<Signature>,
+        /// The block device that carries it: the target, or that of the namespace.
+        device: PathBuf,
+    },
+    /// A device was to be written, and a part of it where something may stand cannot be read;
+    /// of a namespace without a block device (`ENODEV`), all of it.
+    Unexamined {
+        /// The target.
+        path: PathBuf,
+        /// Where that part begins.
+        offset_bytes: u64,
+        /// Why it cannot be read.
+        errno: Errno,
+    },
+    /// A device was to be written whose zones are written in order only, which no write here
+    /// heeds.
+    Zoned {
+        /// The target.
+        path: PathBuf,
+        /// `host-managed` or `host-aware`.
+        model: Label,
+    },
+    /// A namespace is not to be driven by commands (F48). Nothing was sent to it but identify.
+    Namespace {
+        /// The target.
+        path: PathBuf,
+        /// Why.
+        why: NamespaceError,
+    },
 }
 
 impl OpenError {
@@ -115,6 +165,11 @@ impl OpenError {
             | Self::Replaced { path }
             | Self::LostData { path, .. }
             | Self::OtherWay { path, .. }
+            | Self::Namespace { path, .. }
+            | Self::DeviceInUse { path, .. }
+            | Self::DeviceNotEmpty { path, .. }
+            | Self::Unexamined { path, .. }
+            | Self::Zoned { path, .. }
             | Self::Os { path, .. } => path,
         }
     }
@@ -126,13 +181,12 @@ impl fmt::Display for OpenError {
         match self {
             Self::Options { must, .. } => f.write_str(must),
             Self::Directory { .. } => f.write_str("it is a directory; name a file in it (EISDIR)"),
-            Self::NoPositions { .. } => {
-                f.write_str("it is neither a regular file nor a block device (ESPIPE)")
-            }
+            Self::NoPositions { .. } => f.write_str(
+                "it is neither a regular file nor a block device nor an NVMe namespace (ESPIPE)",
+            ),
             Self::BlockDeviceWrite { .. } => f.write_str(
-                "it is a block device, and writing to one destroys what is on it: a guard that \
-                 makes sure nothing is does not exist yet; open it for reading only, write to a \
-                 file, or set allow_device_write if nothing on it is needed",
+                "it is a device, and writing to one destroys what is on it; open it for reading \
+                 only, write to a file, or allow it (DeviceWrite::IfUnused)",
             ),
             Self::NoDirect { .. } => f.write_str(
                 "its file system has no direct I/O (EINVAL); ask for PreferDirect or Buffered",
@@ -143,8 +197,40 @@ impl fmt::Display for OpenError {
                  process (lslocks shows it), or open without a lock"
             ),
             Self::DeviceBusy { .. } => f.write_str(
-                "the device is in use (EBUSY): it is mounted, a part of a RAID or of a volume \
-                 group, or opened exclusively; lsblk and fuser show by whom; stop that first",
+                "somebody holds the device (EBUSY): another process, a mount in another \
+                 namespace or container, a pool; lsblk and fuser show by whom; stop that first",
+            ),
+            Self::DeviceInUse { uses, .. } => {
+                let shown = |of: fn(&DeviceUse) -> String| uses.iter().map(of).collect::<Vec<_>>();
+                let (what, how) = (shown(DeviceUse::to_string), shown(DeviceUse::remedy));
+                write!(f, "{}; such a device is never written: ", what.join(", "))?;
+                write!(f, "{}, or name another device", how.join(", "))
+            }
+            Self::DeviceNotEmpty { found, device, .. } => {
+                let found: Vec<_> = found.iter().map(Signature::to_string).collect();
+                write!(
+                    f,
+                    "it carries {}; if nothing of that is needed, wipe it (wipefs -a {}), or \
+                     allow it to be overwritten (DeviceWrite::Overwrite)",
+                    found.join(", "),
+                    device.display()
+                )
+            }
+            Self::Unexamined { errno: Errno::ENODEV, .. } => f.write_str(
+                "it has no block device through which to see what it carries; if nothing on it \
+                 is needed, allow it to be overwritten (DeviceWrite::Overwrite)",
+            ),
+            Self::Unexamined { offset_bytes, errno, .. } => write!(
+                f,
+                "it cannot be read at {} ({errno}), so that it may carry anything; if nothing \
+                 on it is needed, allow it to be overwritten (DeviceWrite::Overwrite)",
+                Bytes(*offset_bytes)
+            ),
+            Self::Zoned { model, .. } => write!(
+                f,
+                "its zones are {model}: they are written in order only, and writes that append \
+                 are not offered yet; open it for reading, or put a file system on it that \
+                 knows zones (zonefs, f2fs, btrfs), and write to files there"
             ),
             Self::Replaced { .. } => f.write_str(
                 "it became a block device while it was opened for writing; make sure of the \
@@ -167,6 +253,7 @@ impl fmt::Display for OpenError {
                      loses bytes; ask for {ask} here too, or close those handles first"
                 )
             }
+            Self::Namespace { why, .. } => write!(f, "{why}"),
             Self::Os { call, errno, .. } => {
                 write!(f, "{call}: {errno}")?;
                 remedy(*errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))

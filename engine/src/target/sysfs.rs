@@ -101,6 +101,10 @@ pub struct Device {
     pub nomerges: Option<u32>,
     /// It is memory that can be mapped (`queue/dax`).
     pub dax: Option<bool>,
+    /// How its zones are written (`queue/zoned`): `none`, `host-managed`, `host-aware`.
+    pub zoned: Option<Label>,
+    /// Streams that a write can be marked with (`queue/max_write_streams`, Linux 6.16).
+    pub write_streams_max: Option<u32>,
 }
 
 impl Device {
@@ -129,6 +133,8 @@ impl Device {
             iostats: None,
             nomerges: None,
             dax: None,
+            zoned: None,
+            write_streams_max: None,
         }
     }
 
@@ -186,6 +192,8 @@ impl Device {
             iostats: flag("iostats"),
             nomerges: count("nomerges"),
             dax: flag("dax"),
+            zoned: text(&queue.join("zoned")).map(|model| Label::new(&model)),
+            write_streams_max: count("max_write_streams"),
             ..Self::named(name)
         })
     }

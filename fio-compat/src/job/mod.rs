@@ -130,6 +130,16 @@ pub struct Job {
     pub clat_percentiles: bool,
     /// Report percentiles of total latency.
     pub lat_percentiles: bool,
+    /// fio's permission to write what is mounted.
+    pub allow_mounted_write: bool,
+    /// Permission to write a device that carries a file system or the like.
+    pub overwrite_device: bool,
+    /// Poll for completions (io_uring only).
+    pub hipri: bool,
+    /// A kernel thread polls for submissions (io_uring only).
+    pub sqthread_poll: bool,
+    /// One piece of memory per I/O was asked for in so many words; it is so in any case.
+    pub nonvectored: bool,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -213,6 +223,11 @@ impl Job {
             percentile_list: PERCENTILES.to_vec(),
             clat_percentiles: true,
             lat_percentiles: false,
+            allow_mounted_write: false,
+            overwrite_device: false,
+            hipri: false,
+            sqthread_poll: false,
+            nonvectored: false,
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

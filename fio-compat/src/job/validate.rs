@@ -9,7 +9,8 @@ use crate::error::{ParseError, Place, Warning};
 use super::{Extent, IoEngine, Job};
 
 /// Options that exist only for the io_uring engines.
-const RING_OPTIONS: [&str; 2] = ["fixedbufs", "registerfiles"];
+const RING_OPTIONS: [&str; 5] =
+    ["fixedbufs", "registerfiles", "hipri", "sqthread_poll", "nonvectored"];
 
 impl Job {
     /// Fills in the defaults that depend on other options and checks the job as a whole.

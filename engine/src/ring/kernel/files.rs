@@ -7,12 +7,15 @@
 //!
 //! Not here: which target uses which entry, and when it is through with it (`target`).
 
-use io_uring::{IoUring, Submitter};
+use io_uring::Submitter;
 use nix::errno::Errno;
 
 use super::setup::errno_of;
 use crate::ring::{Features, FileRef};
 use crate::sys;
+
+/// What [`Features::in_use`] calls it.
+const FILES: &str = "registered files";
 
 /// Smaller tables than this are not worth another attempt.
 const ENTRIES_MIN: u32 = 64;
@@ -32,17 +35,18 @@ pub(super) struct FileTable {
 
 impl FileTable {
     /// Makes a table of at most `files_max` entries, no more than the process may open.
-    pub(super) fn new(ring: &IoUring, files_max: u32, features: &mut Features) -> Self {
+    pub(super) fn new(submitter: &Submitter<'_>, files_max: u32, features: &mut Features) -> Self {
         let most = u32::try_from(sys::open_files_max()).unwrap_or(u32::MAX);
         let mut entries = files_max.min(most);
-        let submitter = ring.submitter();
         while entries > 0 {
             let made = submitter.register_files_sparse(entries).or_else(|_| {
                 // Before Linux 5.19 an empty table is a table of -1.
                 submitter.register_files(&vec![-1; entries as usize])
             });
             let Err(error) = made else {
-                features.in_use.push("registered files");
+                if !features.in_use.contains(&FILES) {
+                    features.in_use.push(FILES);
+                }
                 break;
             };
             if matches!(errno_of(&error), Errno::ENOMEM) && entries > ENTRIES_MIN {

@@ -26,8 +26,10 @@ impl KernelRing {
     #[cold]
     pub(super) fn keep_aside(&mut self, op: Op, tag: Tag, how: Inline) -> bool {
         let moves = matches!(op.kind, OpKind::Read | OpKind::Write) && op.memory.is_some();
+        let moves = moves && !matches!(op.file, FileRef::Beside(_));
         let alone = self.staged.is_none() && self.queued() == 0;
-        let idle = self.ops_taken == self.ops_reaped;
+        let idle = self.ops_taken == self.ops_reaped
+            && self.beside.as_ref().is_none_or(|beside| beside.is_idle());
         // What the call would not be told.
         let terms = op.link || op.force_async || op.dsync || op.atomic;
         let may = how != Inline::No && moves && alone && idle && !terms;
@@ -55,6 +57,7 @@ impl KernelRing {
         let fd = match op.file {
             FileRef::Plain(fd) => Some(fd),
             FileRef::Fixed(index) => self.files.descriptor(index),
+            FileRef::Beside(_) => None,
         };
         let (offset_bytes, is_read) = (op.offset_bytes, op.kind == OpKind::Read);
         let moved = match (fd, how) {

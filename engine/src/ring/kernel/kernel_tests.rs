@@ -9,6 +9,7 @@ use super::*;
 use crate::buffer::{Arena, ArenaBuf, ArenaConfig, MemRange, SizeClass};
 use crate::ring::threads::ThreadRing;
 use crate::ring::{OpKind, RingWaker};
+use crate::target::loop_device::Loop;
 
 /// `None`, with the reason printed, where io_uring is not to be had.
 #[allow(clippy::print_stderr, reason = "a skipped test says why")]
@@ -401,5 +402,31 @@ fn f32_shared_arena_is_pinned_once_however_many_rings_know_it() {
     if rings.iter().all(|ring| ring.features().in_use.contains(&CLONED_BUFFERS)) {
         let pinned = pinned_bytes();
         assert!((256 << 20..400 << 20).contains(&pinned), "{pinned} bytes are pinned");
+    }
+}
+
+/// `EOPNOTSUPP` inline, or of an older kernel, is what the shard has other ways for.
+#[test]
+fn block_device_takes_a_discard_as_a_command() {
+    let Some(mut ring) = kernel_ring(&KernelConfig::new(8)) else { return };
+    let backing =
+        tempfile::NamedTempFile::new_in(std::env::current_exe().unwrap().parent().unwrap());
+    let backing = backing.unwrap();
+    backing.as_file().set_len(1 << 20).unwrap();
+    let Some(device) = Loop::over(backing.path(), 512) else { return };
+    let file = File::options().read(true).write(true).open(device.path()).unwrap();
+    let target = ring.register_file(file.as_raw_fd());
+    let mut push = |slot, force_async| {
+        assert!(ring.reserve(1));
+        let discard = Op::range(OpKind::DiscardDevice, target, 4096, 8192);
+        ring.push(Op { force_async, ..discard }, tag(slot));
+    };
+    push(0, false);
+    push(1, true);
+    let results = finish(&mut ring, 2);
+    let refused = -(Errno::EOPNOTSUPP as i32);
+    assert!(results.iter().all(|(_, result)| [0, refused].contains(result)), "{results:?}");
+    if ring.supports(OpKind::DiscardDevice) && results[1].1 == 0 {
+        assert_eq!(results, [(0, 0), (1, 0)], "a loop device needs no worker");
     }
 }

@@ -9,6 +9,7 @@
 //! (`sqe`), who owns memory in flight and the drain before a drop (`shard`).
 #![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
 
+mod beside;
 mod files;
 mod inline;
 mod internal;
@@ -29,6 +30,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, EnterFlags, SubmissionQueue, Submitter, cqueue};
 use nix::errno::Errno;
 
+use self::beside::Beside;
 use self::files::FileTable;
 use self::inline::Staged;
 use self::owned::OwnedRing;
@@ -39,8 +41,9 @@ pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
 pub use self::wake::KernelWaker;
 use self::wake::Wake;
-use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Ring, Tag, Wait};
+use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
+use crate::nvme::Space;
 
 /// Completion queue entries kept for the ring's own CQEs.
 const INTERNAL_CQES: u32 = 2;
@@ -94,6 +97,8 @@ pub struct KernelRing {
     staged: Option<Staged>,
     /// What a staged op has come to.
     inline_done: Option<Completion>,
+    /// What goes by NVMe commands, or is polled for; made with the first such target.
+    beside: Option<Box<Beside>>,
 }
 
 impl KernelRing {
@@ -107,7 +112,7 @@ impl KernelRing {
     /// - [`RingError::Os`]: anything else.
     pub fn new(config: &KernelConfig) -> Result<Self, RingError> {
         let (ring, mut features) = setup::build(config)?;
-        let files = FileTable::new(&ring, config.files_max, &mut features);
+        let files = FileTable::new(&ring.submitter(), config.files_max, &mut features);
         let wake = Wake::new().map_err(|errno| match errno {
             Errno::EMFILE | Errno::ENFILE => RingError::Files { errno },
             errno => RingError::Os { call: "eventfd", errno },
@@ -148,6 +153,7 @@ impl KernelRing {
             room: limits.sq_entries,
             staged: None,
             inline_done: None,
+            beside: None,
         })
     }
 
@@ -238,6 +244,52 @@ impl KernelRing {
         // the call, and the kernel copies both before it waits.
         unsafe { self.submitter.enter(queued, min, flags.bits(), Some(&args)) }
     }
+
+    /// One wait in the main ring, with the bell armed where it may sleep.
+    #[inline]
+    fn enter_plain(&mut self, wait: Wait) -> Result<u32, Errno> {
+        if wait.min == 0 || self.wake.is_armed() {
+            return self.enter_once(wait);
+        }
+        let mut before = 0;
+        if !self.arm_wake() {
+            // The queue is full: submit first. When even that leaves no room, do not sleep
+            // where nobody could wake the ring.
+            before = self.enter_once(Wait::NONE)?;
+            // What is left over may be the tail of a chain that was cut: a second submit here
+            // would hide that from the shard (F15).
+            if self.queued() > 0 || !self.arm_wake() {
+                return Ok(before);
+            }
+        }
+        match self.enter_once(wait) {
+            Ok(taken) => Ok(before + taken),
+            Err(_) if before > 0 => Ok(before),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    #[inline]
+    fn reap_main(&mut self, into: &mut Vec<Completion>) {
+        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
+        // queue of this ring exists while it lives.
+        let mut cq = unsafe { self.ring.get().completion_shared() };
+        let before = into.len();
+        into.extend(self.inline_done.take());
+        let (first, ready) = (into.len(), cq.len());
+        into.reserve(ready);
+        let unusual = copy_out(&mut cq, into.spare_capacity_mut());
+        // SAFETY: the spare room has at least `ready` elements, and `copy_out` has initialised
+        // as many: the queue holds `ready` until it is synced, which is not before the drop.
+        unsafe { into.set_len(first + ready) };
+        drop(cq);
+        if unusual {
+            self.sort_out(into, first);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
+        let finished = (into.len() - before) as u32;
+        self.ops_reaped = self.ops_reaped.wrapping_add(finished);
+    }
 }
 
 /// Moves what `cq` holds into `room`, which is at least as long. Returns whether any of it may
@@ -274,6 +326,9 @@ impl Ring for KernelRing {
     #[inline(always)]
     fn push(&mut self, op: Op, tag: Tag) {
         debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
+        if let FileRef::Beside(index) = op.file {
+            return self.push_beside(op, tag, index);
+        }
         self.push_sqe(&Sqe::of(&op, tag));
     }
 
@@ -304,50 +359,21 @@ impl Ring for KernelRing {
         if self.staged.is_some() && self.run_staged() {
             return Ok(1);
         }
+        if self.beside.is_some() {
+            return self.enter_beside(wait);
+        }
         if wait.min == 0 && self.wake.is_watched() {
             self.wake.hush();
         }
-        if wait.min == 0 || self.wake.is_armed() {
-            return self.enter_once(wait);
-        }
-        let mut before = 0;
-        if !self.arm_wake() {
-            // The queue is full: submit first. When even that leaves no room, do not sleep
-            // where nobody could wake the ring.
-            before = self.enter_once(Wait::NONE)?;
-            // What is left over may be the tail of a chain that was cut: a second submit here
-            // would hide that from the shard (F15).
-            if self.queued() > 0 || !self.arm_wake() {
-                return Ok(before);
-            }
-        }
-        match self.enter_once(wait) {
-            Ok(taken) => Ok(before + taken),
-            Err(_) if before > 0 => Ok(before),
-            Err(errno) => Err(errno),
-        }
+        self.enter_plain(wait)
     }
 
     #[inline]
     fn reap(&mut self, into: &mut Vec<Completion>) {
-        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
-        // queue of this ring exists while it lives.
-        let mut cq = unsafe { self.ring.get().completion_shared() };
-        let before = into.len();
-        into.extend(self.inline_done.take());
-        let (first, ready) = (into.len(), cq.len());
-        into.reserve(ready);
-        let unusual = copy_out(&mut cq, into.spare_capacity_mut());
-        // SAFETY: the spare room has at least `ready` elements, and `copy_out` has initialised
-        // as many: the queue holds `ready` until it is synced, which is not before the drop.
-        unsafe { into.set_len(first + ready) };
-        drop(cq);
-        if unusual {
-            self.sort_out(into, first);
+        if self.beside.is_some() {
+            self.reap_beside(into);
         }
-        #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
-        let finished = (into.len() - before) as u32;
-        self.ops_reaped = self.ops_reaped.wrapping_add(finished);
+        self.reap_main(into);
     }
 
     fn register_buffers(&mut self, region: &Region) {
@@ -355,10 +381,15 @@ impl Ring for KernelRing {
     }
 
     fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
-        self.buffers.add(&self.submitter, region, &mut self.features)
+        let span = self.buffers.add(&self.submitter, region, &mut self.features);
+        if let Some(span) = span {
+            self.forget_buffers_beside(span.first_index);
+        }
+        span
     }
 
     fn remove_region(&mut self, span: FixedSpan) {
+        self.empty_buffers_beside(span);
         self.buffers.remove(&self.submitter, span);
     }
 
@@ -366,12 +397,30 @@ impl Ring for KernelRing {
         self.files.add(&self.submitter, fd, &mut self.features)
     }
 
+    fn register_namespace(&mut self, fd: i32, space: Space, poll: Poll) -> Option<FileRef> {
+        self.add_namespace(fd, space, poll)
+    }
+
+    fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        self.add_polled(fd, poll)
+    }
+
     fn unregister_file(&mut self, file: FileRef) {
-        self.files.remove(&self.submitter, file);
+        match file {
+            FileRef::Beside(index) => self.remove_beside(index),
+            file => self.files.remove(&self.submitter, file),
+        }
+    }
+
+    fn device_status(&self, tag: Tag) -> Option<u16> {
+        self.status_beside(tag)
     }
 
     fn cancel(&mut self, tag: Tag) -> bool {
         self.queue_staged();
+        if self.beside.is_some() && self.cancel_beside(tag) {
+            return true;
+        }
         if !self.reserve(1) {
             return false;
         }
@@ -394,6 +443,7 @@ impl Ring for KernelRing {
     fn supports(&self, kind: OpKind) -> bool {
         let needs = match kind {
             OpKind::Truncate => setup::FTRUNCATE,
+            OpKind::DiscardDevice => setup::URING_CMD,
             kind if kind.is_range() => setup::FALLOCATE,
             _ => return true,
         };
@@ -412,6 +462,7 @@ impl Ring for KernelRing {
             && self.submitter.register_eventfd(host.as_raw_fd()).is_ok()
         {
             self.wake.watch();
+            self.tell_of_commands(true);
         }
     }
 

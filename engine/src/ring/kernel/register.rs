@@ -159,13 +159,18 @@ impl BufferTable {
         FixedSpan { first_index, registered_bytes }
     }
 
+    /// The entry behind the last one that is taken.
+    pub(super) fn end(&self) -> u16 {
+        let end = self.taken.last().map_or(0, |&(first, count)| first + count);
+        u16::try_from(end).unwrap_or(0)
+    }
+
     /// Empties the entries of `span`.
     pub(super) fn remove(&mut self, submitter: &Submitter<'_>, span: FixedSpan) {
         let first = usize::from(span.first_index);
         let Some(at) = self.taken.iter().position(|&(other, _)| other == first) else { return };
         let (_, count) = self.taken[at];
-        let nothing = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
-        let cleared = (first..first + count).all(|entry| update(submitter, entry, nothing).is_ok());
+        let cleared = (first..first + count).all(|entry| empty(submitter, entry));
         // Entries that could not be emptied keep their pages pinned and are not used again.
         if cleared {
             self.taken.remove(at);
@@ -173,8 +178,14 @@ impl BufferTable {
     }
 }
 
+/// Empties one entry of the table; false where the kernel would not.
+pub(super) fn empty(submitter: &Submitter<'_>, entry: usize) -> bool {
+    let nothing = libc::iovec { iov_base: core::ptr::null_mut(), iov_len: 0 };
+    update(submitter, entry, nothing).is_ok()
+}
+
 /// How many fixed buffers `bytes` need.
-fn pieces(bytes: usize) -> usize {
+pub(super) fn pieces(bytes: usize) -> usize {
     bytes.div_ceil(PIECE)
 }
 

@@ -9,15 +9,18 @@
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{Probe, Submitter, opcode};
 use nix::errno::Errno;
 
-use super::setup::{RingError, errno_of};
+use super::setup::errno_of;
 use crate::ring::Features;
+
+/// What [`Features::in_use`] calls them.
+const RESTRICTIONS: &str = "RESTRICTIONS";
 
 /// What a data ring submits: what `sqe` says, and nothing else. Those that the kernel lacks are
 /// left out by the probe.
-const OPCODES: [u8; 14] = [
+pub(super) const OPCODES: [u8; 15] = [
     opcode::Nop::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -32,6 +35,8 @@ const OPCODES: [u8; 14] = [
     opcode::Ftruncate::CODE,
     opcode::AsyncCancel::CODE,
     opcode::PollAdd::CODE,
+    // Of block devices: discard.
+    opcode::UringCmd16::CODE,
 ];
 
 /// The calls of `io_uring_register(2)` that a data ring makes once it is enabled, by their
@@ -50,20 +55,21 @@ const REGISTER_CALLS: [u8; 11] = [
     30, // REGISTER_CLONE_BUFFERS
 ];
 
-/// Restricts `ring`, which is disabled, if it is wanted and the kernel can, and enables it.
+/// Restricts a ring, which is disabled, to `opcodes`, if there are any and the kernel can, and
+/// enables it.
 pub(super) fn enable(
-    ring: &IoUring,
-    wanted: bool,
+    ring: &Submitter<'_>,
+    opcodes: &[u8],
     features: &mut Features,
-) -> Result<(), RingError> {
-    if wanted {
-        match restrict(ring) {
-            Ok(()) => features.in_use.push("RESTRICTIONS"),
+) -> Result<(), Errno> {
+    if !opcodes.is_empty() {
+        match restrict(ring, opcodes) {
+            Ok(()) if features.in_use.contains(&RESTRICTIONS) => {}
+            Ok(()) => features.in_use.push(RESTRICTIONS),
             Err(errno) => features.degraded.push(unrestricted(errno)),
         }
     }
-    let enabled = ring.submitter().register_enable_rings();
-    enabled.map_err(|error| RingError::Os { call: "io_uring_register", errno: errno_of(&error) })
+    ring.register_enable_rings().map_err(|error| errno_of(&error))
 }
 
 /// Why a ring is not restricted although it was wanted.
@@ -74,11 +80,11 @@ pub(super) fn unrestricted(errno: Errno) -> String {
     )
 }
 
-fn restrict(ring: &IoUring) -> Result<(), Errno> {
+fn restrict(ring: &Submitter<'_>, opcodes: &[u8]) -> Result<(), Errno> {
     let mut probe = Probe::new();
-    let probed = ring.submitter().register_probe(&mut probe);
+    let probed = ring.register_probe(&mut probe);
     probed.map_err(|error| errno_of(&error))?;
-    let known = OPCODES.iter().copied().filter(|&code| probe.is_supported(code));
+    let known = opcodes.iter().copied().filter(|&code| probe.is_supported(code));
     let flags = Flags::FIXED_FILE | Flags::IO_LINK | Flags::ASYNC;
     // A number that the kernel does not know makes it refuse all of them; the newest go first.
     for calls in (1..=REGISTER_CALLS.len()).rev() {
@@ -86,7 +92,7 @@ fn restrict(ring: &IoUring) -> Result<(), Errno> {
         let mut list: Vec<Restriction> = known.clone().map(Restriction::sqe_op).collect();
         list.extend(calls.map(Restriction::register_op));
         list.push(Restriction::sqe_flags_allowed(flags.bits()));
-        match ring.submitter().register_restrictions(&mut list).map_err(|error| errno_of(&error)) {
+        match ring.register_restrictions(&mut list).map_err(|error| errno_of(&error)) {
             Err(Errno::EINVAL) => {}
             result => return result,
         }

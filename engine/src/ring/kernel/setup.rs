@@ -199,6 +199,9 @@ const LADDER: [&[SetupFlag]; 6] = [
 /// What [`Features::in_use`] calls an op that changes the length of a file.
 pub(super) const FTRUNCATE: &str = "FTRUNCATE";
 
+/// What [`Features::in_use`] calls commands to drivers, of which a block device takes discards.
+pub(super) const URING_CMD: &str = "URING_CMD";
+
 /// What [`Features::in_use`] calls ops on ranges of a file.
 pub(super) const FALLOCATE: &str = "FALLOCATE";
 
@@ -224,6 +227,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
             ));
         }
     }
+    if probe.is_supported(opcode::UringCmd16::CODE) {
+        features.in_use.push(URING_CMD);
+    }
     let vectored = [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE];
     features.vectored_fixed = vectored.into_iter().all(|code| probe.is_supported(code));
     if features.vectored_fixed {
@@ -245,7 +251,9 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     }
     limit_workers(&ring, config.iowq_workers_max, &mut features);
     if !rung.is_empty() {
-        restrict::enable(&ring, config.restricted, &mut features)?;
+        let opcodes = if config.restricted { &restrict::OPCODES[..] } else { &[] };
+        restrict::enable(&ring.submitter(), opcodes, &mut features)
+            .map_err(|errno| RingError::Os { call: "io_uring_register", errno })?;
     } else if config.restricted {
         features.degraded.push(restrict::unrestricted(Errno::EINVAL));
     }
@@ -389,7 +397,8 @@ mod tests {
             assert!(require_opcodes(&ring).is_ok(), "{names:?}");
             let mut features = Features::new(RingKind::Kernel);
             if !rung.is_empty() {
-                restrict::enable(&ring, restricted, &mut features).unwrap();
+                let opcodes = if restricted { &restrict::OPCODES[..] } else { &[] };
+                restrict::enable(&ring.submitter(), opcodes, &mut features).unwrap();
             }
             for tag in 0..3 {
                 let nop = opcode::Nop::new().build().user_data(tag);

@@ -30,7 +30,12 @@ pub(super) struct Sqe {
     buf_index: u16,
     /// The scheduling class and level of a read or a write.
     ioprio: u16,
+    /// The length that a command on a block device names.
+    addr3: u64,
 }
+
+/// `BLOCK_URING_CMD_DISCARD` of `<linux/blkdev.h>`, which stands where others have an offset.
+const DISCARD: u32 = 0x1200;
 
 /// Best effort, the lowest of its eight levels (`IOPRIO_PRIO_VALUE`, `ioprio_set(2)`): any
 /// process may ask for it, and a scheduler without priorities ignores it.
@@ -58,6 +63,7 @@ impl Sqe {
         user_data: 0,
         buf_index: 0,
         ioprio: 0,
+        addr3: 0,
     };
 
     /// An SQE of which only opcode and tag are set.
@@ -76,6 +82,8 @@ impl Sqe {
         let (fd, file_flag) = match op.file {
             FileRef::Fixed(index) => (index.cast_signed(), Flags::FIXED_FILE.bits()),
             FileRef::Plain(fd) => (fd, 0),
+            // Pushed elsewhere; as a descriptor it would be none.
+            FileRef::Beside(_) => (-1, 0),
         };
         let link_flag = if op.link { Flags::IO_LINK.bits() } else { 0 };
         let async_flag = if op.force_async { Flags::ASYNC.bits() } else { 0 };
@@ -111,6 +119,13 @@ impl Sqe {
             OpKind::Fdatasync => Self { op_flags: FSYNC_DATASYNC, ..self.flush() },
             OpKind::Fsync => self.flush(),
             OpKind::ReadVectored | OpKind::WriteVectored => self.vectored(op),
+            OpKind::DiscardDevice => Self {
+                opcode: opcode::UringCmd16::CODE,
+                offset_bytes: word(DISCARD, 0),
+                addr: op.offset_bytes,
+                addr3: op.len_bytes,
+                ..self
+            },
             OpKind::Truncate => {
                 Self { opcode: opcode::Ftruncate::CODE, offset_bytes: op.len_bytes, ..self }
             }
@@ -169,7 +184,7 @@ impl Sqe {
             word(self.len_bytes, self.op_flags),
             self.user_data,
             word(index_half, 0),
-            0,
+            self.addr3,
             0,
         ];
         // SAFETY: both types have 64 bytes, which the compiler checks; an entry is the `repr(C)`
@@ -295,6 +310,17 @@ mod tests {
         // SAFETY: an entry is 64 bytes of integers without padding.
         let words = unsafe { core::mem::transmute_copy::<Entry, [u16; 32]>(&words) };
         assert_eq!(words[1], 0x4007);
+    }
+
+    #[test]
+    fn discard_of_a_device_is_a_command_with_start_and_length() {
+        let discard = Op::range(OpKind::DiscardDevice, FileRef::Fixed(8), 1 << 40, 1 << 33);
+        let entry = Sqe::of(&discard, TAG).entry();
+        // SAFETY: an entry is 64 bytes of integers without padding.
+        let words = unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(&entry) };
+        let first = word(u32::from_ne_bytes([46, Flags::FIXED_FILE.bits(), 0, 0]), 8);
+        let tag = TAG.to_user_data();
+        assert_eq!(words, [first, word(0x1200, 0), 1 << 40, 0, tag, 0, 1 << 33, 0]);
     }
 
     #[test]

@@ -85,6 +85,16 @@ impl Wake {
         (self.bell.event.as_raw_fd(), self.multishot)
     }
 
+    /// A wake has been asked for and not been seen yet.
+    pub(super) fn is_rung(&self) -> bool {
+        self.bell.rung.load(Ordering::Acquire)
+    }
+
+    /// What ends a sleep when it becomes readable.
+    pub(super) fn event_fd(&self) -> i32 {
+        self.bell.event.as_raw_fd()
+    }
+
     /// The descriptor for a host's event loop; `None` when no more files can be open.
     pub(super) fn host(&self) -> Option<&EventFd> {
         if self.bell.host.get().is_none() {
@@ -102,10 +112,8 @@ impl Wake {
     /// It has been registered with the ring: from now on wakes tell it too.
     pub(super) fn watch(&self) {
         self.bell.watched.store(true, Ordering::Release);
-        if let Some(host) = self.host() {
-            // What arrived before counts too. Readable anyway where it fails.
-            let _readable_anyway = host.write(1);
-        }
+        // What arrived before counts too.
+        self.tell_host();
     }
 
     /// Makes that descriptor unreadable, before everything that it told of is looked at.
@@ -119,7 +127,15 @@ impl Wake {
         }
     }
 
-    fn quiet(&self) {
+    /// Makes that descriptor readable: the ring is to be looked at again.
+    pub(super) fn tell_host(&self) {
+        if let Some(host) = self.host() {
+            let _readable_anyway = host.write(1);
+        }
+    }
+
+    /// Takes note of a wake that no poll tells of.
+    pub(super) fn quiet(&self) {
         // Emptied before the flag is cleared: in the other order, a wake between the two would
         // be emptied away, and a poll that is armed afterwards would never see it.
         let _empty_already = self.bell.event.read();

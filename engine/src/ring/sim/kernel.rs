@@ -203,6 +203,7 @@ impl Kernel {
         match file {
             FileRef::Fixed(index) => self.files.get(index as usize).copied().flatten(),
             FileRef::Plain(fd) => self.device.file_of_fd(fd),
+            FileRef::Beside(_) => None,
         }
     }
 

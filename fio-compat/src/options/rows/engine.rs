@@ -75,6 +75,34 @@ pub(super) const ROWS: &[Row] = &[
         |job| digit(job.registerfiles),
         "registered files; on by default for io_uring",
     ),
+    row(
+        "hipri",
+        &[],
+        Kind::Flag(|job, value| job.hipri = value),
+        |job| digit(job.hipri),
+        "poll for completions; the device needs poll queues",
+    ),
+    row(
+        "sqthread_poll",
+        &[],
+        Kind::Flag(|job, value| job.sqthread_poll = value),
+        |job| digit(job.sqthread_poll),
+        "a kernel thread polls for submissions",
+    ),
+    row(
+        "nonvectored",
+        &[],
+        Kind::Choice { choices: NONVECTORED, not_yet: &["0"] },
+        |job| if job.nonvectored { "1" } else { "-1" }.to_owned(),
+        "reads and writes of one piece; -1 and 1 both mean that",
+    ),
+    row(
+        "cmd_type",
+        &[],
+        Kind::Choice { choices: COMMANDS, not_yet: &[] },
+        |_| "nvme".to_owned(),
+        "the commands of io_uring_cmd: nvme",
+    ),
 ];
 
 const ENGINES: &[Choice] = &[
@@ -88,10 +116,15 @@ const ENGINES: &[Choice] = &[
     ("vsync", |job| set_engine(job, IoEngine::Psync, "vsync")),
     ("pvsync", |job| set_engine(job, IoEngine::Psync, "pvsync")),
     ("pvsync2", |job| set_engine(job, IoEngine::Psync, "pvsync2")),
+    ("io_uring_cmd", |job| set_engine(job, IoEngine::IoUring, "io_uring_cmd")),
 ];
 
+const NONVECTORED: &[Choice] =
+    &[("-1", |job| job.nonvectored = false), ("1", |job| job.nonvectored = true)];
+
+const COMMANDS: &[Choice] = &[("nvme", |_| ())];
+
 const ENGINES_NOT_YET: &[&str] = &[
-    "io_uring_cmd",
     "mmap",
     "splice",
     "sg",

@@ -77,4 +77,18 @@ pub(super) const ROWS: &[Row] = &[
         |job| digit(job.unlink),
         "delete the files at the end",
     ),
+    row(
+        "allow_mounted_write",
+        &[],
+        Kind::Bool(|job, value| job.allow_mounted_write = value),
+        |job| digit(job.allow_mounted_write),
+        "accepted; what is mounted is never written all the same",
+    ),
+    row(
+        "overwrite_device",
+        &[],
+        Kind::Bool(|job, value| job.overwrite_device = value),
+        |job| digit(job.overwrite_device),
+        "write a device that carries something; ours, not fio's",
+    ),
 ];

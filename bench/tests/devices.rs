@@ -1,0 +1,143 @@
+//! The built program on loop devices: what every engine writes, and what none does.
+#![allow(clippy::unwrap_used, reason = "a test; clippy.toml covers only functions marked so")]
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const ENGINES: [&str; 3] = ["psync", "io_uring", "raw_uring"];
+
+/// A loop device over a file of 8 MiB of zeroes; detached, and the file removed, when it goes.
+struct Disk {
+    device: String,
+    place: PathBuf,
+}
+
+impl Disk {
+    fn new(name: &str) -> Option<Self> {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("device-{name}"));
+        drop(std::fs::remove_dir_all(&place));
+        std::fs::create_dir_all(&place).unwrap();
+        let backing = place.join("backing");
+        File::create(&backing).unwrap().set_len(8 << 20).unwrap();
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(&backing).output();
+        let device = output.map(|output| text(&output.stdout).trim().to_owned());
+        let device = device.unwrap_or_default();
+        if !device.starts_with("/dev/loop") {
+            writeln!(std::io::stderr().lock(), "skipped: no loop device is to be had").unwrap();
+            return None;
+        }
+        Some(Self { device, place })
+    }
+
+    fn bench(&self, engine: &str, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mfio-bench"))
+            .args(["--name=x", &format!("--filename={}", self.device), "--rw=randwrite"])
+            .args(["--size=1m", "--bs=4k", "--direct=1", &format!("--ioengine={engine}")])
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    /// That nothing was written, and why.
+    fn refused(&self, engine: &str, args: &[&str]) -> String {
+        let before = std::fs::read(self.place.join("backing")).unwrap();
+        let output = self.bench(engine, args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{engine}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{engine}: {stderr}");
+        assert!(stderr.contains("job `x`") && stderr.contains(&self.device), "{stderr}");
+        assert!(output.stdout.is_empty(), "{engine}: {}", text(&output.stdout));
+        let after = std::fs::read(self.place.join("backing")).unwrap();
+        assert!(before == after, "{engine} wrote to {}", self.device);
+        stderr
+    }
+
+    fn put(&self, offset: u64, bytes: &[u8]) {
+        let device = File::options().write(true).open(&self.device).unwrap();
+        device.write_all_at(bytes, offset).unwrap();
+        device.sync_all().unwrap();
+    }
+
+    fn run(program: &str, args: &[&str]) -> bool {
+        let mut command = Command::new(program);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        assert!(Self::run("losetup", &["--detach", &self.device]), "{} stays", self.device);
+        drop(std::fs::remove_dir_all(&self.place));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn empty_device_is_written_and_verified_by_every_engine() {
+    let Some(disk) = Disk::new("empty") else { return };
+    for engine in ENGINES {
+        let output = disk.bench(engine, &["--verify=crc32c", "--iodepth=1"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+        // Several clones, and a second job, share the device.
+        let output = disk.bench(engine, &["--numjobs=2", "--name=y", "--size=1m", "--rw=write"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn device_that_carries_something_is_written_only_if_told_so() {
+    let Some(disk) = Disk::new("signed") else { return };
+    for engine in ENGINES {
+        disk.put(0, b"XFSB");
+        let stderr = disk.refused(engine, &["--allow_mounted_write=1"]);
+        assert!(stderr.contains("carries xfs at 0 B"), "{stderr}");
+        assert!(stderr.contains("wipefs -a") && stderr.contains("overwrite_device=1"), "{stderr}");
+        let output = disk.bench(engine, &["--overwrite_device=1", "--rw=write"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn mounted_device_is_written_by_no_engine_and_no_option() {
+    let Some(disk) = Disk::new("mounted") else { return };
+    let at = disk.place.join("mnt");
+    std::fs::create_dir(&at).unwrap();
+    let at = at.to_str().unwrap();
+    if !Disk::run("mkfs.ext4", &["-q", "-F", &disk.device])
+        || !Disk::run("mount", &["-o", "ro,noload", &disk.device, at])
+    {
+        writeln!(std::io::stderr().lock(), "skipped: nothing can be mounted here").unwrap();
+        return;
+    }
+    let options = ["--overwrite_device=1", "--allow_mounted_write=1"];
+    let outcome = std::panic::catch_unwind(|| ENGINES.map(|engine| disk.refused(engine, &options)));
+    assert!(Disk::run("umount", &[at]), "{at} stays mounted");
+    for stderr in outcome.unwrap() {
+        assert!(stderr.contains("is mounted at") && stderr.contains("umount"), "{stderr}");
+        assert!(stderr.contains("allow_mounted_write=1 does not change that"), "{stderr}");
+    }
+}
+
+#[test]
+fn refused_device_stops_the_run_before_any_file_is_made() {
+    let Some(disk) = Disk::new("order") else { return };
+    disk.put(0, b"LUKS\xba\xbe");
+    let other = disk.place.join("other");
+    let filename = format!("--filename={}", other.display());
+    let output = Command::new(env!("CARGO_BIN_EXE_mfio-bench"))
+        .args(["--name=file", "--rw=write", "--size=64k", &filename])
+        .args(["--name=disk", "--rw=write", "--size=64k"])
+        .arg(format!("--filename={}", disk.device))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("carries LUKS"), "{}", text(&output.stderr));
+    assert!(!other.exists());
+}

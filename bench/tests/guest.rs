@@ -1,0 +1,135 @@
+//! The built program on real NVMe drivers: in the guest that `scripts/guest/run` boots, and
+//! nowhere else, since it writes to whole devices.
+#![allow(clippy::unwrap_used, reason = "a test; clippy.toml covers only functions marked so")]
+
+use std::io::Write;
+use std::process::{Command, Output};
+
+/// A device of the guest; `None`, with a word on why, outside of it.
+fn device(name: &str) -> Option<String> {
+    let found = std::env::var("MFIO_GUEST").ok().and_then(|_| std::env::var(name).ok());
+    if found.is_none() {
+        let why = "skipped: run it in the guest (scripts/guest/run)";
+        writeln!(std::io::stderr().lock(), "{why}: no {name}").unwrap();
+    }
+    found
+}
+
+fn bench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mfio-bench")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A job on `target`; what it says on stderr.
+fn job(target: &str, args: &[&str]) -> (Option<i32>, String) {
+    let filename = format!("--filename={target}");
+    let fixed = ["--name=x", &filename, "--size=4m", "--bs=4k", "--direct=1", "--iodepth=8"];
+    let output = bench(&[&fixed, args].concat());
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn namespaces_and_their_block_devices_are_written_and_read_back_polled_and_not() {
+    for (block, generic) in [("MFIO_NVME512", "MFIO_NG512"), ("MFIO_NVME4K", "MFIO_NG4K")] {
+        let (Some(block), Some(generic)) = (device(block), device(generic)) else { return };
+        let write = ["--rw=randwrite", "--verify=crc32c"];
+        let read = ["--rw=randread", "--verify=crc32c"];
+        for hipri in ["--hipri=0", "--hipri=1"] {
+            let commands = ["--ioengine=io_uring_cmd", "--cmd_type=nvme", hipri];
+            let through_block = ["--ioengine=io_uring", hipri];
+            let steps: [(&str, &[&str], &[&str]); 4] = [
+                (&generic, &write, &commands),
+                (&block, &read, &through_block),
+                (&block, &write, &through_block),
+                (&generic, &read, &commands),
+            ];
+            for (target, what, engine) in steps {
+                let (code, stderr) = job(target, &[what, engine].concat());
+                assert_eq!(code, Some(0), "{target} {what:?} {engine:?}: {stderr}");
+            }
+        }
+        let refused: [(&str, &[&str], &str); 4] = [
+            (&generic, &["--rw=read", "--ioengine=psync", "--iodepth=1"], "io_uring_cmd"),
+            (&block, &["--rw=read", "--ioengine=io_uring_cmd"], "/dev/ng0n1"),
+            (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--bs=1k"], "must be a multiple"),
+            (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--sqthread_poll"], "sqthread"),
+        ];
+        for (target, args, expected) in refused {
+            if expected == "must be a multiple" && block.contains("512") {
+                continue;
+            }
+            let (code, stderr) = job(target, args);
+            let is_512 = expected == "must be a multiple" && code == Some(0);
+            assert!(is_512 || code == Some(1) && stderr.contains(expected), "{target}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn namespace_is_guarded_by_what_its_block_device_carries_and_who_mounts_it() {
+    let (Some(block), Some(generic)) = (device("MFIO_NVME4K"), device("MFIO_NG4K")) else { return };
+    let run = |program: &str, args: &[&str]| {
+        let status = Command::new(program).args(args).status();
+        assert!(status.is_ok_and(|status| status.success()), "{program} {args:?}");
+    };
+    run("mkfs.ext4", &["-q", "-F", &block]);
+    let write = ["--rw=randwrite", "--ioengine=io_uring_cmd"];
+    let (code, stderr) = job(&generic, &write);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("carries ext2/3/4 at 1080 B"), "{stderr}");
+    assert!(stderr.contains(&format!("wipefs -a {block}")), "{stderr}");
+    let at = std::env::temp_dir().join("guarded");
+    std::fs::create_dir_all(&at).unwrap();
+    let at = at.to_str().unwrap();
+    run("mount", &["-t", "ext4", &block, at]);
+    let (code, stderr) = job(&generic, &[&write[..], &["--overwrite_device=1"]].concat());
+    run("umount", &[at]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("is mounted at"), "{stderr}");
+    run("wipefs", &["-q", "-a", &block]);
+    let (code, stderr) = job(&generic, &write);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn zoned_devices_are_read_and_not_written() {
+    for (name, engine) in [("MFIO_ZNS", "io_uring"), ("MFIO_NGZNS", "io_uring_cmd")] {
+        let Some(target) = device(name) else { return };
+        let engine = format!("--ioengine={engine}");
+        let (code, stderr) = job(&target, &["--rw=write", "--overwrite_device=1", &engine]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("host-managed") && stderr.contains("zonefs"), "{stderr}");
+        let (code, stderr) = job(&target, &["--rw=read", &engine]);
+        assert_eq!(code, Some(0), "{stderr}");
+    }
+}
+
+#[test]
+fn doctor_describes_namespaces_and_their_block_devices() {
+    for name in ["MFIO_NVME512", "MFIO_NG512", "MFIO_NVME4K", "MFIO_NG4K", "MFIO_NGZNS"] {
+        let Some(target) = device(name) else { return };
+        let said = text(&bench(&["doctor", &target]).stdout);
+        let (_, said) = said.split_once(&format!("\n{target}: ")).unwrap();
+        for what in [
+            "controller  ",
+            "QEMU NVMe Ctrl, firmware",
+            "lba_format",
+            "command_transfer  ",
+            "power_fail_atomic",
+            "volatile cache, FUA",
+            "scheduler",
+            "poll_queues",
+            "write_cache ",
+            "zones ",
+        ] {
+            assert!(said.contains(what), "{what}: {said}");
+        }
+        assert_eq!(said.contains("host-managed"), name == "MFIO_NGZNS", "{said}");
+        let format = if name.contains("512") { "512 B (lbaf 0)" } else { "4 KiB (lbaf 4)" };
+        assert!(said.contains(format), "{said}");
+        writeln!(std::io::stderr().lock(), "{target}: {said}").unwrap();
+    }
+}

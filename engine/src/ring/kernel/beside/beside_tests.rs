@@ -1,0 +1,258 @@
+//! Companions without a device: `/dev/null` carries out any command at once, moving nothing,
+//! and a file of a file system refuses to be polled.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use proptest::prelude::*;
+
+use super::*;
+use crate::buffer::{ArenaConfig, MemRange, SizeClass, quarantined};
+use crate::ring::kernel::KernelConfig;
+use crate::ring::{Limits, Poll, Ring, RingWaker};
+
+const SPACE: Space = Space {
+    nsid: 1,
+    block_shift: 12,
+    blocks: 1 << 40,
+    volatile_cache: true,
+    deallocate: true,
+    write_zeroes: true,
+    readable: true,
+    writable: true,
+};
+
+/// A range that takes `COMMANDS` commands.
+const COMMANDS: u64 = 5;
+const LONG_BYTES: u64 = COMMANDS << (16 + 12);
+
+struct Place {
+    ring: KernelRing,
+    /// By commands; by commands that would be polled for; polled file.
+    files: [FileRef; 3],
+    _fds: [File; 2],
+    page: Box<[u8; 8192]>,
+}
+
+/// `None` where this machine has no io_uring, or none with commands.
+fn place(entries: u32) -> Option<Place> {
+    let mut ring = KernelRing::new(&KernelConfig::new(entries)).ok()?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 8192], 0).unwrap();
+    let fd = null.as_raw_fd();
+    let files = [
+        ring.register_namespace(fd, SPACE, Poll::Interrupt)?,
+        ring.register_namespace(fd, SPACE, Poll::Polled)?,
+        ring.register_polled(file.as_raw_fd(), Poll::Polled)?,
+    ];
+    Some(Place { ring, files, _fds: [null, file], page: Box::new([0; 8192]) })
+}
+
+impl Place {
+    fn op(&mut self, kind: u8) -> Op {
+        let base = self.page.as_mut_ptr();
+        let memory = MemRange::of_raw(base.wrapping_add(base.align_offset(4096)), 4096, None);
+        let [commands, polled, file] = self.files;
+        match kind {
+            0 => Op::on(OpKind::Nop, FileRef::Plain(-1)),
+            1 => Op::transfer(OpKind::Read, commands, 0, memory.unwrap()),
+            2 => Op::transfer(OpKind::Write, polled, 4096, memory.unwrap()),
+            3 => Op::transfer(OpKind::Read, file, 0, memory.unwrap()),
+            4 => Op::range(OpKind::WriteZeroes, commands, 0, LONG_BYTES),
+            5 => Op::range(OpKind::Discard, polled, 4096, 1 << 45),
+            6 => Op::on(OpKind::Fdatasync, commands),
+            7 => Op::on(OpKind::Fsync, file),
+            // Refused without being sent, and something that is not served.
+            8 => Op::transfer(OpKind::Read, commands, 1, memory.unwrap()),
+            _ => Op::on(OpKind::Fdatasync, FileRef::Beside(99)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Each op is answered once, whatever it shares the queue with, and an `enter` leaves
+    /// nothing in any queue.
+    #[test]
+    fn f19_one_room_for_all_queues_and_one_answer_for_each_op(
+        entries in prop::sample::select(vec![1_u32, 2, 4, 8]),
+        hosted: bool,
+        steps in prop::collection::vec((0..10_u8, 0..4_u8), 1..120),
+    ) {
+        let Some(mut place) = place(entries) else { return Ok(()) };
+        if hosted {
+            place.ring.watch();
+        }
+        let Limits { sq_entries, cq_entries, .. } = place.ring.limits();
+        let (mut pending, mut next, mut done) = (Vec::new(), 0_u32, Vec::new());
+        for (kind, then) in steps {
+            if pending.len() < cq_entries as usize && place.ring.reserve(1) {
+                let tag = Tag { slot: next % 64, generation: next };
+                let op = place.op(kind);
+                place.ring.push(op, tag);
+                pending.push((tag, kind));
+                next += 1;
+                prop_assert!(!place.ring.reserve(sq_entries));
+            }
+            let full = pending.len() == cq_entries as usize || !place.ring.reserve(1);
+            if then == 0 || full {
+                let sleeps = then == 1 && !pending.is_empty();
+                place.ring.enter(Wait { min: u32::from(sleeps), deadline_ns: None }).unwrap();
+                prop_assert!(place.ring.reserve(sq_entries), "everything was taken");
+                place.ring.reap(&mut done);
+            }
+            for completion in done.drain(..) {
+                let at = pending.iter().position(|(tag, _)| *tag == completion.tag);
+                prop_assert!(at.is_some(), "{completion:?} comes once");
+                let (_, kind) = pending.remove(at.unwrap());
+                check(kind, completion.result)?;
+            }
+        }
+        while !pending.is_empty() {
+            place.ring.enter(Wait::at_least(1)).unwrap();
+            place.ring.reap(&mut done);
+            for completion in done.drain(..) {
+                pending.retain(|(tag, _)| *tag != completion.tag);
+            }
+        }
+        let beside = place.ring.beside.as_ref().unwrap();
+        prop_assert_eq!((beside.held, beside.in_flight, beside.more.len()), (0, 0, 0));
+        prop_assert!(place.ring.reserve(sq_entries) && !place.ring.reserve(sq_entries + 1));
+    }
+}
+
+fn check(kind: u8, result: i32) -> Result<(), TestCaseError> {
+    let refused = |errno: Errno| -(errno as i32);
+    match kind {
+        // Demoted at the first, done by interrupt at the next.
+        2 => prop_assert!([refused(Errno::EAGAIN), 4096].contains(&result), "{}", result),
+        3 => prop_assert!([refused(Errno::EAGAIN), 4096].contains(&result), "{}", result),
+        1 => prop_assert_eq!(result, 4096),
+        8 => prop_assert_eq!(result, refused(Errno::EINVAL)),
+        9 => prop_assert_eq!(result, refused(Errno::EBADF)),
+        _ => prop_assert_eq!(result, 0),
+    }
+    Ok(())
+}
+
+#[test]
+fn f34_refusal_is_said_once_for_each_target_and_later_ops_go_by_interrupt() {
+    let Some(mut place) = place(8) else { return };
+    let mut done = Vec::new();
+    for round in 0..3 {
+        for (slot, kind) in (0..).zip([2, 3]) {
+            let op = place.op(kind);
+            place.ring.push(op, Tag { slot, generation: round });
+        }
+        while done.len() < 2 {
+            place.ring.enter(Wait::at_least(1)).unwrap();
+            place.ring.reap(&mut done);
+        }
+        let again = -(Errno::EAGAIN as i32);
+        for completion in done.drain(..) {
+            // Kernels exist that poll for the file of any file system.
+            let refused = round == 0 && completion.result == again;
+            assert!(refused || completion.result == 4096, "{completion:?}");
+        }
+    }
+    let told = place.ring.features.degraded.iter().filter(|text| text.contains("EOPNOTSUPP"));
+    assert!((1..=2).contains(&told.count()));
+}
+
+#[test]
+fn f28_wake_without_a_poll_in_flight_ends_one_wait_only() {
+    let Some(mut place) = place(4) else { return };
+    let waker = place.ring.waker();
+    for _ in 0..3 {
+        waker.wake();
+        place.ring.enter(Wait::at_least(1)).unwrap();
+        let mut done = Vec::new();
+        place.ring.reap(&mut done);
+        assert!(done.is_empty());
+        // The next one sleeps until its time is over.
+        let start_ns = place.ring.now_ns();
+        let deadline_ns = Some(start_ns + 20_000_000);
+        place.ring.enter(Wait { min: 1, deadline_ns }).unwrap();
+        assert!(place.ring.now_ns() - start_ns >= 20_000_000);
+    }
+}
+
+#[test]
+fn f28_host_is_told_of_what_is_left_for_another_turn() {
+    let Some(mut place) = place(1) else { return };
+    place.ring.watch();
+    let mut done = Vec::new();
+    // One entry for a command after the other.
+    let op = place.op(4);
+    place.ring.push(op, Tag { slot: 0, generation: 0 });
+    let mut turns = 0;
+    while done.is_empty() {
+        place.ring.enter(Wait::NONE).unwrap();
+        place.ring.reap(&mut done);
+        let fd = place.ring.poll_fd().unwrap();
+        let told = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(2000_u16));
+        assert!(!done.is_empty() || told == Ok(1));
+        turns += 1;
+    }
+    assert_eq!((done[0].result, done.len()), (0, 1));
+    assert!(turns <= COMMANDS + 1);
+}
+
+#[test]
+fn f03_cancelled_range_sends_no_further_command() {
+    let Some(mut place) = place(4) else { return };
+    let tag = Tag { slot: 3, generation: 1 };
+    let op = place.op(4);
+    place.ring.push(op, tag);
+    assert!(place.ring.cancel(tag));
+    place.ring.enter(Wait::at_least(1)).unwrap();
+    let mut done = Vec::new();
+    place.ring.reap(&mut done);
+    assert_eq!((done[0].tag, done[0].result), (tag, -(Errno::ECANCELED as i32)));
+    let ring = &place.ring;
+    assert_eq!(ring.stats().submitted, 1, "what was under way is all");
+    assert!(ring.beside.as_ref().unwrap().is_idle());
+}
+
+#[test]
+fn f08_entries_that_were_not_cloned_are_not_used() {
+    let Ok(mut ring) = KernelRing::new(&KernelConfig::new(4)) else { return };
+    let arena = |bytes| {
+        let classes = vec![SizeClass { bytes, count: 4 }];
+        crate::buffer::Arena::new(&ArenaConfig::new(classes)).unwrap()
+    };
+    let (own, gap, behind) = (arena(4096), arena(4096), arena(8192));
+    ring.register_buffers(own.region());
+    let Some(first) = ring.add_region(gap.region()) else { return };
+    ring.add_region(behind.region()).unwrap();
+    ring.remove_region(first);
+    let null = File::open("/dev/null").unwrap();
+    let Some(_) = ring.register_namespace(null.as_raw_fd(), SPACE, Poll::Interrupt) else { return };
+    let end = |ring: &KernelRing| {
+        let commands = ring.beside.as_ref().unwrap().commands.as_ref().unwrap();
+        (0..8).take_while(|&index| commands.fixed(Some(index)).is_some()).count()
+    };
+    // All three entries count as cloned, or none where the kernel cannot.
+    let before = end(&ring);
+    assert!([0, 3].contains(&before), "{before}");
+    let late = arena(4096);
+    let span = ring.add_region(late.region()).unwrap();
+    assert_eq!(span.first_index, first.first_index, "it fills the gap");
+    assert_eq!(end(&ring), before.min(1));
+}
+
+#[test]
+fn f07_data_of_commands_in_flight_is_not_freed_with_the_ring() {
+    let before = quarantined();
+    let Some(mut place) = place(4) else { return };
+    let op = place.op(5);
+    place.ring.push(op, Tag { slot: 0, generation: 0 });
+    let note = place.ring.beside.as_ref().unwrap().notes[0].as_ref().unwrap();
+    assert_eq!(note.words.0[8..16], 1_u64.to_le_bytes());
+    assert!(note.words.0.as_ptr().addr().is_multiple_of(16));
+    drop(place);
+    assert!(quarantined() >= before);
+}

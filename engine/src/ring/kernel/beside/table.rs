@@ -1,0 +1,156 @@
+//! Makes companions when they are first needed, and keeps the table of what they serve.
+//!
+//! Data flow: descriptor → companion of its kind, made at the first → entries in the tables of
+//! registered files → [`FileRef::Beside`].
+//!
+//! Not here: ops (`turn`).
+
+use std::os::fd::AsRawFd;
+
+use io_uring::opcode;
+use nix::errno::Errno;
+
+use super::{CommandRing, Companion, FileRef, KernelRing, Served};
+use crate::buffer::FixedSpan;
+use crate::nvme::Space;
+use crate::ring::Poll;
+
+/// What a companion that polls a file, or sends commands, submits.
+const FILE_OPCODES: [u8; 8] = [
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::ReadFixed::CODE,
+    opcode::WriteFixed::CODE,
+    opcode::Readv::CODE,
+    opcode::Writev::CODE,
+    opcode::ReadvFixed::CODE,
+    opcode::WritevFixed::CODE,
+];
+const COMMAND_OPCODES: [u8; 1] = [opcode::UringCmd80::CODE];
+
+impl KernelRing {
+    fn command_ring(&mut self, poll: Poll) -> Option<CommandRing> {
+        let (main, limits) = (self.ring.get().as_raw_fd(), self.limits);
+        let end = self.buffers.end();
+        let ring = Companion::new(main, limits, poll, &COMMAND_OPCODES, end, &mut self.features);
+        self.told(ring, "NVMe commands")
+    }
+
+    fn told<T>(&mut self, made: Result<T, Errno>, what: &str) -> Option<T> {
+        match made {
+            Ok(made) => Some(made),
+            Err(errno) => {
+                self.features.degraded.push(format!(
+                    "{what}: the kernel refused a ring for them ({errno:?}); Linux 6.1 has it"
+                ));
+                None
+            }
+        }
+    }
+
+    /// As [`Ring::register_namespace`](crate::ring::Ring::register_namespace).
+    pub(in super::super) fn add_namespace(
+        &mut self,
+        fd: i32,
+        space: Space,
+        poll: Poll,
+    ) -> Option<FileRef> {
+        let mut beside = self.beside.take().unwrap_or_default();
+        if beside.commands.is_none() {
+            beside.commands = self.command_ring(Poll::Interrupt);
+        }
+        let polled = poll != Poll::Interrupt;
+        if polled && beside.polled_commands.is_none() {
+            beside.polled_commands = self.command_ring(poll);
+        }
+        let features = &mut self.features;
+        let file = beside.commands.as_mut().map(|ring| ring.add_file(fd, features));
+        let polled = beside.polled_commands.as_mut().filter(|_| polled && file.is_some());
+        let polled = polled.map(|ring| ring.add_file(fd, features));
+        let served = file.map(|file| Served::Namespace { file, polled, refused: false, space });
+        let file = served.map(|served| beside.add(served));
+        self.beside = Some(beside);
+        self.tell_of_commands(self.wake.is_watched());
+        file
+    }
+
+    /// As [`Ring::register_polled`](crate::ring::Ring::register_polled).
+    pub(in super::super) fn add_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
+        let mut beside = self.beside.take().unwrap_or_default();
+        if beside.files.is_none() {
+            let (main, limits) = (self.ring.get().as_raw_fd(), self.limits);
+            let end = self.buffers.end();
+            let ring = Companion::new(main, limits, poll, &FILE_OPCODES, end, &mut self.features);
+            beside.files = self.told(ring, "IOPOLL");
+        }
+        let main = self.files.add(&self.submitter, fd, &mut self.features);
+        let features = &mut self.features;
+        let polled = beside.files.as_mut().map(|ring| ring.add_file(fd, features));
+        let file = polled.map(|polled| beside.add(Served::Polled { polled, main, refused: false }));
+        if file.is_none() {
+            self.files.remove(&self.submitter, main);
+        }
+        self.beside = Some(beside);
+        file
+    }
+
+    /// As [`Ring::unregister_file`](crate::ring::Ring::unregister_file).
+    pub(in super::super) fn remove_beside(&mut self, index: u32) {
+        let Some(beside) = &mut self.beside else { return };
+        let Some(served) = beside.served.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        match served {
+            Served::Polled { polled, main, .. } => {
+                if let Some(ring) = &mut beside.files {
+                    ring.remove_file(polled);
+                }
+                self.files.remove(&self.submitter, main);
+            }
+            Served::Namespace { file, polled, .. } => {
+                if let Some(ring) = &mut beside.commands {
+                    ring.remove_file(file);
+                }
+                if let (Some(ring), Some(file)) = (&mut beside.polled_commands, polled) {
+                    ring.remove_file(file);
+                }
+            }
+        }
+    }
+
+    /// Buffers from entry `first` on are not what the companions have cloned.
+    pub(in super::super) fn forget_buffers_beside(&mut self, first: u16) {
+        let Some(beside) = &mut self.beside else { return };
+        if let Some(ring) = &mut beside.files {
+            ring.forget_buffers_from(first);
+        }
+        for ring in [&mut beside.commands, &mut beside.polled_commands].into_iter().flatten() {
+            ring.forget_buffers_from(first);
+        }
+    }
+
+    /// The buffers of `span` are about to be others, or none: the companions' clones of them
+    /// are not used any more, and keep no pages.
+    pub(in super::super) fn empty_buffers_beside(&mut self, span: FixedSpan) {
+        let Some(beside) = &mut self.beside else { return };
+        if let Some(ring) = &mut beside.files {
+            ring.empty_buffers(span);
+        }
+        for ring in [&mut beside.commands, &mut beside.polled_commands].into_iter().flatten() {
+            ring.empty_buffers(span);
+        }
+    }
+
+    /// Whoever sleeps, in a host's event loop or in this ring, hears from now on of completions
+    /// of commands. What has completed before is to be looked for.
+    pub(in super::super) fn tell_of_commands(&mut self, to_host: bool) {
+        let host = self.wake.host().filter(|_| to_host);
+        let event = host.map_or(self.wake.event_fd(), AsRawFd::as_raw_fd);
+        if let Some(beside) = &mut self.beside
+            && let Some(ring) = &beside.commands
+            && beside.to_host != Some(to_host)
+        {
+            beside.to_host = ring.tell(event).is_ok().then_some(to_host);
+        }
+    }
+}
