@@ -27,7 +27,7 @@ pub mod threads;
 pub use auto::AutoRing;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
-pub use poll::Poll;
+pub use poll::{Poll, SqPoll};
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.

@@ -48,6 +48,13 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         fixed_end: u16,
         features: &mut Features,
     ) -> Result<Self, Errno> {
+        if poll == Poll::Hybrid {
+            features.degraded.push(
+                "HYBRID_IOPOLL: not asked for by this version, completions are polled for \
+                 without a pause (IOPOLL)"
+                    .to_owned(),
+            );
+        }
         let ring = climb_down::<S, C>(limits, poll != Poll::Interrupt)?;
         let submitter = ring.submitter();
         restrict::enable(&submitter, opcodes, features)?;
