@@ -1,5 +1,5 @@
-//! A read that failed with `EIO` or `ENODATA` is read again in halves, until what cannot be read is known to
-//! the block and everything else has arrived.
+//! A read that failed with `EIO` or `ENODATA` is read again in halves, until what cannot be read
+//! is known to the block and everything else has arrived.
 //!
 //! Data flow: `reap` → [`Core::bisects`] → two jobs in place of one op → `issue`.
 //!

@@ -1,8 +1,8 @@
 //! One more ring of the same thread, of other entries or with polled completions.
 //!
 //! Data flow: entries pushed → [`Companion::turn`], one `io_uring_enter(2)` that submits, runs
-//! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large as those
-//! of the main ring, whose bounds on ops therefore hold here too.
+//! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large
+//! as those of the main ring, whose bounds on ops therefore hold here too.
 //!
 //! Not here: which op goes here, what its result means (`beside`), sleeping (`kernel`).
 
