@@ -10,6 +10,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -430,12 +431,13 @@ fn f28_wakes_from_elsewhere_end_a_wait_beside_companions() {
         let file = shard.open(&path, &device).unwrap();
         let remote = shard.remote();
         let path = directory.path().join("plain");
+        let (_sender, never) = channel::<()>();
         let elsewhere = std::thread::spawn(move || {
             let open = remote.open(&path, &OpenOptions::new().lock(false));
             let file = block_on(&remote, open).unwrap().unwrap();
             for round in 0..100_u64 {
                 if round % 10 == 0 {
-                    std::thread::sleep(Duration::from_millis(3));
+                    let _timeout = never.recv_timeout(Duration::from_millis(3));
                 }
                 block_on(&file, file.read_exact_at(round * 512, vec![0; 512])).unwrap().0.unwrap();
             }

@@ -31,7 +31,7 @@ pub use knob::Knob;
 pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
-pub use poll::Poll;
+pub use poll::{Poll, SqPoll};
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.

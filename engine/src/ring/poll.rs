@@ -13,6 +13,19 @@ pub enum Poll {
     /// shorter, for all of a core. The driver must have queues for it (`nvme.poll_queues`).
     Polled,
     /// As `Polled`, after sleeping for about half of the time that ops take
-    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13); `Polled` where the kernel cannot.
+    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13). Not asked for yet: it is the same as
+    /// `Polled`, and the ring's features say so.
     Hybrid,
+}
+
+/// A thread of the kernel that takes what is queued, so that submitting costs no system call
+/// (`IORING_SETUP_SQPOLL`). It uses all of a core while there is work, and `idle_ms` after it;
+/// on a machine without a core to spare for each shard it costs more than it saves (F35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqPoll {
+    /// How long it looks at an empty queue before it sleeps, in milliseconds; 0 is the kernel's
+    /// choice, a second. It is woken with the next submit, by a system call.
+    pub idle_ms: u32,
+    /// The core that it is bound to; `None` for any.
+    pub cpu: Option<u32>,
 }

@@ -26,6 +26,7 @@ use crate::route::Mailbox;
 use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOptions, Poison};
 use crate::target::{open, own_description};
 
+mod abandon;
 mod alarm;
 #[cfg(any(test, feature = "sim"))]
 mod audit;

@@ -118,7 +118,7 @@ fn f37_duplicate_that_another_shard_adopts_is_told_of_lost_writes_by_itself() {
     let pipe = std::fs::File::from(reader);
     let _first = one.adopt("pipe", pipe.try_clone().unwrap(), geometry(1));
     let second = one.adopt("pipe", pipe, geometry(1));
-    assert!(one.inner.core.borrow().targets.get(second.target()).lent.is_none());
+    assert!(one.inner.core.borrow().targets.get(second.target())._lent.is_none());
 }
 
 #[test]

@@ -140,7 +140,7 @@ pub(crate) struct Target {
     _way: Option<Way>,
     /// What the engine was lent, where `opened` is a description of its own beside it: a lock
     /// may depend on it.
-    pub(crate) lent: Option<File>,
+    pub(crate) _lent: Option<File>,
     /// No discard has been refused that was sent as a command.
     pub(crate) takes_discards: bool,
 }
@@ -208,7 +208,7 @@ impl Targets {
             scratch: false,
             dsyncs: false,
             _way: way,
-            lent,
+            _lent: lent,
             takes_discards: true,
         };
         let of_facts = match geometry.facts.nvme {

@@ -13,7 +13,7 @@ impl KernelRing {
     #[cold]
     pub(super) fn push_internal(&mut self, sqe: &Sqe) {
         self.push_sqe(sqe);
-        self.internal_at.push_back(self.taken.wrapping_add(self.queued()));
+        self.internal_at.push_back(self.taken.wrapping_add(self.unpublished()));
     }
 
     /// Puts the poll of the wake-up into the queue; false when there is no room for it.

@@ -18,10 +18,11 @@ mod register;
 mod restrict;
 mod setup;
 mod sqe;
+mod sqpoll;
+mod stats;
 mod wake;
 mod worker;
 
-use core::fmt;
 use core::mem::MaybeUninit;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -39,6 +40,7 @@ pub use self::register::share;
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::Sqe;
+pub use self::stats::KernelStats;
 pub use self::wake::KernelWaker;
 use self::wake::Wake;
 use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait};
@@ -47,20 +49,6 @@ use crate::nvme::Space;
 
 /// Completion queue entries kept for the ring's own CQEs.
 const INTERNAL_CQES: u32 = 2;
-
-/// What a ring has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KernelStats {
-    /// Calls of `io_uring_enter(2)`.
-    pub enters: u64,
-    /// Ops that the kernel took, without the ring's own polls and cancels.
-    pub submitted: u64,
-    /// Wakes seen from other threads; several at once count as one.
-    pub wakes: u64,
-    /// Ops executed by a plain system call, because they were alone.
-    pub inline_ops: u64,
-}
 
 /// An io_uring. Belongs to the thread that made it: `SINGLE_ISSUER` answers `EEXIST` to others
 /// (F24), which the type rules out:
@@ -83,6 +71,9 @@ pub struct KernelRing {
     ops_reaped: u32,
     /// SQEs taken by the kernel since the start, modulo 2^32, the ring's own included.
     taken: u32,
+    /// Of the entries that the queue was seen to have, how many are published: with SQPOLL.
+    published: u32,
+    sqpoll: bool,
     /// How many SQEs will have been taken when each of the ring's own, still queued, has been.
     internal_at: VecDeque<u32>,
     wake: Wake,
@@ -120,8 +111,9 @@ impl KernelRing {
         let params = ring.params();
         let no_iowait =
             if params.is_feature_no_iowait() { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+        let sqpoll = config.sqpoll.is_some();
         let limits = Limits {
-            sq_entries: params.sq_entries(),
+            sq_entries: params.sq_entries() >> u32::from(sqpoll),
             cq_entries: params.cq_entries().saturating_sub(INTERNAL_CQES).max(1),
             transfer_bytes_max: TRANSFER_BYTES_MAX,
         };
@@ -141,6 +133,8 @@ impl KernelRing {
             ops_taken: 0,
             ops_reaped: 0,
             taken: 0,
+            published: 0,
+            sqpoll,
             // A NOP of the setup that the kernel would not take.
             internal_at: (1..=unsent).collect(),
             wake,
@@ -182,6 +176,9 @@ impl KernelRing {
     /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
     #[inline]
     fn enter_once(&mut self, wait: Wait) -> Result<u32, Errno> {
+        if self.sqpoll {
+            return self.enter_sqpoll(wait);
+        }
         self.sq.sync();
         let queued = self.queued();
         // GETEVENTS also without waiting: with DEFER_TASKRUN nothing else lets completions
@@ -320,7 +317,7 @@ impl Ring for KernelRing {
     #[inline]
     fn reserve(&mut self, count: u32) -> bool {
         // Without SQPOLL the kernel takes entries in `enter` alone, which has looked.
-        self.room - self.queued() >= count
+        self.room >= self.queued() + count || (self.sqpoll && self.reserve_sqpoll(count))
     }
 
     #[inline(always)]
@@ -478,16 +475,6 @@ impl Drop for KernelRing {
         // The thread's table of registered rings holds a reference of its own, which would
         // keep the ring open until the thread ends.
         let _not_registered = self.submitter.unregister_ring_fd();
-    }
-}
-
-impl fmt::Debug for KernelRing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KernelRing")
-            .field("limits", &self.limits)
-            .field("stats", &self.stats)
-            .field("features", &self.features)
-            .finish_non_exhaustive()
     }
 }
 

@@ -41,10 +41,11 @@ pub(super) const OPCODES: [u8; 15] = [
 
 /// The calls of `io_uring_register(2)` that a data ring makes once it is enabled, by their
 /// numbers in `<linux/io_uring.h>`, ascending.
-const REGISTER_CALLS: [u8; 11] = [
+const REGISTER_CALLS: [u8; 12] = [
     0,  // REGISTER_BUFFERS
     2,  // REGISTER_FILES
     4,  // REGISTER_EVENTFD
+    5,  // UNREGISTER_EVENTFD
     6,  // REGISTER_FILES_UPDATE
     8,  // REGISTER_PROBE
     13, // REGISTER_FILES2

@@ -13,7 +13,7 @@ use io_uring::{Builder, IoUring, Probe, opcode};
 use nix::errno::Errno;
 
 use super::{restrict, worker};
-use crate::ring::{Features, RingKind};
+use crate::ring::{Features, RingKind, SqPoll};
 
 /// The most submission queue entries that the kernel makes (`IORING_MAX_ENTRIES`).
 pub const QUEUE_DEPTH_MAX: u32 = 32_768;
@@ -41,6 +41,8 @@ pub struct KernelConfig {
     /// switched off where the process must stay single-threaded, as for `unshare(2)` with
     /// `CLONE_NEWUSER`.
     pub first_worker: bool,
+    /// Let a thread of the kernel submit. Never by default: see [`SqPoll`].
+    pub sqpoll: Option<SqPoll>,
 }
 
 impl KernelConfig {
@@ -54,12 +56,25 @@ impl KernelConfig {
             files_max: 1 << 16,
             restricted: true,
             first_worker: true,
+            sqpoll: None,
         }
+    }
+
+    /// The size of the submission queue that is asked for.
+    fn sq_entries(&self) -> u32 {
+        let entries = if self.sqpoll.is_some() { 2 * self.queue_depth } else { self.queue_depth };
+        entries.min(QUEUE_DEPTH_MAX)
+    }
+
+    /// Whether a flag can be asked for.
+    fn takes(&self, flag: &SetupFlag) -> bool {
+        // Task work is that thread's, whenever it likes.
+        self.sqpoll.is_none() || !flag.name.ends_with("TASKRUN") && !flag.name.ends_with("_FLAG")
     }
 
     /// The size of the completion queue that is asked for.
     fn cq_entries(&self) -> u32 {
-        let least = self.queue_depth.next_power_of_two();
+        let least = self.sq_entries().next_power_of_two();
         self.cq_entries.unwrap_or(least.saturating_mul(2)).max(least)
     }
 }
@@ -241,9 +256,12 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
                 .to_owned(),
         );
     }
-    features.in_use.extend(rung.iter().map(|flag| flag.name));
+    features.in_use.extend(rung.iter().filter(|flag| config.takes(flag)).map(|flag| flag.name));
+    if config.sqpoll.is_some() {
+        features.in_use.push("SQPOLL");
+    }
     for wanted in LADDER[0] {
-        if !features.in_use.contains(&wanted.name) {
+        if config.takes(wanted) && !features.in_use.contains(&wanted.name) {
             let SetupFlag { name, since, .. } = wanted;
             let text = format!("{name}: the kernel refused it (EINVAL); Linux {since} has it");
             features.degraded.push(text);
@@ -257,7 +275,8 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     } else if config.restricted {
         features.degraded.push(restrict::unrestricted(Errno::EINVAL));
     }
-    if config.first_worker {
+    // With SQPOLL, the workers are those of the kernel's own thread.
+    if config.first_worker && config.sqpoll.is_none() {
         worker::start(&mut ring, &mut features);
     }
     Ok((ring, features))
@@ -275,10 +294,14 @@ fn climb_down(config: &KernelConfig) -> Result<(IoUring, &'static [SetupFlag]), 
         if !rung.is_empty() {
             builder.setup_r_disabled();
         }
-        for flag in rung {
+        for flag in rung.iter().filter(|flag| config.takes(flag)) {
             (flag.set)(&mut builder);
         }
-        match builder.build(config.queue_depth) {
+        if let Some(SqPoll { idle_ms, cpu }) = config.sqpoll {
+            builder.setup_sqpoll(idle_ms);
+            cpu.map(|cpu| builder.setup_sqpoll_cpu(cpu));
+        }
+        match builder.build(config.sq_entries()) {
             Ok(ring) => return Ok((ring, rung)),
             Err(error) => refusal = errno_of(&error),
         }

@@ -163,6 +163,25 @@ fn f34_refusal_is_said_once_for_each_target_and_later_ops_go_by_interrupt() {
 }
 
 #[test]
+fn f34_what_takes_no_commands_at_all_is_not_asked_for_ever() {
+    let Some(mut place) = place(8) else { return };
+    // A file of a file system, said to be a namespace.
+    let file = tempfile::tempfile().unwrap();
+    let fd = file.as_raw_fd();
+    let Some(target) = place.ring.register_namespace(fd, SPACE, Poll::Polled) else { return };
+    let mut done = Vec::new();
+    for (round, expected) in (0..).zip([Errno::EAGAIN, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP]) {
+        let op = Op { file: target, ..place.op(1) };
+        place.ring.push(op, Tag { slot: 0, generation: round });
+        while done.is_empty() {
+            place.ring.enter(Wait::at_least(1)).unwrap();
+            place.ring.reap(&mut done);
+        }
+        assert_eq!(done.drain(..).next().unwrap().result, -(expected as i32), "round {round}");
+    }
+}
+
+#[test]
 fn f28_wake_without_a_poll_in_flight_ends_one_wait_only() {
     let Some(mut place) = place(4) else { return };
     let waker = place.ring.waker();

@@ -1,8 +1,8 @@
 //! One more ring of the same thread, of other entries or with polled completions.
 //!
 //! Data flow: entries pushed → [`Companion::turn`], one `io_uring_enter(2)` that submits, runs
-//! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large as
-//! those of the main ring, whose bounds on ops therefore hold here too.
+//! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large
+//! as those of the main ring, whose bounds on ops therefore hold here too.
 //!
 //! Not here: which op goes here, what its result means (`beside`), sleeping (`kernel`).
 
@@ -48,6 +48,13 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         fixed_end: u16,
         features: &mut Features,
     ) -> Result<Self, Errno> {
+        if poll == Poll::Hybrid {
+            features.degraded.push(
+                "HYBRID_IOPOLL: not asked for by this version, completions are polled for \
+                 without a pause (IOPOLL)"
+                    .to_owned(),
+            );
+        }
         let ring = climb_down::<S, C>(limits, poll != Poll::Interrupt)?;
         let submitter = ring.submitter();
         restrict::enable(&submitter, opcodes, features)?;

@@ -62,6 +62,8 @@ struct Note {
     status: u16,
     /// It has been pushed and not answered.
     live: bool,
+    /// It went to a companion that polls.
+    polled: bool,
     /// Of several commands, no further one is to be sent.
     cancelled: bool,
     /// The data of a command on a range; the device may read it until the CQE.
@@ -148,6 +150,7 @@ impl Beside {
             step_bytes: 0,
             status: 0,
             live: true,
+            polled: false,
             cancelled: false,
             words: Words::default(),
         };
@@ -185,8 +188,12 @@ impl Beside {
         };
         note.step_bytes = bytes;
         let moves = note.op.memory.is_some() && !refused;
+        note.polled = false;
         let (ring, file) = match (polled, &mut self.polled_commands) {
-            (Some(polled), Some(ring)) if moves => (ring, *polled),
+            (Some(polled), Some(ring)) if moves => {
+                note.polled = true;
+                (ring, *polled)
+            }
             _ => (self.commands.as_mut().expect("it is made before a namespace is"), *file),
         };
         ring.push(&entry(&command, &note.op, note.tag, file, ring));
@@ -213,6 +220,7 @@ impl Beside {
         let at = tag.slot as usize;
         let Some(note) = self.live(tag) else { return false };
         if result == REFUSED
+            && note.polled
             && let FileRef::Beside(index) = note.op.file
             && let Some(Some(served)) = self.served.get_mut(index as usize)
             && let Served::Polled { refused, .. }

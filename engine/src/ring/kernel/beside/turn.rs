@@ -26,6 +26,7 @@ impl KernelRing {
             }
             Some(Served::Polled { polled, .. }) => {
                 beside.begin(op, tag);
+                beside.live(tag).expect("begun just now").polled = true;
                 let ring = beside.files.as_mut().expect("it is made before a polled file is");
                 let known = |index| ring.fixed(index).is_some();
                 let memory = op.memory.map(|memory| {

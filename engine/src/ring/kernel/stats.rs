@@ -1,0 +1,31 @@
+//! Counters of a kernel ring.
+//!
+//! Not here: counting (`kernel`), counters of a shard (`metrics`).
+
+use core::fmt;
+
+use super::KernelRing;
+
+/// What a ring has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelStats {
+    /// Calls of `io_uring_enter(2)`.
+    pub enters: u64,
+    /// Ops that the kernel took, without the ring's own polls and cancels.
+    pub submitted: u64,
+    /// Wakes seen from other threads; several at once count as one.
+    pub wakes: u64,
+    /// Ops executed by a plain system call, because they were alone.
+    pub inline_ops: u64,
+}
+
+impl fmt::Debug for KernelRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelRing")
+            .field("limits", &self.limits)
+            .field("stats", &self.stats)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
