@@ -106,7 +106,23 @@ impl fmt::Display for Exhausted {
 /// When a thread cannot be started, or panics outside of a run.
 #[must_use]
 pub fn exhaust(ops_max: usize, plant: Option<Plant>, threads: u32) -> Exhausted {
-    let workloads = Workload::all(ops_max);
+    exhaust_every(1, ops_max, plant, threads)
+}
+
+/// As [`exhaust`], but of the workloads of three ops and more only every `stride`-th: they are
+/// nearly all there are.
+///
+/// # Panics
+/// As [`exhaust`], and when `stride` is 0.
+#[must_use]
+pub fn exhaust_every(
+    stride: usize,
+    ops_max: usize,
+    plant: Option<Plant>,
+    threads: u32,
+) -> Exhausted {
+    let mut workloads = Workload::all(ops_max);
+    workloads.retain(|workload| workload.ops.len() < 3 || workload.index % stride == 0);
     let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let worker = || {
         let mut found = Exhausted::default();

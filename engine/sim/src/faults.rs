@@ -46,6 +46,8 @@ pub(crate) fn possible() -> FaultRates {
         *rate = 1;
     }
     rates.chain_cut = u16::MAX;
+    // No choice: the place decides, and then every op there fails.
+    rates.stuck = 0;
     rates
 }
 

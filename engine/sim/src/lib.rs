@@ -31,7 +31,7 @@ mod sweep;
 mod verify;
 mod world;
 
-pub use exhaust::{Exhausted, exhaust, exhaust_case};
+pub use exhaust::{Exhausted, exhaust, exhaust_case, exhaust_every};
 pub use faults::FaultSet;
 pub use replay::{Replay, StepSet};
 pub use report::{Coverage, RunReport, Summary, reproduction};

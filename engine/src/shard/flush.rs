@@ -201,7 +201,14 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get(target);
         if let Some(error) = entry.poison_error() {
             // By a flush of another handle.
-            return self.refuse_flushes(target, error);
+            if entry.requests.is_empty() {
+                return;
+            }
+            self.refuse_flushes(target, error);
+            // Room has appeared, of which no completion tells, and nobody else where those who
+            // asked have left. A shard that has news does not sleep before it has looked at the
+            // messages that wait for room (F28).
+            return self.endings.push(Ending::Wake(Waker::noop().clone()));
         }
         if self.in_flight > 0 && self.ring.knob(Knob::HoldFlush, 0) != 0 {
             return;

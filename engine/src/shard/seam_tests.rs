@@ -2,9 +2,10 @@
 //! and refusals, chains and the queues they wait in.
 
 use super::*;
+use crate::ring::sim::{FileSpec, SimConfig, SimDevice, SimRing};
 use crate::shard::{Class, WriteAt};
 use crate::target::Inode;
-use mfio_core::{PacketIo, Write};
+use mfio_core::{Drive as _, IoBackend as _, PacketIo, Write};
 
 fn inode(number: u64) -> Inode {
     Inode { device: u64::MAX - 1, number, special: 0 }
@@ -422,4 +423,35 @@ fn f43_damage_behind_a_short_read_is_looked_for_without_a_bounce_buffer() {
     // It is gone when it is read again.
     assert!(matches!(poll(read, Waker::noop()), Poll::Ready((Ok(()), _))));
     assert_eq!(shard.metrics().bounced, 0, "the halves are as aligned as the whole");
+}
+
+/// A flush that is refused at the start of a turn frees room which no completion tells of, and
+/// nobody else either, where the one who asked for it has left.
+#[test]
+fn f28_message_that_waits_for_room_gets_on_when_a_refused_flush_makes_some() {
+    let device = SimDevice::new(&[FileSpec::direct(8192)]);
+    let ring = SimRing::new(SimConfig::calm(1), &device);
+    let control = ring.control();
+    let config = Config { backlog_max: 1, ..Config::new() };
+    let shard = Shard::with_ring(ring, &config).unwrap();
+    let file = shard.adopt_simulated("here", device.fd(0), device.geometry(0));
+    let from_afar = shard.adopt_simulated_remote("afar", device.fd(0), device.geometry(0));
+    {
+        let mut flush = pin!(file.sync(Durability::Data));
+        assert!(poll(flush.as_mut(), Waker::noop()).is_pending());
+    }
+    let mut read = pin!(from_afar.read_exact_at(0, shard.arena().alloc(4096).unwrap()));
+    assert!(poll(read.as_mut(), Waker::noop()).is_pending());
+    // What a flush of the file on another shard has come to.
+    shard.inner.core.borrow().targets.get(file.target()).poison.set(Errno::EIO);
+    let mut rounds = 0;
+    let (result, _) = loop {
+        assert!(rounds < 8, "it waits for room that there is");
+        rounds += 1;
+        let _pending = shard.get_backend().unwrap().unwrap().park();
+        if let Poll::Ready(over) = poll(read.as_mut(), Waker::noop()) {
+            break over;
+        }
+    };
+    assert_eq!((result, control.complaints()), (Ok(()), Vec::new()));
 }
