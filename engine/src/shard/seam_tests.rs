@@ -5,7 +5,7 @@ use super::*;
 use crate::ring::sim::{FileSpec, SimConfig, SimDevice, SimRing};
 use crate::shard::{Class, WriteAt};
 use crate::target::Inode;
-use mfio_core::{Drive as _, IoBackend as _, PacketIo, Write};
+use mfio_core::{Drive as _, PacketIo, Write};
 
 fn inode(number: u64) -> Inode {
     Inode { device: u64::MAX - 1, number, special: 0 }
@@ -443,7 +443,7 @@ fn f28_message_that_waits_for_room_gets_on_when_a_refused_flush_makes_some() {
     let mut read = pin!(from_afar.read_exact_at(0, shard.arena().alloc(4096).unwrap()));
     assert!(poll(read.as_mut(), Waker::noop()).is_pending());
     // What a flush of the file on another shard has come to.
-    shard.inner.core.borrow().targets.get(file.target()).poison.set(Errno::EIO);
+    shard.inner.core.borrow().targets.get(file.target()).poison.set(Errno::EIO, 0);
     let mut rounds = 0;
     let (result, _) = loop {
         assert!(rounds < 8, "it waits for room that there is");
