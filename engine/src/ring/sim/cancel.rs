@@ -42,7 +42,7 @@ impl Kernel {
 
     /// Ends a running op as cancelled, or comes too late to; returns the answer.
     fn cancel_running(&mut self, at: usize) -> i32 {
-        match self.random.below(4) {
+        match self.random.pick(&[0, 1, 2, 3]) {
             0 => {
                 self.stats.cancels_missed += 1;
                 negated(Errno::ENOENT)
