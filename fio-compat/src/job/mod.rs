@@ -5,12 +5,14 @@
 //!
 //! Not here: option syntax (`options`), the order of sections (`assemble`), clones and threads.
 
+mod reporting;
 mod validate;
 mod values;
 
 use crate::error::Place;
 use crate::options;
 
+pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
 
 /// fio's default `percentile_list`.
@@ -130,6 +132,10 @@ pub struct Job {
     pub clat_percentiles: bool,
     /// Report percentiles of total latency.
     pub lat_percentiles: bool,
+    /// How results are reported.
+    pub reporting: Reporting,
+    /// Logs of single I/Os or of intervals.
+    pub logs: LogOptions,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -213,6 +219,8 @@ impl Job {
             percentile_list: PERCENTILES.to_vec(),
             clat_percentiles: true,
             lat_percentiles: false,
+            reporting: Reporting::default(),
+            logs: LogOptions::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }
