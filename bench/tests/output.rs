@@ -190,11 +190,12 @@ fn write_lat_log_of_an_asynchronous_engine_adds_up() {
     let place = Place::new("async");
     let args = ["--name=a", "--ioengine=null", "--iodepth=4", "--size=64k", "--write_lat_log=p"];
     place.json(&args);
-    let logs = ["p_slat.1.log", "p_clat.1.log", "p_lat.1.log"].map(|name| place.log(name));
-    assert!(logs.iter().all(|log| log.len() == 16));
-    for io in 0..16 {
-        assert_eq!(logs[0][io][1] + logs[1][io][1], logs[2][io][1]);
-    }
+    let [slat, clat, lat] = ["p_slat", "p_clat", "p_lat"].map(|name| {
+        let log = place.log(&format!("{name}.1.log"));
+        log.iter().map(|line| line[1]).collect::<Vec<u64>>()
+    });
+    assert_eq!(lat.len(), 16);
+    assert!(slat.iter().zip(&clat).map(|(slat, clat)| slat + clat).eq(lat));
 }
 
 #[test]
