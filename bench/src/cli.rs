@@ -96,7 +96,7 @@ pub(crate) struct Ran {
 
 /// Warnings belong to stderr, except where a parser reads the output: there they go inside.
 fn warn(invocation: &Invocation) {
-    if invocation.is_for_programs() {
+    if invocation.has_document() {
         return;
     }
     for warning in &invocation.warnings {
@@ -179,16 +179,16 @@ fn conclude(
     output: &mut Output,
 ) -> Result<Ran, String> {
     let texts = invocation.is_for_people();
-    let programs = invocation.is_for_programs();
+    let document = invocation.has_document();
     let mut notes = ending.notes;
     if let Some(signal) = ending.signal {
         let line = format!("fio: terminating on signal {signal}");
-        if texts && !programs {
+        if texts && !document {
             print(output, &format!("\n{line}\n"))?;
         }
         notes.push(line);
     }
-    if texts && !programs {
+    if texts && !document {
         for job in &finished {
             for line in &job.outcome.traits.degraded {
                 complain(&format!("mfio-bench: note: {line}"));

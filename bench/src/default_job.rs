@@ -139,7 +139,7 @@ fn notes(directory: &std::path::Path, direct: bool) -> Vec<String> {
 
 fn introduce(invocation: &Invocation, path: &std::path::Path, size: &str, notes: &[String]) {
     // Text for people only: stdout stays a document where one was asked for.
-    if invocation.is_for_programs() {
+    if invocation.has_document() {
         return;
     }
     complain(&format!(

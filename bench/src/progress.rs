@@ -62,7 +62,7 @@ impl<'a> Progress<'a> {
         let to_file = matches!(output, Output::File(_));
         let style = match invocation.eta {
             Eta::Never => Style::Silent,
-            _ if !to_file && invocation.is_for_programs() => Style::Silent,
+            _ if !to_file && !texts => Style::Silent,
             Eta::Always => Style::Overwrite,
             Eta::Auto if Output::Stdout.is_terminal() => Style::Overwrite,
             Eta::Auto if plain && !to_file => Style::Lines,

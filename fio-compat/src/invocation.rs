@@ -105,10 +105,11 @@ impl Default for Invocation {
 }
 
 impl Invocation {
-    /// Whether a program is to read the output, so that nothing but reports may be in it.
+    /// Whether a JSON document is part of the output: warnings go inside, and nothing else.
     #[must_use]
-    pub fn is_for_programs(&self) -> bool {
-        self.formats.iter().any(|format| *format != OutputFormat::Normal)
+    pub fn has_document(&self) -> bool {
+        let documents = [OutputFormat::Json, OutputFormat::JsonPlus];
+        self.formats.iter().any(|format| documents.contains(format))
     }
 
     /// Whether text for people is part of the output.

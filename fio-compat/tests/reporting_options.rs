@@ -8,7 +8,7 @@
 mod machine;
 
 use fio_compat::render::{TerseVersion, json, json_plus, normal, terse};
-use fio_compat::report::{DiskUtil, JobReport, RunReport};
+use fio_compat::report::{DiskUtil, ErrorCounts, JobFailure, JobReport, LatencyGoal, RunReport};
 use fio_compat::{Job, LogPrefix, OutputFormat, Unified, WindowValue};
 use machine::Machine;
 
@@ -174,4 +174,28 @@ fn output_format_is_sorted_as_fio_emits_it() {
     assert_eq!(formats(all), [OutputFormat::Terse, OutputFormat::JsonPlus, OutputFormat::Normal]);
     assert_eq!(formats("--minimal"), [OutputFormat::Terse]);
     assert_eq!(formats("--append-terse"), [OutputFormat::Terse, OutputFormat::Normal]);
+}
+
+#[test]
+fn continue_on_error_shows_what_did_not_end_the_job() {
+    let mut report = report("");
+    let first = Some(JobFailure::new(5, "Input/output error"));
+    report.jobs[0].errors = Some(ErrorCounts { total: 3, first });
+    let line = "\n     errors    : total=3, first_error=5/<Input/output error>\n     latency ";
+    has(&normal(&report), &[line]);
+    has(
+        &json(&report),
+        &["\"total_err\" : 3,\n      \"first_error\" : 5,\n      \"latency_depth\""],
+    );
+    assert!(terse(&report, TerseVersion::V3).ends_with(";3;5\n"));
+}
+
+#[test]
+fn latency_target_is_repeated_in_the_report() {
+    let mut report = report("");
+    report.jobs[0].goal =
+        LatencyGoal { target_ns: 1_500_000, window_ns: 2_000_000_000, percent: 99.0 };
+    let line = "latency   : target=1.50ms, window=2.00s, percentile=99.00%, depth=1\n";
+    has(&normal(&report), &[line]);
+    has(&json(&report), &["\"latency_target_ns\" : 1500000", "\"latency_window_us\" : 2000000"]);
 }

@@ -101,13 +101,16 @@ fn job(job: &JobReport, group: &GroupSummary, detail: Detail) -> Value {
     put(&mut map, "latency_ns", shares(names, &job.distribution.ns_percent(total_ios)));
     put(&mut map, "latency_us", shares(names, &job.distribution.us_percent(total_ios)));
     put(&mut map, "latency_ms", shares(names, &job.distribution.ms_percent(total_ios)));
-    // latency_target and its relatives are not supported yet; fio writes their zeros too.
+    if let Some(errors) = &job.errors {
+        put(&mut map, "total_err", errors.total);
+        put(&mut map, "first_error", errors.first.as_ref().map_or(0, |first| first.errno));
+    }
     put(&mut map, "latency_depth", job.iodepth);
-    put(&mut map, "latency_target", 0);
-    put(&mut map, "latency_target_ns", 0);
-    put_float(&mut map, "latency_percentile", 100.0);
-    put(&mut map, "latency_window", 0);
-    put(&mut map, "latency_window_us", 0);
+    put(&mut map, "latency_target", job.goal.target_ns);
+    put(&mut map, "latency_target_ns", job.goal.target_ns);
+    put_float(&mut map, "latency_percentile", job.goal.percent);
+    put(&mut map, "latency_window", job.goal.window_ns / 1000);
+    put(&mut map, "latency_window_us", job.goal.window_ns / 1000);
     if let Some(description) = &job.description {
         put(&mut map, "desc", description.as_str());
     }

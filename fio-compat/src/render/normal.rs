@@ -111,13 +111,31 @@ fn depths(job: &JobReport) -> String {
         write.drop_ios,
         trim.drop_ios
     );
-    // latency_target and its relatives are not supported yet; fio prints their zeros too.
-    let target = "target=0.00ns, window=0.00ns, percentile=100.00%";
+    let errors = job.errors.as_ref().map_or_else(String::new, |errors| {
+        let (errno, text) = match &errors.first {
+            Some(first) => (first.errno, first.text.as_str()),
+            None => (0, "Success"),
+        };
+        format!("     errors    : total={}, first_error={errno}/<{text}>\n", errors.total)
+    });
     format!(
         "  IO depths    : {level}\n     submit    : {submit}\n     complete  : {complete}\n     \
-         issued rwts: {issued}\n     latency   : {target}, depth={}\n",
+         issued rwts: {issued}\n{errors}     latency   : target={}, window={}, \
+         percentile={:.2}%, depth={}\n",
+        time(job.goal.target_ns),
+        time(job.goal.window_ns),
+        job.goal.percent,
         job.iodepth
     )
+}
+
+/// A time in the largest unit it fills, with two decimals.
+fn time(nanoseconds: u64) -> String {
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+    let fills = units.into_iter().find(|(unit_ns, _)| nanoseconds >= *unit_ns);
+    let (unit_ns, unit) = fills.unwrap_or((1, "ns"));
+    let hundredths = u128::from(nanoseconds) * 100 / u128::from(unit_ns);
+    format!("{}.{:02}{unit}", hundredths / 100, hundredths % 100)
 }
 
 fn group_status(group: &GroupSummary) -> String {

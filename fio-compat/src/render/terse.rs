@@ -94,6 +94,10 @@ fn fields(
             fields.push(format!("{:.2}%", disk.util_percent));
         }
     }
+    if let Some(errors) = &job.errors {
+        let first = errors.first.as_ref().map_or(0, |first| first.errno);
+        fields.extend([errors.total.to_string(), first.to_string()]);
+    }
     fields.extend(job.description.clone());
     fields
 }

@@ -145,6 +145,11 @@ impl JobReport {
         self.error = self.error.take().or_else(|| other.error.clone());
         self.eta_s = self.eta_s.max(other.eta_s);
         self.elapsed_s = self.elapsed_s.max(other.elapsed_s);
+        if let Some(more) = &other.errors {
+            let errors = self.errors.get_or_insert_default();
+            errors.total += more.total;
+            errors.first = errors.first.take().or_else(|| more.first.clone());
+        }
         self.read.merge(&other.read);
         self.write.merge(&other.write);
         self.trim.merge(&other.trim);

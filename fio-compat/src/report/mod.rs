@@ -98,6 +98,36 @@ pub struct JobReport {
     pub units: Units,
     /// Whether the job appears in reports at all; its group does in any case.
     pub shown: bool,
+    /// Errors that did not end the job, where it was told to go on (`continue_on_error`).
+    pub errors: Option<ErrorCounts>,
+    /// The latency the job had to keep (`latency_target` and its relatives).
+    pub goal: LatencyGoal,
+}
+
+/// Errors that did not end a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorCounts {
+    /// How many.
+    pub total: u64,
+    /// The first, if there was any.
+    pub first: Option<JobFailure>,
+}
+
+/// A latency a job had to keep; all zeros and 100 % if it had none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyGoal {
+    /// The latency, or 0.
+    pub target_ns: u64,
+    /// The time within which it is judged.
+    pub window_ns: u64,
+    /// The share of I/Os that must keep it.
+    pub percent: f64,
+}
+
+impl Default for LatencyGoal {
+    fn default() -> Self {
+        Self { target_ns: 0, window_ns: 0, percent: 100.0 }
+    }
 }
 
 /// One direction of a job.
@@ -219,6 +249,8 @@ impl JobReport {
             unified: Unified::None,
             units: Units::default(),
             shown: true,
+            errors: None,
+            goal: LatencyGoal::default(),
         }
     }
 
