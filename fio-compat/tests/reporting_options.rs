@@ -79,7 +79,7 @@ fn kb_base_decides_what_k_means_when_read_and_shown() {
     let quiet = Machine::default().run("--name=j --size=1m --kb_base=1000 --bs=4KiB");
     assert!(quiet.expect("valid").warnings.is_empty(), "there it means what it says");
     let text = normal(&report("--kb_base=1000"));
-    has(&text, &["BW=4096kB/s (4000KiB/s)(4096kB/1000msec)", "   bw (   kB/s): min= 4000"]);
+    has(&text, &["BW=4096kB/s (4000KiB/s)(4096kB/1000msec)", "   bw (   kB/s): min= 4096"]);
     has(&text, &["io=4096kB (4000KiB)"]);
 }
 

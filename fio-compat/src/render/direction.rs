@@ -141,7 +141,7 @@ fn bandwidth_samples(stat: &SampleStat, group: &DirectionSummary, units: Units) 
     if stat.samples() == 0 {
         return String::new();
     }
-    let factor: u32 = if units.bits { 8 } else { 1 };
+    let factor: u64 = if units.bits { 8 } else { 1 };
     let base: u64 = if units.binary { 1024 } else { 1000 };
     let names = match (units.bits, units.binary) {
         (false, true) => ["KiB", "MiB"],
@@ -149,19 +149,24 @@ fn bandwidth_samples(stat: &SampleStat, group: &DirectionSummary, units: Units) 
         (true, true) => ["Kibit", "Mibit"],
         (true, false) => ["kbit", "Mbit"],
     };
-    let wide = approximate(factor.into());
-    let large = stat.mean() * wide > approximate(u128::from(base) * u128::from(base));
-    let (unit, divisor) = if large { (names[1], base) } else { (names[0], 1) };
-    let scale = approximate(u128::from(divisor)) / wide;
-    let whole = |value: u64| value.saturating_mul(u64::from(factor)) / divisor;
+    // Samples are in KiB/s whatever the units.
+    let numerator = factor * 1024;
+    let shown =
+        |kib: f64, divisor: u64| kib * approximate(numerator.into()) / approximate(divisor.into());
+    let large = shown(stat.mean(), base) > approximate(u128::from(base) * u128::from(base));
+    let (unit, divisor) = if large { (names[1], base * base) } else { (names[0], base) };
+    let whole = |kib: u64| {
+        let scaled = u128::from(kib) * u128::from(numerator) / u128::from(divisor);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    };
     format!(
         "   bw ({unit:>5}/s): min={:5}, max={:5}, per={:3.2}%, avg={:5.2}, stdev={:5.2}, \
          samples={}\n",
         whole(stat.min()),
         whole(stat.max()),
         share_of_group(stat, group),
-        stat.mean() / scale,
-        stat.stddev() / scale,
+        shown(stat.mean(), divisor),
+        shown(stat.stddev(), divisor),
         stat.samples()
     )
 }
