@@ -7,16 +7,18 @@
 //!
 //! Not here: what the options mean (`fio_compat`), the default job (`default_job`).
 
-use fio_compat::{Action, Invocation, OutputFormat, parse_command_line, render};
+use fio_compat::{Action, Invocation, parse_command_line};
 
 use crate::disk::Disks;
 use crate::machine::Machine;
 use crate::output::{Output, complain};
 use crate::plan::{Kind, survey};
 use crate::progress::Progress;
+use crate::report::Frame;
 use crate::run::conductor::Manner;
 use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
+use crate::status::Status;
 use crate::{compare, default_job, device, doctor, report, summary};
 
 /// The exit code of everything that was refused before it started.
@@ -35,7 +37,9 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
                                            and how to mend what is wrong; changes nothing
 
 Options are fio's: --name value, --name=value, unique prefixes.
-  --output-format=normal|json  --output=FILE  --eta=always|never|auto
+  --output-format=normal|terse|json|json+[,...]  --output=FILE  --minimal
+  --terse-version=2|3|4|5  --append-terse  --status-interval=T  --bandwidth-log[=PREFIX]
+  --eta=always|never|auto  --eta-interval=T  --eta-newline=T
   --parse-only  --showcmd  --readonly  --version  --help
 
 Job options:
@@ -92,7 +96,7 @@ pub(crate) struct Ran {
 
 /// Warnings belong to stderr, except where a parser reads the output: there they go inside.
 fn warn(invocation: &Invocation) {
-    if invocation.formats.contains(&OutputFormat::Json) {
+    if invocation.has_document() {
         return;
     }
     for warning in &invocation.warnings {
@@ -117,18 +121,24 @@ pub(crate) fn run(
     warn(invocation);
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut output = Output::open(invocation.output.as_deref())?;
-    let paths = plans.iter().flat_map(|plan| plan.targets.clone());
+    let counted = plans.iter().filter(|plan| plan.job.reporting.disk_util);
+    let paths = counted.flat_map(|plan| plan.targets.clone());
     let used = paths.filter(|target| target.kind != Kind::Unused);
     let directories: Vec<_> = used.map(|target| existing(&target.path)).collect();
     let disks = Disks::observe(directories.iter().map(std::path::PathBuf::as_path));
-    let mut progress = Progress::new(invocation, &mut output, default);
+    let status = Status::new(invocation, &disks, signals.status(), begun_unix_ms);
+    let mut progress = Progress::new(invocation, &mut output, default, status);
     progress.announce();
     let finished = conduct(plans, claims, manner, signals.flag(), &mut progress);
+    let failed_logs = progress.into_failed_logs();
     let finished = match finished {
-        Err(_) if signals.received().is_some() => return Ok(Ran { exit_code: signals::EXIT_CODE }),
+        // Interrupted before any job began: the report is empty, but it is one.
+        Err(_) if signals.received().is_some() => Vec::new(),
         other => other?,
     };
+    failed_logs.iter().for_each(|line| complain(&format!("mfio-bench: {line}")));
     let mut notes = notes;
+    notes.extend(failed_logs);
     notes.extend(invocation.warnings.iter().map(ToString::to_string));
     notes.extend(degraded(&finished));
     let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
@@ -169,17 +179,17 @@ fn conclude(
     ending: Ending,
     output: &mut Output,
 ) -> Result<Ran, String> {
-    let texts = invocation.formats.contains(&OutputFormat::Normal);
-    let json = invocation.formats.contains(&OutputFormat::Json);
+    let texts = invocation.is_for_people();
+    let document = invocation.has_document();
     let mut notes = ending.notes;
     if let Some(signal) = ending.signal {
         let line = format!("fio: terminating on signal {signal}");
-        if texts {
+        if texts && !document {
             print(output, &format!("\n{line}\n"))?;
         }
         notes.push(line);
     }
-    if texts && !json {
+    if texts && !document {
         for job in &finished {
             for line in &job.outcome.traits.degraded {
                 complain(&format!("mfio-bench: note: {line}"));
@@ -191,13 +201,14 @@ fn conclude(
     }
     let failed = report::failed_jobs(&finished);
     let summary = (ending.default && texts).then(|| summary::text(&finished));
-    let disk_util = disks.used();
-    let report = report::run_report(invocation, finished, disk_util, ending.begun_unix_ms, notes);
-    for format in &invocation.formats {
-        let text = match format {
-            OutputFormat::Json => render::json(&report),
-            OutputFormat::Normal => render::normal(&report),
-        };
+    let frame = Frame {
+        invocation,
+        begun_unix_ms: ending.begun_unix_ms,
+        disk_util: disks.used(),
+        warnings: notes,
+    };
+    let report = report::run_report(frame, finished);
+    for text in report::rendered(&report, invocation) {
         print(output, &text)?;
     }
     if let Some(summary) = summary {

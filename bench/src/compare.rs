@@ -19,6 +19,7 @@ use crate::output::{Output, complain};
 use crate::plan::{Plan, survey};
 use crate::report::failure_lines;
 use crate::run::conductor::Manner;
+use crate::run::lane::Lane;
 use crate::run::{Finished, Observer, Tick, conduct};
 use crate::signals::{self, Signals};
 use crate::statistics::{Median, median};
@@ -272,5 +273,5 @@ impl Observer for Quiet {
     fn laying_out(&mut self, _plan: &Plan, _files: u64, _bytes: u64) {}
     fn starting(&mut self, _plans: &[Plan]) {}
     fn tick(&mut self, _tick: &Tick<'_>) {}
-    fn ended(&mut self) {}
+    fn ended(&mut self, _lanes: &[Lane]) {}
 }

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use fio_compat::{Invocation, OutputFormat, Source, parse_job_text};
+use fio_compat::{Invocation, Source, parse_job_text};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 
@@ -139,7 +139,7 @@ fn notes(directory: &std::path::Path, direct: bool) -> Vec<String> {
 
 fn introduce(invocation: &Invocation, path: &std::path::Path, size: &str, notes: &[String]) {
     // Text for people only: stdout stays a document where one was asked for.
-    if invocation.formats.contains(&OutputFormat::Json) {
+    if invocation.has_document() {
         return;
     }
     complain(&format!(

@@ -4,6 +4,7 @@
 //!
 //! Not here: everything; each step is a module of its own.
 
+mod bandwidth_log;
 mod cli;
 mod clock;
 mod compare;
@@ -26,6 +27,7 @@ mod report;
 mod run;
 mod signals;
 mod statistics;
+mod status;
 mod summary;
 mod verify;
 mod written;

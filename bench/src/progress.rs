@@ -6,12 +6,14 @@
 //! Not here: the format of the line (`fio_compat::render`).
 
 use fio_compat::render::{EtaRate, EtaSnapshot, JobState, eta_line, layout_line, preamble};
-use fio_compat::{Eta, Invocation, OutputFormat};
+use fio_compat::{Eta, Invocation};
 
+use crate::bandwidth_log::BandwidthLog;
 use crate::output::Output;
 use crate::plan::Plan;
 use crate::run::lane::{Lane, Stage, Totals};
-use crate::run::{Observer, Tick};
+use crate::run::{Live, Observer, Tick};
+use crate::status::Status;
 
 /// How lines end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,13 @@ pub(crate) struct Progress<'a> {
     interval_ns: u64,
     begun_ns: u64,
     printed_ns: u64,
-    last: [Totals; 2],
+    last: [Totals; 3],
     width: usize,
+    /// When a newline last ended the line.
+    newline_ns: u64,
+    status: Status<'a>,
+    bandwidth_log: Option<BandwidthLog>,
+    failed_logs: Vec<String>,
 }
 
 /// Without a terminal a line now and then is enough to see that it is alive.
@@ -44,14 +51,21 @@ const PLAIN_INTERVAL_NS: u64 = 2_000_000_000;
 impl<'a> Progress<'a> {
     /// Progress in the style the invocation asks for; `plain` prints lines even where nobody
     /// overwrites them.
-    pub(crate) fn new(invocation: &'a Invocation, output: &'a mut Output, plain: bool) -> Self {
-        let texts = invocation.formats.contains(&OutputFormat::Normal);
+    pub(crate) fn new(
+        invocation: &'a Invocation,
+        output: &'a mut Output,
+        plain: bool,
+        status: Status<'a>,
+    ) -> Self {
+        // Lines for people may stand between terse lines or documents only if asked for as well.
+        let texts = invocation.is_for_people();
+        let to_file = matches!(output, Output::File(_));
         let style = match invocation.eta {
             Eta::Never => Style::Silent,
-            _ if !texts => Style::Silent,
+            _ if !to_file && !texts => Style::Silent,
             Eta::Always => Style::Overwrite,
-            Eta::Auto if output.is_terminal() => Style::Overwrite,
-            Eta::Auto if plain => Style::Lines,
+            Eta::Auto if Output::Stdout.is_terminal() => Style::Overwrite,
+            Eta::Auto if plain && !to_file => Style::Lines,
             Eta::Auto => Style::Silent,
         };
         let interval_ns = match style {
@@ -68,7 +82,21 @@ impl<'a> Progress<'a> {
             printed_ns: 0,
             last: Default::default(),
             width: 0,
+            newline_ns: 0,
+            status,
+            bandwidth_log: None,
+            failed_logs: Vec::new(),
         }
+    }
+
+    /// The lines of the progress itself go to standard output, also with `--output`.
+    fn show(text: &str) {
+        drop(Output::Stdout.print(text));
+    }
+
+    /// Lines about logs that are incomplete.
+    pub(crate) fn into_failed_logs(self) -> Vec<String> {
+        self.failed_logs
     }
 
     fn print(&mut self, text: &str) {
@@ -115,6 +143,18 @@ fn to_s(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(1_000_000_000)
 }
 
+/// What all clones have done.
+fn sum(lanes: &[Lane]) -> [Totals; 3] {
+    let mut sums = [Totals::default(); 3];
+    for lane in lanes {
+        for (sum, totals) in sums.iter_mut().zip(lane.totals()) {
+            sum.ios += totals.ios;
+            sum.bytes += totals.bytes;
+        }
+    }
+    sums
+}
+
 impl Observer for Progress<'_> {
     fn laying_out(&mut self, plan: &Plan, files: u64, bytes: u64) {
         if self.texts {
@@ -125,9 +165,20 @@ impl Observer for Progress<'_> {
     fn starting(&mut self, _plans: &[Plan]) {
         self.begun_ns = crate::clock::now_ns();
         self.printed_ns = self.begun_ns;
+        self.newline_ns = self.begun_ns;
+        self.status.begin(self.begun_ns);
+        match self.invocation.bandwidth_log.as_deref().map(BandwidthLog::create) {
+            None => (),
+            Some(Ok(mut log)) => {
+                log.begin(self.begun_ns);
+                self.bandwidth_log = Some(log);
+            }
+            Some(Err(line)) => self.failed_logs.push(line),
+        }
     }
 
     fn tick(&mut self, tick: &Tick<'_>) {
+        self.log_bandwidth(tick.lanes, tick.now_ns, false);
         let elapsed_ns = tick.now_ns.saturating_sub(self.printed_ns);
         if self.style == Style::Silent || elapsed_ns < self.interval_ns {
             return;
@@ -136,19 +187,54 @@ impl Observer for Progress<'_> {
         let line = eta_line(&snapshot);
         let end = if self.style == Style::Lines { '\n' } else { '\r' };
         let width = self.width.max(line.len());
-        self.print(&format!("{line:width$}{end}"));
-        self.width = if self.style == Style::Lines { 0 } else { line.len() };
+        // As in fio, the newline follows the carriage return, so that the line stays.
+        let newline = self.invocation.eta_newline_ns.is_some_and(|newline_ns| {
+            self.style == Style::Overwrite && tick.now_ns >= self.newline_ns + newline_ns
+        });
+        Self::show(&format!("{line:width$}{end}{}", if newline { "\n" } else { "" }));
+        if newline {
+            self.newline_ns = tick.now_ns;
+        }
+        self.width = if self.style == Style::Lines || newline { 0 } else { line.len() };
         self.printed_ns = tick.now_ns;
     }
 
-    fn ended(&mut self) {
-        if self.width > 0 {
-            self.print("\n");
+    fn ended(&mut self, lanes: &[Lane]) {
+        self.log_bandwidth(lanes, crate::clock::now_ns(), true);
+        self.failed_logs.extend(self.bandwidth_log.take().and_then(|log| log.failure()));
+        self.leave_line();
+    }
+
+    fn wants_status(&mut self, now_ns: u64) -> bool {
+        self.status.is_due(now_ns)
+    }
+
+    fn status(&mut self, live: Vec<Live<'_>>) {
+        self.leave_line();
+        for text in self.status.texts(live) {
+            self.print(&text);
         }
+    }
+
+    fn log_failed(&mut self, line: String) {
+        self.failed_logs.push(line);
     }
 }
 
 impl Progress<'_> {
+    fn leave_line(&mut self) {
+        if self.width > 0 {
+            Self::show("\n");
+            self.width = 0;
+        }
+    }
+
+    fn log_bandwidth(&mut self, lanes: &[Lane], now_ns: u64, ended: bool) {
+        if let Some(log) = &mut self.bandwidth_log {
+            log.tick(now_ns, sum(lanes), ended);
+        }
+    }
+
     /// The lines before the run.
     pub(crate) fn announce(&mut self) {
         if self.texts {
@@ -161,13 +247,7 @@ impl Progress<'_> {
         let running = |lane: &Lane| !matches!(lane.stage(), Stage::Starting | Stage::Ended);
         let jobs_running = tick.lanes.iter().filter(|lane| running(lane)).count();
         let files = clones().filter(|(_, lane)| running(lane)).map(|(plan, _)| plan.targets.len());
-        let mut now = [Totals::default(); 2];
-        for lane in tick.lanes {
-            for (sum, totals) in now.iter_mut().zip(lane.totals()) {
-                sum.ios += totals.ios;
-                sum.bytes += totals.bytes;
-            }
-        }
+        let now = sum(tick.lanes);
         let mut rates = [EtaRate::default(); 3];
         for (rate, (new, old)) in rates.iter_mut().zip(now.iter().zip(&self.last)) {
             let per_second = |amount: u64| {
@@ -189,6 +269,7 @@ impl Progress<'_> {
                 .max()
                 .flatten(),
             rates,
+            units: tick.plans.first().map(|plan| plan.job.reporting.units).unwrap_or_default(),
         }
     }
 }

@@ -5,48 +5,86 @@
 //!
 //! Not here: text and JSON (`fio_compat::render`).
 
-use fio_compat::Invocation;
-use fio_compat::report::{DiskUtil, JobReport, RunReport};
+use fio_compat::report::{DiskUtil, JobFailure, JobReport, RunReport};
+use fio_compat::{Invocation, OutputFormat, render};
 use serde_json::json;
 
 use crate::clock::unix_ms;
-use crate::run::Finished;
+use crate::run::{Finished, Live};
 
 /// Our name and version, as it appears in reports.
 pub(crate) const VERSION: &str = concat!("mfio-bench ", env!("CARGO_PKG_VERSION"));
 
-/// Builds the report of a run; `begun_unix_ms` is when the program started.
-pub(crate) fn run_report(
-    invocation: &Invocation,
-    finished: Vec<Finished>,
-    disk_util: Vec<DiskUtil>,
-    begun_unix_ms: u64,
-    warnings: Vec<String>,
-) -> RunReport {
+/// What a report says about the run as a whole.
+pub(crate) struct Frame<'a> {
+    /// The command line.
+    pub(crate) invocation: &'a Invocation,
+    /// When the program started, in milliseconds since 1970.
+    pub(crate) begun_unix_ms: u64,
+    /// What the kernel counted for the disks.
+    pub(crate) disk_util: Vec<DiskUtil>,
+    /// What the reader should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Builds the report of a run.
+pub(crate) fn run_report(frame: Frame<'_>, finished: Vec<Finished>) -> RunReport {
     let extra = extra(&finished);
-    let jobs = finished.into_iter().map(|job| job_report(job, begun_unix_ms)).collect();
+    let begun_unix_ms = frame.begun_unix_ms;
+    let jobs = finished.into_iter().map(|job| {
+        let failure = job.outcome.failure.as_ref().map(|failure| failure.report());
+        let live = Live {
+            plan: &job.plan,
+            recorder: job.outcome.recorder,
+            samples: &job.samples,
+            started_unix_ms: job.started_unix_ms,
+        };
+        job_report(live, failure, begun_unix_ms)
+    });
+    let jobs = jobs.collect();
+    assembled(frame, jobs, extra)
+}
+
+/// Builds the report of a run that goes on.
+pub(crate) fn status_report(frame: Frame<'_>, live: Vec<Live<'_>>) -> RunReport {
+    let begun_unix_ms = frame.begun_unix_ms;
+    let jobs = live.into_iter().map(|live| job_report(live, None, begun_unix_ms)).collect();
+    assembled(frame, jobs, json!({ "finished": false }))
+}
+
+fn assembled(frame: Frame<'_>, jobs: Vec<JobReport>, extra: serde_json::Value) -> RunReport {
     let mut report = RunReport {
         version: VERSION.to_owned(),
         timestamp_ms: unix_ms(),
         utc_offset_s: 0,
-        global_options: invocation.global_options.clone(),
+        global_options: frame.invocation.global_options.clone(),
         jobs,
-        disk_util,
-        warnings,
+        disk_util: frame.disk_util,
+        warnings: frame.warnings,
         extra,
     };
     report.merge_groups();
     report
 }
 
-fn job_report(job: Finished, begun_unix_ms: u64) -> JobReport {
-    let mut report = JobReport::for_job(&job.plan.job);
+/// The report in every format asked for, in fio's order.
+pub(crate) fn rendered(report: &RunReport, invocation: &Invocation) -> Vec<String> {
+    let text = |format: &OutputFormat| match format {
+        OutputFormat::Terse => render::terse(report, invocation.terse_version),
+        OutputFormat::Json => render::json(report),
+        OutputFormat::JsonPlus => render::json_plus(report),
+        OutputFormat::Normal => render::normal(report),
+    };
+    invocation.formats.iter().map(text).collect()
+}
+
+fn job_report(live: Live<'_>, failure: Option<JobFailure>, begun_unix_ms: u64) -> JobReport {
+    let mut report = JobReport::for_job(&live.plan.job);
     report.pid = std::process::id();
-    report.job_start_ms = job.started_unix_ms;
+    report.job_start_ms = live.started_unix_ms;
     report.elapsed_s = unix_ms().saturating_sub(begun_unix_ms).div_ceil(1000);
-    let failure = job.outcome.failure.as_ref().map(|failure| failure.report());
-    job.outcome.recorder.fill(&mut report, failure);
-    job.samples.fill(&mut report.read, &mut report.write);
+    live.recorder.fill(&mut report, failure);
+    live.samples.fill([&mut report.read, &mut report.write, &mut report.trim]);
     report
 }
 

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as one number that everybody may look at.
+//! SIGINT and SIGTERM as one number that everybody may look at, SIGUSR1 as a request.
 //!
 //! The first signal asks for an orderly end with a full report; the second one ends at once.
 //!
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 /// The exit code of an interrupted run, as with fio.
@@ -18,6 +18,7 @@ pub(crate) const EXIT_CODE: u8 = 128;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
     received: Arc<AtomicUsize>,
+    status: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -35,7 +36,13 @@ impl Signals {
             let number = usize::try_from(signal).unwrap_or(0);
             flag::register_usize(signal, Arc::clone(&signals.received), number)?;
         }
+        flag::register(SIGUSR1, Arc::clone(&signals.status))?;
         Ok(signals)
+    }
+
+    /// Is set by SIGUSR1, which asks for a report of the results so far.
+    pub(crate) fn status(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.status)
     }
 
     /// What the workers' conductor watches.

@@ -37,7 +37,7 @@ impl<'a> Assembly<'a> {
     pub(crate) fn section(&mut self, section: &Section) -> Result<(), ParseError> {
         if section.is_global() {
             let mut defaults = self.defaults.clone();
-            for assignment in section.assignments.iter().filter(|a| a.name != "name") {
+            for assignment in by_priority(section).filter(|a| a.name != "name") {
                 let recorded = self.assign(&mut defaults, assignment)?;
                 record(&mut self.invocation.global_options, recorded);
             }
@@ -47,7 +47,7 @@ impl<'a> Assembly<'a> {
         let mut job = self.defaults.clone();
         job.name.clone_from(&section.name);
         let mut own = Vec::new();
-        for assignment in &section.assignments {
+        for assignment in by_priority(section) {
             let recorded = self.assign(&mut job, assignment)?;
             record(&mut own, recorded);
         }
@@ -179,6 +179,14 @@ impl<'a> Assembly<'a> {
             warnings.push(warning);
         }
     }
+}
+
+/// As in fio, units are settled before any number is read; the rest keeps its order.
+fn by_priority(section: &Section) -> impl Iterator<Item = &Assignment> {
+    let settles = |assignment: &&Assignment| assignment.name == "kb_base";
+    let assignments = section.assignments.iter();
+    let (first, rest): (Vec<_>, Vec<_>) = assignments.partition(settles);
+    first.into_iter().chain(rest)
 }
 
 /// Every option with its value in force.

@@ -6,6 +6,7 @@
 
 use crate::error::Warning;
 use crate::job::Job;
+use crate::render::TerseVersion;
 
 /// One complete, validated request.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,7 @@ pub struct Invocation {
     pub jobs: Vec<Job>,
     /// Options that apply to several jobs, canonical names with the text as written.
     pub global_options: Vec<(String, String)>,
-    /// Output formats in the order fio emits them: JSON before normal.
+    /// Output formats in the order fio emits them: terse, JSON, normal.
     pub formats: Vec<OutputFormat>,
     /// The file that receives the output instead of stdout.
     pub output: Option<String>,
@@ -33,6 +34,12 @@ pub struct Invocation {
     pub showcmd: bool,
     /// Jobs that write were refused (already checked); the bench may open targets read-only.
     pub readonly: bool,
+    /// Layout of terse lines.
+    pub terse_version: TerseVersion,
+    /// Report everything so far this often while jobs run.
+    pub status_interval_ns: Option<u64>,
+    /// Log the bandwidth of all jobs together to `PREFIX-read_bw.log` and its relatives.
+    pub bandwidth_log: Option<String>,
     /// Surprises found while parsing.
     pub warnings: Vec<Warning>,
 }
@@ -51,8 +58,12 @@ pub enum Action {
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OutputFormat {
+    /// Lines of fields separated by semicolons.
+    Terse,
     /// One JSON document.
     Json,
+    /// One JSON document with the bins of its histograms.
+    JsonPlus,
     /// fio's text for people.
     Normal,
 }
@@ -85,12 +96,28 @@ impl Default for Invocation {
             parse_only: false,
             showcmd: false,
             readonly: false,
+            terse_version: TerseVersion::default(),
+            status_interval_ns: None,
+            bandwidth_log: None,
             warnings: Vec::new(),
         }
     }
 }
 
 impl Invocation {
+    /// Whether a JSON document is part of the output: warnings go inside, and nothing else.
+    #[must_use]
+    pub fn has_document(&self) -> bool {
+        let documents = [OutputFormat::Json, OutputFormat::JsonPlus];
+        self.formats.iter().any(|format| documents.contains(format))
+    }
+
+    /// Whether text for people is part of the output.
+    #[must_use]
+    pub fn is_for_people(&self) -> bool {
+        self.formats.contains(&OutputFormat::Normal)
+    }
+
     /// The command line that defines the same jobs (`--showcmd`).
     #[must_use]
     pub fn show_command(&self) -> String {

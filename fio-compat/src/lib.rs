@@ -56,5 +56,6 @@ pub use command_line::{parse_command_line, parse_job_text};
 pub use error::{ParseError, Place, Warning};
 pub use invocation::{Action, Eta, Invocation, OutputFormat};
 pub use job::{BlockSizes, Extent, IoEngine, Job, Origin, Rw, Setting, Verify};
+pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use options::option_help;
 pub use source::Source;

@@ -36,15 +36,14 @@ fn broken_command_line_is_refused_in_one_clear_line() {
         ("--name=", "argument 1: failed parsing `name=`: a value is missing"),
         ("--name=a --readonly=1", "argument 2: `--readonly` takes no value"),
         (
-            "--status-interval=1",
-            "argument 1: option `--status-interval` is known to fio but not supported yet",
+            "--idle-prof=system",
+            "argument 1: option `--idle-prof` is known to fio but not supported yet",
         ),
-        ("--minimal", "argument 1: option `--minimal` is known to fio but not supported yet"),
+        ("--terse-version=6", "argument 1: there is no terse version `6`; use 2, 3, 4 or 5"),
         (
-            "--output-format=json+",
-            "argument 1: format `json+` is known to fio but not supported yet; use normal or json",
+            "--output-format=xml",
+            "argument 1: there is no output format `xml`; use normal, terse, json or json+",
         ),
-        ("--output-format=xml", "argument 1: there is no output format `xml`; use normal or json"),
         (
             "--eta=maybe",
             "argument 1: failed parsing `eta=maybe`: no such value; valid values are auto, \

@@ -130,6 +130,7 @@ fn disk(value: &Value) -> DiskUtil {
         write_ticks: int(value, "write_ticks"),
         in_queue: int(value, "in_queue"),
         util_percent: float(value, "util"),
+        slaves: Vec::new(),
     }
 }
 

@@ -69,6 +69,7 @@ fn disk(numbers: [u64; 9], util_percent: f64) -> DiskUtil {
         write_ticks,
         in_queue,
         util_percent,
+        slaves: Vec::new(),
     }
 }
 

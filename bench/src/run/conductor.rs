@@ -19,6 +19,8 @@ use crate::plan::{Plan, stages};
 
 use super::job::{self, Assignment, Outcome};
 use super::lane::{Lane, Order, Stage};
+use super::live::{self, Live};
+use super::logs::{self, Handles};
 use super::sampler::Sampler;
 
 /// Signals and finished workers are noticed at least this often.
@@ -57,7 +59,15 @@ pub(crate) trait Observer {
     /// Called now and then while jobs run.
     fn tick(&mut self, tick: &Tick<'_>);
     /// The jobs are over: leave the line.
-    fn ended(&mut self);
+    fn ended(&mut self, lanes: &[Lane]);
+    /// Whether a report of the results so far is due.
+    fn wants_status(&mut self, _now_ns: u64) -> bool {
+        false
+    }
+    /// The results so far of every clone that has begun.
+    fn status(&mut self, _live: Vec<Live<'_>>) {}
+    /// A log is incomplete, and why.
+    fn log_failed(&mut self, _line: String) {}
 }
 
 /// Ways of the run that are not options of a job.
@@ -95,21 +105,29 @@ pub(crate) fn conduct(
     for plan in &plans {
         files.push(layout::open(plan)?);
     }
+    let (log_writer, logs) = logs::open(&plans)?;
     observer.starting(&plans);
     let lanes: Vec<Lane> = plans.iter().map(|plan| Lane::new(plan.job.ramp_time_ns > 0)).collect();
     let run_seed = crate::random::mix(unix_ms() ^ u64::from(std::process::id()) << 40);
     let mut finished = Vec::new();
-    let mut conductor = Conductor { plans: &plans, lanes: &lanes, run_seed, signal, observer };
-    let mut files = files.into_iter();
+    let mut conductor =
+        Conductor { plans: &plans, lanes: &lanes, run_seed, signal, observer, asked_ns: None };
+    let mut files = files.into_iter().zip(logs);
     let stages = stages(&plans);
     let mut begin = 0;
     while begin < plans.len() && signal.load(Ordering::Relaxed) == 0 {
         let end = stages.partition_point(|stage| *stage <= stages[begin]);
-        let files: Vec<Vec<File>> = files.by_ref().take(end - begin).collect();
-        finished.extend(conductor.stage(begin, files));
+        let equipment = files.by_ref().take(end - begin).collect();
+        let done = conductor.stage(begin, equipment, &finished);
+        finished.extend(done);
         begin = end;
     }
-    conductor.observer.ended();
+    conductor.observer.ended(&lanes);
+    // The handles of jobs that were never started would keep the writer waiting.
+    drop(files);
+    log_writer.finish().into_iter().for_each(|line| conductor.observer.log_failed(line));
+    // They have results like all others, only empty ones: readers count on their places.
+    finished.extend(plans[finished.len()..].iter().map(Finished::never));
     drop(created);
     drop(claims);
     Ok(finished)
@@ -121,24 +139,50 @@ struct Conductor<'a> {
     run_seed: u64,
     signal: &'a AtomicUsize,
     observer: &'a mut dyn Observer,
+    /// When results so far were asked for that are not reported yet.
+    asked_ns: Option<u64>,
 }
 
+impl Finished {
+    fn never(plan: &Plan) -> Self {
+        let samples = Sampler::new(&plan.job, None);
+        Self { plan: plan.clone(), outcome: Outcome::none(), samples, started_unix_ms: 0 }
+    }
+
+    fn live(&self) -> Live<'_> {
+        Live {
+            plan: &self.plan,
+            recorder: self.outcome.recorder.clone(),
+            samples: &self.samples,
+            started_unix_ms: self.started_unix_ms,
+        }
+    }
+}
+
+/// The open files of one clone, and its logs.
+type Equipment = (Vec<File>, Option<Handles>);
+
 impl Conductor<'_> {
-    fn stage(&mut self, begin: usize, files: Vec<Vec<File>>) -> Vec<Finished> {
-        let end = begin + files.len();
+    fn stage(
+        &mut self,
+        begin: usize,
+        equipment: Vec<Equipment>,
+        before: &[Finished],
+    ) -> Vec<Finished> {
+        let end = begin + equipment.len();
         let started_unix_ms = unix_ms();
         let assignments: Vec<Assignment> = self.plans[begin..end]
             .iter()
-            .zip(files)
+            .zip(equipment)
             .zip(1 + u64::try_from(begin).unwrap_or(0)..)
-            .map(|((plan, files), number)| {
+            .map(|((plan, (files, logs)), number)| {
                 let run_seed = self.run_seed;
-                Assignment { plan: plan.clone(), files, number, run_seed }
+                Assignment { plan: plan.clone(), files, number, run_seed, logs }
             })
             .collect();
         let lanes = &self.lanes[begin..end];
         let mut samplers: Vec<Sampler> =
-            assignments.iter().map(|a| Sampler::new(!a.plan.job.disable_bw_measurement)).collect();
+            assignments.iter().map(|a| Sampler::new(&a.plan.job, a.logs.as_ref())).collect();
         let outcomes = thread::scope(|scope| {
             let here = thread::current();
             let handles: Vec<_> = assignments
@@ -153,7 +197,8 @@ impl Conductor<'_> {
                     })
                 })
                 .collect();
-            self.watch(&handles, lanes, &assignments, &mut samplers);
+            let stage = StageSoFar { lanes, assignments: &assignments, before, started_unix_ms };
+            self.watch(&handles, &stage, &mut samplers);
             handles.into_iter().map(joined).collect::<Vec<_>>()
         });
         let finished = assignments.into_iter().zip(outcomes).zip(samplers);
@@ -171,10 +216,10 @@ impl Conductor<'_> {
     fn watch(
         &mut self,
         handles: &[ScopedJoinHandle<'_, Outcome>],
-        lanes: &[Lane],
-        assignments: &[Assignment],
+        stage: &StageSoFar<'_>,
         samplers: &mut [Sampler],
     ) {
+        let StageSoFar { lanes, assignments, .. } = *stage;
         while !handles.iter().all(ScopedJoinHandle::is_finished) {
             let now = now_ns();
             // Until all have begun, nothing is known of what is due, so the naps are short.
@@ -188,18 +233,57 @@ impl Conductor<'_> {
                 wake_ns = wake_ns.min(due.unwrap_or(u64::MAX));
             }
             self.observer.tick(&Tick { plans: self.plans, lanes: self.lanes, now_ns: now });
+            self.report_so_far(stage, samplers, now);
             let nap_ns = wake_ns.saturating_sub(now_ns());
             if nap_ns > 0 {
                 thread::park_timeout(Duration::from_nanos(nap_ns));
             }
         }
+        let now = now_ns();
+        for (sampler, lane) in samplers.iter_mut().zip(lanes) {
+            sampler.finish(now, lane.totals());
+        }
     }
+
+    /// Asks for results so far where they are due, and reports them once all have answered;
+    /// whoever is stuck in its device answers with what it said last.
+    fn report_so_far(&mut self, stage: &StageSoFar<'_>, samplers: &[Sampler], now_ns: u64) {
+        let begun = || stage.lanes.iter().filter(|lane| lane.started_ns().is_some());
+        let Some(asked_ns) = self.asked_ns else {
+            if self.observer.wants_status(now_ns) {
+                begun().for_each(Lane::ask);
+                self.asked_ns = Some(now_ns);
+            }
+            return;
+        };
+        let patient = now_ns < asked_ns + live::PATIENCE_NS;
+        if patient && begun().any(|lane| !lane.has_answered()) {
+            return;
+        }
+        self.asked_ns = None;
+        let clones = stage.lanes.iter().zip(stage.assignments).zip(samplers);
+        let running = clones.filter_map(|((lane, assignment), samples)| {
+            let recorder = lane.snapshot()?.recorder;
+            let started_unix_ms = stage.started_unix_ms;
+            Some(Live { plan: &assignment.plan, recorder, samples, started_unix_ms })
+        });
+        self.observer.status(stage.before.iter().map(Finished::live).chain(running).collect());
+    }
+}
+
+/// The stage that runs, and what has run before it.
+struct StageSoFar<'a> {
+    lanes: &'a [Lane],
+    assignments: &'a [Assignment],
+    before: &'a [Finished],
+    started_unix_ms: u64,
 }
 
 /// Orders that are due for one worker, and when the next one is.
 fn direct(lane: &Lane, plan: &Plan, sampler: &mut Sampler, now_ns: u64) -> Option<u64> {
     let started_ns = lane.started_ns()?;
     if lane.stage() == Stage::Ended {
+        sampler.finish(now_ns, lane.totals());
         return None;
     }
     let record_ns = started_ns + plan.job.ramp_time_ns;

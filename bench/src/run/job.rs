@@ -25,6 +25,8 @@ use crate::written::Written;
 
 use super::failure::Failure;
 use super::lane::{Lane, Order, Stage};
+use super::live::Snapshot;
+use super::logs::Handles;
 use super::worker::{Pacing, Rules, Worker};
 
 /// Everything one worker needs.
@@ -37,6 +39,8 @@ pub(crate) struct Assignment {
     pub(crate) number: u64,
     /// Names this run in the blocks it writes.
     pub(crate) run_seed: u64,
+    /// The logs it writes.
+    pub(crate) logs: Option<Handles>,
 }
 
 /// What became of it.
@@ -54,15 +58,20 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn failed(failure: Failure) -> Self {
+    /// Of a job that was never started.
+    pub(crate) fn none() -> Self {
         let wanted = Wanted { slat: false, clat: false, lat: false };
         Self {
             recorder: Recorder::new(wanted),
-            failure: Some(failure),
+            failure: None,
             mismatches: Vec::new(),
             mismatch_count: 0,
             traits: Traits::default(),
         }
+    }
+
+    fn failed(failure: Failure) -> Self {
+        Self { failure: Some(failure), ..Self::none() }
     }
 }
 
@@ -101,9 +110,15 @@ fn on<E: IoEngine>(assignment: &Assignment, lane: &Lane) -> Outcome {
     let traits = engine.traits();
     let job = &assignment.plan.job;
     let wanted = Wanted { slat: !job.disable_slat, clat: !job.disable_clat, lat: !job.disable_lat };
-    let clock = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
+    let mut recorder = Recorder::new(wanted);
+    recorder.logs = assignment.logs.as_ref().and_then(|logs| logs.for_worker());
+    let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
+    let clock = latencies || recorder.logs.is_some();
     let content = content(assignment);
-    let mut worker = Worker::new(engine, lane, Recorder::new(wanted), content, pacing);
+    let mut worker = Worker::new(engine, lane, recorder, content, pacing);
+    if let Some(logs) = &mut worker.recorder.logs {
+        logs.restart(job.ramp_time_ns == 0);
+    }
     if clock {
         passes::<E, true>(&mut worker, assignment);
     } else {
@@ -111,6 +126,10 @@ fn on<E: IoEngine>(assignment: &Assignment, lane: &Lane) -> Outcome {
     }
     let usage = ThreadUsage::now().since(worker.baseline.usage);
     worker.recorder.add_usage(usage);
+    if let Some(mut logs) = worker.recorder.logs.take() {
+        logs.finish();
+    }
+    lane.deliver(Snapshot { recorder: worker.recorder.clone() });
     if worker.mismatch_count > 0 && worker.failure.is_none() {
         worker.failure = Some(Failure::verify());
     }
@@ -226,7 +245,7 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         let rules = Rules { ends_at: Order::Abort, ..rules };
         worker.phase::<CLOCK, _>(&mut FlushAll { next: 0, count }, rules);
     }
-    let used = [plan.job.rw.reads(), plan.job.rw.writes()];
+    let used = [plan.job.rw.reads(), plan.job.rw.writes(), false];
     let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
     worker.recorder.add_runtime(used, spent_ns);
 }
@@ -243,7 +262,7 @@ fn verify_phase<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, plan
     let rules = Rules { ends_at: Order::Abort, check: true, remembered: true, fatal };
     worker.phase::<CLOCK, _>(&mut steps, rules);
     let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
-    worker.recorder.add_runtime([true, false], spent_ns);
+    worker.recorder.add_runtime([true, false, false], spent_ns);
 }
 
 /// One `fsync` per file.

@@ -7,6 +7,9 @@
 //! Not here: who decides what when (`conductor`).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use super::live::Snapshot;
 
 /// What a worker is told. Only ever increases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +23,9 @@ pub(crate) enum Order {
     /// End everything.
     Abort = 3,
 }
+
+/// The bits of a word that hold the order.
+const ORDER_MASK: u32 = 0xff;
 
 /// Where a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +53,17 @@ pub(crate) struct Totals {
 
 /// The shared state of one worker. Aligned so that two workers never share a cache line.
 #[repr(align(128))]
-#[derive(Debug)]
 pub(crate) struct Lane {
-    order: AtomicU32,
+    /// The order in the lowest byte; above it, how often results so far were asked for.
+    word: AtomicU32,
+    /// Those results; locked only where they are asked for.
+    snapshot: Mutex<Option<Box<Snapshot>>>,
+    /// The word at the time of the last delivery.
+    answered: AtomicU32,
     stage: AtomicU32,
     started_ns: AtomicU64,
-    /// Reads, writes.
-    totals: [(AtomicU64, AtomicU64); 2],
+    /// Reads, writes, trims.
+    totals: [(AtomicU64, AtomicU64); 3],
 }
 
 impl Lane {
@@ -61,22 +71,34 @@ impl Lane {
     pub(crate) fn new(warm_up: bool) -> Self {
         let order = if warm_up { Order::WarmUp } else { Order::Record };
         Self {
-            order: AtomicU32::new(order as u32),
+            word: AtomicU32::new(order as u32),
+            snapshot: Mutex::new(None),
+            answered: AtomicU32::new(0),
             stage: AtomicU32::new(Stage::Starting as u32),
             started_ns: AtomicU64::new(0),
             totals: Default::default(),
         }
     }
 
-    /// Whether the order in force is still `known`: one load and one comparison.
+    /// Whether nothing new was said since `known` was read: one load and one comparison.
     #[inline]
-    pub(crate) fn is_still(&self, known: Order) -> bool {
-        self.order.load(Relaxed) == known as u32
+    pub(crate) fn is_still(&self, known: u32) -> bool {
+        self.word.load(Relaxed) == known
+    }
+
+    /// What was said so far, for [`Lane::is_still`] and [`Lane::asks_since`].
+    pub(crate) fn word(&self) -> u32 {
+        self.word.load(Relaxed)
+    }
+
+    /// Whether results were asked for between two words.
+    pub(crate) const fn asks_since(earlier: u32, now: u32) -> bool {
+        (earlier ^ now) & !ORDER_MASK != 0
     }
 
     /// The order in force.
     pub(crate) fn order(&self) -> Order {
-        match self.order.load(Relaxed) {
+        match self.word.load(Relaxed) & ORDER_MASK {
             0 => Order::WarmUp,
             1 => Order::Record,
             2 => Order::TimeUp,
@@ -86,7 +108,37 @@ impl Lane {
 
     /// Gives an order; an earlier, stronger one stays in force.
     pub(crate) fn give(&self, order: Order) {
-        self.order.fetch_max(order as u32, Relaxed);
+        let mut word = self.word.load(Relaxed);
+        while word & ORDER_MASK < order as u32 {
+            let stronger = (word & !ORDER_MASK) | order as u32;
+            match self.word.compare_exchange_weak(word, stronger, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(newer) => word = newer,
+            }
+        }
+    }
+
+    /// Asks for the results so far; the worker delivers when it next looks.
+    pub(crate) fn ask(&self) {
+        self.word.fetch_add(ORDER_MASK + 1, Relaxed);
+    }
+
+    /// Delivers results so far.
+    pub(crate) fn deliver(&self, snapshot: Snapshot) {
+        let mut delivered = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        *delivered = Some(Box::new(snapshot));
+        self.answered.store(self.word(), Relaxed);
+    }
+
+    /// Whether results were delivered since they were asked for last, or the worker has ended.
+    pub(crate) fn has_answered(&self) -> bool {
+        let answered = self.answered.load(Relaxed);
+        self.stage() == Stage::Ended || !Self::asks_since(answered, self.word())
+    }
+
+    /// The results delivered last.
+    pub(crate) fn snapshot(&self) -> Option<Box<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the worker is.
@@ -117,26 +169,39 @@ impl Lane {
 
     /// Publishes what was done since the start, ramp time included.
     #[inline]
-    pub(crate) fn publish(&self, totals: &[Totals; 2]) {
+    pub(crate) fn publish(&self, totals: &[Totals; 3]) {
         for (shared, own) in self.totals.iter().zip(totals) {
             shared.0.store(own.ios, Relaxed);
             shared.1.store(own.bytes, Relaxed);
         }
     }
 
-    /// What was done since the start: reads, writes.
-    pub(crate) fn totals(&self) -> [Totals; 2] {
+    /// What was done since the start: reads, writes, trims.
+    pub(crate) fn totals(&self) -> [Totals; 3] {
         let load = |index: usize| {
             let shared: &(AtomicU64, AtomicU64) = &self.totals[index];
             Totals { ios: shared.0.load(Relaxed), bytes: shared.1.load(Relaxed) }
         };
-        [load(0), load(1)]
+        [load(0), load(1), load(2)]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_that_were_asked_for_leave_the_order_alone() {
+        let lane = Lane::new(false);
+        let before = lane.word();
+        assert!(lane.is_still(before));
+        lane.ask();
+        let asked = lane.word();
+        assert!(Lane::asks_since(before, asked) && !lane.is_still(before));
+        lane.give(Order::TimeUp);
+        assert!(!Lane::asks_since(asked, lane.word()) && !lane.is_still(asked));
+        assert_eq!(lane.order(), Order::TimeUp);
+    }
 
     #[test]
     fn stronger_order_stays_in_force() {

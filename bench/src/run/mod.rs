@@ -8,7 +8,10 @@ pub(crate) mod conductor;
 pub(crate) mod failure;
 pub(crate) mod job;
 pub(crate) mod lane;
+pub(crate) mod live;
+pub(crate) mod logs;
 mod sampler;
 pub(crate) mod worker;
 
 pub(crate) use conductor::{Finished, Observer, Tick, conduct};
+pub(crate) use live::Live;

@@ -16,6 +16,8 @@ use crate::measure::{Recorder, Times};
 
 use super::failure::Failure;
 use super::lane::{Lane, Order};
+use super::live::Snapshot;
+use super::logs::JobLogs;
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +78,30 @@ pub(crate) struct Worker<'a, E> {
     in_flight: u32,
     events: Vec<Event>,
     times: Vec<Times>,
-    /// The order obeyed last; a change is noticed by comparison.
+    /// The order obeyed last, and the word it stood in; a change is noticed by comparison.
     order: Order,
+    word: u32,
+    /// When the phase in progress began.
+    phase_ns: u64,
     /// No further I/O is started: the phase was ended from outside, or something failed.
     stopping: bool,
     /// When the recorded part began, and what the thread had used then.
     pub(crate) baseline: Baseline,
+}
+
+/// Syncs have no place in fio's logs.
+#[inline(never)]
+fn log(
+    logs: &mut JobLogs,
+    operation: Operation,
+    (offset_bytes, len_bytes): (u64, u64),
+    times: Times,
+    synchronous: bool,
+) {
+    if len_bytes > 0 {
+        let direction = crate::measure::direction(operation);
+        logs.completed(direction, (offset_bytes, len_bytes), times, synchronous);
+    }
 }
 
 const IDLE: Io = Io {
@@ -125,6 +145,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             events: Vec::with_capacity(depth * 2),
             times: vec![Times::default(); depth],
             order: lane.order(),
+            word: lane.word(),
+            phase_ns: 0,
             stopping: false,
             baseline: Baseline::now(),
         }
@@ -134,9 +156,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// flight afterwards.
     pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
         let mut finished = false;
+        self.phase_ns = crate::clock::now_ns();
         self.stopping = self.order >= rules.ends_at || self.failure.is_some();
         loop {
-            if !self.lane.is_still(self.order) {
+            if !self.lane.is_still(self.word) {
                 self.obey(rules);
             }
             let going = !(finished || self.stopping);
@@ -164,10 +187,19 @@ impl<'a, E: IoEngine> Worker<'a, E> {
 
     #[cold]
     fn obey(&mut self, rules: Rules) {
+        let word = self.lane.word();
+        let asked = Lane::asks_since(self.word, word);
+        self.word = word;
         let order = self.lane.order();
         if self.order == Order::WarmUp && order == Order::Record {
             self.recorder.restart();
             self.baseline = Baseline::now();
+            self.phase_ns = self.baseline.now_ns;
+        }
+        if asked {
+            let directions = if rules.remembered { [true, false, false] } else { [true; 3] };
+            let recorder = self.recorder.so_far(directions, self.phase_ns, self.baseline.usage);
+            self.lane.deliver(Snapshot { recorder });
         }
         self.order = order;
         self.stopping |= order >= rules.ends_at;
@@ -283,6 +315,13 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             if CLOCK {
                 let times = self.times[event.slot as usize];
                 self.recorder.time(io.operation, times, self.synchronous);
+                if let Some(logs) = &mut self.recorder.logs {
+                    let whole = (
+                        io.offset_bytes - u64::from(io.skip_bytes),
+                        u64::from(io.skip_bytes) + u64::from(io.len_bytes),
+                    );
+                    log(logs, io.operation, whole, times, self.synchronous);
+                }
             }
             if rules.check && io.operation == Operation::Read {
                 self.check(io, rules);

@@ -78,6 +78,7 @@ impl Meaning {
             Self::Program(option) => option.argument,
             Self::ProgramNotYet(_) => Argument::Inline,
             Self::Job(entry) if entry.is_flag() => Argument::Inline,
+            Self::Job(entry) if entry.is_optional() => Argument::Optional,
             Self::Job(_) => Argument::Required,
         }
     }
@@ -121,6 +122,10 @@ impl Reader {
                         let remedy = format!("write --{}=VALUE", meaning.name());
                         ParseError::new(place.clone(), message).with_remedy(remedy)
                     })?)
+                }
+                (Argument::Optional, None) => {
+                    let next = rest.next_if(|(_, next)| !looks_like_option(next));
+                    next.map(|(_, next)| next.clone())
                 }
                 (_, inline) => inline,
             };

@@ -7,6 +7,7 @@
 use crate::error::Complaint;
 use crate::invocation::{Action, Eta, Invocation, OutputFormat};
 use crate::options::units;
+use crate::render::TerseVersion;
 
 /// fio refuses to redraw the progress line more often.
 const ETA_INTERVAL_MIN_NS: u64 = 250_000_000;
@@ -28,6 +29,8 @@ pub(super) enum Argument {
     Inline,
     /// Behind `=` or as the next argument.
     Required,
+    /// Behind `=` or as the next argument, unless that is an option; it may be missing.
+    Optional,
 }
 
 /// One program option.
@@ -77,6 +80,34 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         settings.invocation.eta_newline_ns = Some(time_ns).filter(|ns| *ns > 0);
         Ok(())
     }),
+    valued("status-interval", |settings, text| {
+        let time_ns = units::time_ns(text)?;
+        settings.invocation.status_interval_ns = Some(time_ns).filter(|ns| *ns > 0);
+        Ok(())
+    }),
+    flag("minimal", |settings, _| {
+        settings.invocation.formats = vec![OutputFormat::Terse];
+        Ok(())
+    }),
+    flag("append-terse", |settings, _| {
+        let mut formats = std::mem::take(&mut settings.invocation.formats);
+        formats.push(OutputFormat::Terse);
+        settings.invocation.formats = in_order(formats);
+        Ok(())
+    }),
+    valued("terse-version", |settings, text| {
+        settings.invocation.terse_version = terse_version(text)?;
+        Ok(())
+    }),
+    ProgramOption {
+        name: "bandwidth-log",
+        argument: Argument::Inline,
+        apply: |settings, text| {
+            let prefix = if text.is_empty() { "agg" } else { text };
+            settings.invocation.bandwidth_log = Some(prefix.to_owned());
+            Ok(())
+        },
+    },
     flag("parse-only", |settings, _| {
         settings.invocation.parse_only = true;
         Ok(())
@@ -104,11 +135,6 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
 
 /// Known to fio, refused here until they are implemented.
 pub(super) static PROGRAM_NOT_YET: &[&str] = &[
-    "status-interval",
-    "minimal",
-    "terse-version",
-    "append-terse",
-    "bandwidth-log",
     "cmdhelp",
     "enghelp",
     "warnings-fatal",
@@ -137,19 +163,38 @@ fn formats(text: &str) -> Result<Vec<OutputFormat>, Complaint> {
         formats.push(match word.trim() {
             "normal" => OutputFormat::Normal,
             "json" => OutputFormat::Json,
-            known @ ("json+" | "terse" | "minimal" | "csv") => {
-                let message = format!("format `{known}` is known to fio but not supported yet");
-                return Err(Complaint::new(message).with_remedy("use normal or json"));
-            }
+            "json+" => OutputFormat::JsonPlus,
+            "terse" | "minimal" | "csv" => OutputFormat::Terse,
             other => {
                 let message = format!("there is no output format `{other}`");
-                return Err(Complaint::new(message).with_remedy("use normal or json"));
+                return Err(Complaint::new(message).with_remedy("use normal, terse, json or json+"));
             }
         });
     }
+    Ok(in_order(formats))
+}
+
+/// fio's order, each once; json+ says everything that json does.
+fn in_order(mut formats: Vec<OutputFormat>) -> Vec<OutputFormat> {
     formats.sort_unstable();
     formats.dedup();
-    Ok(formats)
+    if formats.contains(&OutputFormat::JsonPlus) {
+        formats.retain(|format| *format != OutputFormat::Json);
+    }
+    formats
+}
+
+fn terse_version(text: &str) -> Result<TerseVersion, Complaint> {
+    match text {
+        "2" => Ok(TerseVersion::V2),
+        "3" => Ok(TerseVersion::V3),
+        "4" => Ok(TerseVersion::V4),
+        "5" => Ok(TerseVersion::V5),
+        _ => {
+            let complaint = Complaint::new(format!("there is no terse version `{text}`"));
+            Err(complaint.with_remedy("use 2, 3, 4 or 5"))
+        }
+    }
 }
 
 fn eta(text: &str) -> Result<Eta, Complaint> {

@@ -5,12 +5,14 @@
 //!
 //! Not here: option syntax (`options`), the order of sections (`assemble`), clones and threads.
 
+mod reporting;
 mod validate;
 mod values;
 
 use crate::error::Place;
 use crate::options;
 
+pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
 
 /// fio's default `percentile_list`.
@@ -140,6 +142,10 @@ pub struct Job {
     pub sqthread_poll: bool,
     /// One piece of memory per I/O was asked for in so many words; it is so in any case.
     pub nonvectored: bool,
+    /// How results are reported.
+    pub reporting: Reporting,
+    /// Logs of single I/Os or of intervals.
+    pub logs: LogOptions,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -228,6 +234,8 @@ impl Job {
             hipri: false,
             sqthread_poll: false,
             nonvectored: false,
+            reporting: Reporting::default(),
+            logs: LogOptions::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

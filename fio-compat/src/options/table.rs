@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Bool(fn(&mut Job, bool)),
     /// Any text.
     Text(fn(&mut Job, &str)),
+    /// Any text, or none at all.
+    OptionalText(fn(&mut Job, Option<&str>)),
     /// Texts separated by `:`, with `\:` for a colon.
     Texts(fn(&mut Job, Vec<String>)),
     /// A number in a range.
@@ -91,6 +93,14 @@ impl Entry {
             Self::Supported(row) => row.name,
             Self::Ignored(ignored) => ignored.name,
             Self::NotYet(name) => name,
+        }
+    }
+
+    /// Whether a value may be missing although the next argument can be one.
+    pub(crate) const fn is_optional(self) -> bool {
+        match self {
+            Self::Supported(row) => matches!(row.kind, Kind::OptionalText(_)),
+            Self::Ignored(_) | Self::NotYet(_) => false,
         }
     }
 

@@ -48,6 +48,31 @@ fn iec_surprise(number: &Number<'_>, suffix: &str, bytes: u64) -> Option<String>
     }
 }
 
+/// The text that means under `kb_base=1024` what this one means under `kb_base=1000`: there `k`
+/// and `ki` are 1000 and `KiB` is 1024.
+pub(crate) fn swap_bases(text: &str) -> String {
+    let mut swapped = String::new();
+    let mut rest = text;
+    let mut after_digit = false;
+    while let Some(letter) = rest.chars().next() {
+        let power = after_digit && "kmgtp".contains(letter.to_ascii_lowercase());
+        after_digit = letter.is_ascii_digit();
+        swapped.push(letter);
+        rest = &rest[letter.len_utf8()..];
+        if power {
+            let lower = rest.get(..2).unwrap_or_default().to_ascii_lowercase();
+            let spent = match rest.get(..1) {
+                _ if lower == "ib" => 2,
+                Some("i" | "I" | "b" | "B") => 1,
+                _ => 0,
+            };
+            rest = &rest[spent..];
+            swapped.push_str(if spent == 2 { "" } else { "ib" });
+        }
+    }
+    swapped
+}
+
 fn size_factor(suffix: &str) -> Option<u64> {
     let mut letters = suffix.chars();
     let power = match letters.next() {
@@ -166,6 +191,15 @@ fn split_digits(text: &str, radix: u32) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kb_base_1000_swaps_the_meaning_of_the_suffixes() {
+        for (text, bytes) in [("4k", 4000), ("4kb", 4000), ("4ki", 4000), ("4KiB", 4096)] {
+            assert_eq!(size(&swap_bases(text)).unwrap().bytes, bytes, "{text}");
+        }
+        assert_eq!(size(&swap_bases("7")).unwrap().bytes, 7);
+        assert_eq!(swap_bases("4k,8mib"), "4kib,8m");
+    }
 
     fn bytes(text: &str) -> u64 {
         size(text).unwrap().bytes

@@ -24,8 +24,10 @@ pub(crate) fn apply(
     job: &mut Job,
 ) -> Result<Option<String>, Complaint> {
     let written = text.map_or_else(|| row.name.to_owned(), |text| format!("{}={text}", row.name));
-    match store(&row.kind, text, job) {
-        Ok(surprise) => Ok(surprise.map(|what| format!("`{written}` {what}"))),
+    let decimal = !job.reporting.units.binary && holds_sizes(&row.kind);
+    let swapped = text.filter(|_| decimal).map(units::swap_bases);
+    match store(&row.kind, swapped.as_deref().or(text), job) {
+        Ok(surprise) => Ok(surprise.filter(|_| !decimal).map(|what| format!("`{written}` {what}"))),
         Err(complaint) => Err(Complaint {
             message: format!("failed parsing `{written}`: {}", complaint.message),
             remedy: complaint.remedy,
@@ -33,9 +35,21 @@ pub(crate) fn apply(
     }
 }
 
+/// Whether `k` in a value of this kind is a size suffix, which `kb_base` concerns.
+fn holds_sizes(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Count { .. } | Kind::Number { .. } | Kind::Extent(_) | Kind::PerDirection(_)
+    )
+}
+
 fn store(kind: &Kind, text: Option<&str>, job: &mut Job) -> Result<Option<String>, Complaint> {
     if let Kind::Flag(set) = kind {
         set(job, text.map_or(Ok(true), truth)?);
+        return Ok(None);
+    }
+    if let Kind::OptionalText(set) = kind {
+        set(job, text.map(str::trim).filter(|text| !text.is_empty()));
         return Ok(None);
     }
     let text = text.map(str::trim).filter(|text| !text.is_empty());
@@ -45,6 +59,7 @@ fn store(kind: &Kind, text: Option<&str>, job: &mut Job) -> Result<Option<String
     match kind {
         Kind::Flag(set) | Kind::Bool(set) => set(job, truth(text)?),
         Kind::Text(set) => set(job, text),
+        Kind::OptionalText(set) => set(job, Some(text)),
         Kind::Texts(set) => set(job, texts(text)?),
         Kind::Count { min, max, set } => set(job, count(text, *min, *max, &mut keep)?),
         Kind::Number { min, set } => set(job, number(text, *min, &mut keep)?),

@@ -4,16 +4,14 @@
 //!
 //! Not here: lines about the job as a whole (`normal`).
 
+use crate::job::Units;
 use crate::report::{DirectionReport, DirectionSummary, Percentiles, SyncReport};
 use crate::stats::{Histogram, LatencyStat, RunningStat, SampleStat, approximate};
 
-use super::number::{DIGITS, Prefix, num2str};
+use super::number::{Prefix, num2str};
 
 /// Width of the terminal fio breaks percentiles for, less the indentation.
 const LINE_WIDTH: usize = 80 - 7;
-
-/// Means above this many KiB/s are shown in MiB/s.
-const MIB_FROM_KIB: f64 = 1024.0 * 1024.0;
 
 /// Everything about one direction; nothing if the job never went that way.
 pub(super) fn block(
@@ -21,11 +19,12 @@ pub(super) fn block(
     data: &DirectionReport,
     percentiles: &Percentiles,
     group: &DirectionSummary,
+    units: Units,
 ) -> String {
     if data.runtime_ms == 0 {
         return String::new();
     }
-    let mut text = rate(name, data);
+    let mut text = rate(name, data, units);
     let latencies = [
         ("slat", &data.slat, percentiles.slat),
         ("clat", &data.clat, percentiles.clat),
@@ -35,7 +34,7 @@ pub(super) fn block(
     for (name, stat, _) in latencies.iter().filter(|(_, _, wanted)| *wanted) {
         text.push_str(&percentile_rows(name, &stat.histogram, &percentiles.list));
     }
-    text.push_str(&bandwidth_samples(&data.bw, group));
+    text.push_str(&bandwidth_samples(&data.bw, group, units));
     text.push_str(&iops_samples(&data.iops));
     text
 }
@@ -69,14 +68,14 @@ pub(super) fn has_percentiles(stat: &LatencyStat, wanted: bool) -> bool {
     wanted && stat.count() > 0
 }
 
-fn rate(name: &str, data: &DirectionReport) -> String {
+fn rate(name: &str, data: &DirectionReport, units: Units) -> String {
     let bandwidth = data.bandwidth_bytes();
     format!(
         "  {name}: IOPS={}, BW={} ({})({}/{}msec)\n",
-        num2str(data.iops_whole(), DIGITS, Prefix::Decimal, ""),
-        num2str(bandwidth, DIGITS, Prefix::Binary, "B/s"),
-        num2str(bandwidth, DIGITS, Prefix::Decimal, "B/s"),
-        num2str(data.io_bytes, DIGITS, Prefix::Binary, "B"),
+        units.count(data.iops_whole()),
+        units.rate(bandwidth),
+        units.other_rate(bandwidth),
+        units.size(data.io_bytes),
         data.runtime_ms
     )
 }
@@ -138,20 +137,36 @@ fn decimals_of(percent: f64) -> usize {
     percent.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len())
 }
 
-fn bandwidth_samples(stat: &SampleStat, group: &DirectionSummary) -> String {
+fn bandwidth_samples(stat: &SampleStat, group: &DirectionSummary, units: Units) -> String {
     if stat.samples() == 0 {
         return String::new();
     }
-    let (unit, divisor) = if stat.mean() > MIB_FROM_KIB { ("MiB", 1024) } else { ("KiB", 1) };
-    let scale = approximate(u128::from(divisor));
+    let factor: u64 = if units.bits { 8 } else { 1 };
+    let base: u64 = if units.binary { 1024 } else { 1000 };
+    let names = match (units.bits, units.binary) {
+        (false, true) => ["KiB", "MiB"],
+        (false, false) => ["kB", "MB"],
+        (true, true) => ["Kibit", "Mibit"],
+        (true, false) => ["kbit", "Mbit"],
+    };
+    // Samples are in KiB/s whatever the units.
+    let numerator = factor * 1024;
+    let shown =
+        |kib: f64, divisor: u64| kib * approximate(numerator.into()) / approximate(divisor.into());
+    let large = shown(stat.mean(), base) > approximate(u128::from(base) * u128::from(base));
+    let (unit, divisor) = if large { (names[1], base * base) } else { (names[0], base) };
+    let whole = |kib: u64| {
+        let scaled = u128::from(kib) * u128::from(numerator) / u128::from(divisor);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    };
     format!(
         "   bw ({unit:>5}/s): min={:5}, max={:5}, per={:3.2}%, avg={:5.2}, stdev={:5.2}, \
          samples={}\n",
-        stat.min() / divisor,
-        stat.max() / divisor,
+        whole(stat.min()),
+        whole(stat.max()),
         share_of_group(stat, group),
-        stat.mean() / scale,
-        stat.stddev() / scale,
+        shown(stat.mean(), divisor),
+        shown(stat.stddev(), divisor),
         stat.samples()
     )
 }

@@ -4,10 +4,8 @@
 //!
 //! Not here: when to print it, and blanks to cover a longer line before it (the bench).
 
-use crate::job::Rw;
+use crate::job::{Rw, Units};
 use crate::stats::approximate;
-
-use super::number::{DIGITS, Prefix, num2str};
 
 /// Before that only the number of jobs is shown: rates of the first moments mislead.
 const QUIET_S: u64 = 3;
@@ -27,6 +25,8 @@ pub struct EtaSnapshot {
     pub remaining_s: Option<u64>,
     /// Rates of reads, writes and trims since the last snapshot.
     pub rates: [EtaRate; 3],
+    /// Units of the rates.
+    pub units: Units,
 }
 
 /// The rate of one direction.
@@ -100,8 +100,8 @@ pub fn eta_line(snapshot: &EtaSnapshot) -> String {
         "{jobs}: [{}][{}]{}{}[eta {remaining}]",
         condensed(&snapshot.states),
         share_done(snapshot),
-        rates(snapshot, "", |rate| num2str(rate.bytes_per_s, DIGITS, Prefix::Binary, "B/s")),
-        rates(snapshot, " IOPS", |rate| num2str(rate.iops, DIGITS, Prefix::Decimal, "")),
+        rates(snapshot, "", |rate| snapshot.units.rate(rate.bytes_per_s)),
+        rates(snapshot, " IOPS", |rate| snapshot.units.count(rate.iops)),
     )
 }
 
@@ -127,7 +127,7 @@ fn share_done(snapshot: &EtaSnapshot) -> String {
 }
 
 /// `[r=…,w=…]`, with only the directions that move.
-fn rates(snapshot: &EtaSnapshot, tail: &str, show: fn(&EtaRate) -> String) -> String {
+fn rates(snapshot: &EtaSnapshot, tail: &str, show: impl Fn(&EtaRate) -> String) -> String {
     let moving: Vec<String> = ["r", "w", "t"]
         .iter()
         .zip(&snapshot.rates)
@@ -164,6 +164,7 @@ mod tests {
                 EtaRate { bytes_per_s: 76_755_763, iops: 18_700 },
                 EtaRate::default(),
             ],
+            units: Units::default(),
         }
     }
 

@@ -2,26 +2,48 @@
 //!
 //! Data flow: `RunReport` -> ordered tree -> text with `"key" : value` and six decimals.
 //!
-//! Not here: json+ bins, and what our own key `mfio` holds beyond version and warnings.
+//! Not here: what our own key `mfio` holds beyond version and warnings.
+
+use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
 use crate::report::{
-    DirectionReport, DirectionSummary, DiskUtil, JobReport, Percentiles, RunReport, SyncReport,
+    DirectionReport, DirectionSummary, DiskUtil, GroupSummary, JobReport, Percentiles, RunReport,
+    SyncReport,
 };
 use crate::stats::{BatchCounts, LatencyDistribution, LatencyStat, LevelCounts, approximate};
 
 use super::clock::ctime;
 use super::{FIO_VERSION, direction, layout};
 
+/// How much of each latency is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    /// Moments and percentiles.
+    Percentiles,
+    /// … and the bins they come from (json+).
+    Bins,
+}
+
 /// The report as one JSON document with a final newline.
 #[must_use]
 pub fn json(report: &RunReport) -> String {
+    document(report, Detail::Percentiles)
+}
+
+/// The report as [`json`] gives it, with `bins` wherever there are percentiles.
+#[must_use]
+pub fn json_plus(report: &RunReport) -> String {
+    document(report, Detail::Bins)
+}
+
+fn document(report: &RunReport, detail: Detail) -> String {
     let groups = report.groups();
-    let no_group = crate::report::GroupSummary::default();
-    let jobs = report.jobs.iter().map(|entry| {
+    let no_group = GroupSummary::default();
+    let jobs = report.jobs.iter().filter(|entry| entry.shown).map(|entry| {
         let group = groups.iter().find(|group| group.group_id == entry.group_id);
-        job(entry, group.unwrap_or(&no_group).directions().map(|(_, sum)| sum))
+        job(entry, group.unwrap_or(&no_group), detail)
     });
     let mut root = Map::new();
     put(&mut root, "fio version", FIO_VERSION);
@@ -30,7 +52,7 @@ pub fn json(report: &RunReport) -> String {
     put(&mut root, "time", ctime(report.timestamp_ms, report.utc_offset_s));
     put_options(&mut root, "global options", &report.global_options);
     put(&mut root, "jobs", jobs.collect::<Vec<Value>>());
-    put(&mut root, "disk_util", report.disk_util.iter().map(disk).collect::<Vec<Value>>());
+    put(&mut root, "disk_util", disks(&report.disk_util));
     put(&mut root, "mfio", ours(report));
     layout::document(&Value::Object(root))
 }
@@ -45,7 +67,7 @@ fn ours(report: &RunReport) -> Map<String, Value> {
     ours
 }
 
-fn job(job: &JobReport, group: [&DirectionSummary; 3]) -> Value {
+fn job(job: &JobReport, group: &GroupSummary, detail: Detail) -> Value {
     let mut map = Map::new();
     put(&mut map, "jobname", job.name.as_str());
     put(&mut map, "groupid", job.group_id);
@@ -54,10 +76,16 @@ fn job(job: &JobReport, group: [&DirectionSummary; 3]) -> Value {
     put(&mut map, "eta", job.eta_s);
     put(&mut map, "elapsed", job.elapsed_s);
     put_options(&mut map, "job options", &job.job_options);
-    for ((name, data), group) in job.directions().into_iter().zip(group) {
-        put(&mut map, name, direction_object(data, &job.percentiles, group));
-    }
-    put(&mut map, "sync", sync(&job.sync, &job.percentiles));
+    let (mixed, apart): (Vec<_>, Vec<_>) =
+        job.reported().into_iter().partition(|(name, _)| *name == "mixed");
+    let directions = |map: &mut Map<String, Value>, list: Vec<(&str, Cow<'_, _>)>| {
+        for (name, data) in list {
+            put(map, name, direction_object(&data, &job.percentiles, group.of(name), detail));
+        }
+    };
+    directions(&mut map, apart);
+    put(&mut map, "sync", sync(&job.sync, &job.percentiles, detail));
+    directions(&mut map, mixed);
     put(&mut map, "job_runtime", job.job_runtime_ms);
     put_float(&mut map, "usr_cpu", job.usr_cpu_percent());
     put_float(&mut map, "sys_cpu", job.sys_cpu_percent());
@@ -73,13 +101,16 @@ fn job(job: &JobReport, group: [&DirectionSummary; 3]) -> Value {
     put(&mut map, "latency_ns", shares(names, &job.distribution.ns_percent(total_ios)));
     put(&mut map, "latency_us", shares(names, &job.distribution.us_percent(total_ios)));
     put(&mut map, "latency_ms", shares(names, &job.distribution.ms_percent(total_ios)));
-    // latency_target and its relatives are not supported yet; fio writes their zeros too.
+    if let Some(errors) = &job.errors {
+        put(&mut map, "total_err", errors.total);
+        put(&mut map, "first_error", errors.first.as_ref().map_or(0, |first| first.errno));
+    }
     put(&mut map, "latency_depth", job.iodepth);
-    put(&mut map, "latency_target", 0);
-    put(&mut map, "latency_target_ns", 0);
-    put_float(&mut map, "latency_percentile", 100.0);
-    put(&mut map, "latency_window", 0);
-    put(&mut map, "latency_window_us", 0);
+    put(&mut map, "latency_target", job.goal.target_ns);
+    put(&mut map, "latency_target_ns", job.goal.target_ns);
+    put_float(&mut map, "latency_percentile", job.goal.percent);
+    put(&mut map, "latency_window", job.goal.window_ns / 1000);
+    put(&mut map, "latency_window_us", job.goal.window_ns / 1000);
     if let Some(description) = &job.description {
         put(&mut map, "desc", description.as_str());
     }
@@ -90,6 +121,7 @@ fn direction_object(
     data: &DirectionReport,
     percentiles: &Percentiles,
     group: &DirectionSummary,
+    detail: Detail,
 ) -> Map<String, Value> {
     let bandwidth = data.bandwidth_bytes();
     let mut map = Map::new();
@@ -102,9 +134,10 @@ fn direction_object(
     put(&mut map, "total_ios", data.total_ios);
     put(&mut map, "short_ios", data.short_ios);
     put(&mut map, "drop_ios", data.drop_ios);
-    put(&mut map, "slat_ns", latency(&data.slat, percentiles.slat, &percentiles.list));
-    put(&mut map, "clat_ns", latency(&data.clat, percentiles.clat, &percentiles.list));
-    put(&mut map, "lat_ns", latency(&data.lat, percentiles.lat, &percentiles.list));
+    let list = &percentiles.list;
+    put(&mut map, "slat_ns", latency(&data.slat, percentiles.slat, list, detail));
+    put(&mut map, "clat_ns", latency(&data.clat, percentiles.clat, list, detail));
+    put(&mut map, "lat_ns", latency(&data.lat, percentiles.lat, list, detail));
     put(&mut map, "bw_min", data.bw.min());
     put(&mut map, "bw_max", data.bw.max());
     let sampled = data.bw.samples() > 0;
@@ -128,15 +161,15 @@ fn iops(data: &DirectionReport) -> f64 {
     1000.0 * approximate(u128::from(data.total_ios)) / approximate(u128::from(data.runtime_ms))
 }
 
-fn sync(sync: &SyncReport, percentiles: &Percentiles) -> Map<String, Value> {
+fn sync(sync: &SyncReport, percentiles: &Percentiles, detail: Detail) -> Map<String, Value> {
     let wanted = percentiles.clat || percentiles.lat;
     let mut map = Map::new();
     put(&mut map, "total_ios", sync.total_ios);
-    put(&mut map, "lat_ns", latency(&sync.lat, wanted, &percentiles.list));
+    put(&mut map, "lat_ns", latency(&sync.lat, wanted, &percentiles.list, detail));
     map
 }
 
-fn latency(stat: &LatencyStat, wanted: bool, list: &[f64]) -> Map<String, Value> {
+fn latency(stat: &LatencyStat, wanted: bool, list: &[f64], detail: Detail) -> Map<String, Value> {
     let moments = &stat.moments;
     let mut map = Map::new();
     put(&mut map, "min", moments.min());
@@ -150,12 +183,26 @@ fn latency(stat: &LatencyStat, wanted: bool, list: &[f64]) -> Map<String, Value>
             Some((format!("{percent:.6}"), Value::from(value)))
         });
         put(&mut map, "percentile", values.collect::<Map<String, Value>>());
+        if detail == Detail::Bins {
+            let bins = stat.histogram.occupied();
+            let bins = bins.map(|(value, count)| (value.to_string(), Value::from(count)));
+            put(&mut map, "bins", bins.collect::<Map<String, Value>>());
+        }
     }
     map
 }
 
 fn shares(names: &[&str], percent: &[f64]) -> Map<String, Value> {
     names.iter().zip(percent).map(|(name, share)| ((*name).to_owned(), float(*share))).collect()
+}
+
+/// Slaves follow the disk they belong to.
+fn disks(list: &[DiskUtil]) -> Vec<Value> {
+    let with_slaves = |entry: &DiskUtil| {
+        let slaves = disks(&entry.slaves);
+        std::iter::once(disk(entry)).chain(slaves)
+    };
+    list.iter().flat_map(with_slaves).collect()
 }
 
 fn disk(disk: &DiskUtil) -> Value {
@@ -171,7 +218,24 @@ fn disk(disk: &DiskUtil) -> Value {
     put(&mut map, "write_ticks", disk.write_ticks);
     put(&mut map, "in_queue", disk.in_queue);
     put_float(&mut map, "util", disk.util_percent);
+    if let Some(aggregate) = disk.aggregate() {
+        put_aggregate(&mut map, &aggregate);
+    }
     Value::Object(map)
+}
+
+/// Keys as fio writes them: that of the merged writes has its letter missing there, too.
+fn put_aggregate(map: &mut Map<String, Value>, disk: &DiskUtil) {
+    put(map, "aggr_read_ios", disk.read_ios);
+    put(map, "aggr_write_ios", disk.write_ios);
+    put(map, "aggr_read_sectors", disk.read_sectors);
+    put(map, "aggr_write_sectors", disk.write_sectors);
+    put(map, "aggr_read_merges", disk.read_merges);
+    put(map, "aggr_write_merge", disk.write_merges);
+    put(map, "aggr_read_ticks", disk.read_ticks);
+    put(map, "aggr_write_ticks", disk.write_ticks);
+    put(map, "aggr_in_queue", disk.in_queue);
+    put_float(map, "aggr_util", disk.util_percent);
 }
 
 fn put(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {

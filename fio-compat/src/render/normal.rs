@@ -9,7 +9,6 @@ use crate::stats::{BatchCounts, LatencyDistribution, LevelCounts};
 
 use super::clock::ctime;
 use super::direction;
-use super::number::{DIGITS, Prefix, num2str};
 
 /// Shares on one line of the latency distribution.
 const SHARES_PER_LINE: usize = 5;
@@ -19,7 +18,7 @@ const SHARES_PER_LINE: usize = 5;
 pub fn normal(report: &RunReport) -> String {
     let groups = report.groups();
     let mut text = "\n".to_owned();
-    for job in report.jobs.iter().filter(|job| job.total_ios() > 0) {
+    for job in report.jobs.iter().filter(|job| job.shown && job.total_ios() > 0) {
         if let Some(group) = groups.iter().find(|group| group.group_id == job.group_id) {
             text.push_str(&job_block(report, job, group));
         }
@@ -37,8 +36,9 @@ fn job_block(report: &RunReport, job: &JobReport, group: &GroupSummary) -> Strin
     if let Some(description) = &job.description {
         text.push_str(&format!("  Description  : [{description}]\n"));
     }
-    for ((name, data), (_, summary)) in job.directions().into_iter().zip(group.directions()) {
-        text.push_str(&direction::block(name, data, &job.percentiles, summary));
+    for (name, data) in job.reported() {
+        let sums = group.of(name);
+        text.push_str(&direction::block(name, &data, &job.percentiles, sums, job.units));
     }
     text.push_str(&distribution(&job.distribution, job.total_ios()));
     text.push_str(&direction::sync_block(&job.sync, &job.percentiles));
@@ -111,34 +111,51 @@ fn depths(job: &JobReport) -> String {
         write.drop_ios,
         trim.drop_ios
     );
-    // latency_target and its relatives are not supported yet; fio prints their zeros too.
-    let target = "target=0.00ns, window=0.00ns, percentile=100.00%";
+    let errors = job.errors.as_ref().map_or_else(String::new, |errors| {
+        let (errno, text) = match &errors.first {
+            Some(first) => (first.errno, first.text.as_str()),
+            None => (0, "Success"),
+        };
+        format!("     errors    : total={}, first_error={errno}/<{text}>\n", errors.total)
+    });
     format!(
         "  IO depths    : {level}\n     submit    : {submit}\n     complete  : {complete}\n     \
-         issued rwts: {issued}\n     latency   : {target}, depth={}\n",
+         issued rwts: {issued}\n{errors}     latency   : target={}, window={}, \
+         percentile={:.2}%, depth={}\n",
+        time(job.goal.target_ns),
+        time(job.goal.window_ns),
+        job.goal.percent,
         job.iodepth
     )
 }
 
+/// A time in the largest unit it fills, with two decimals.
+fn time(nanoseconds: u64) -> String {
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+    let fills = units.into_iter().find(|(unit_ns, _)| nanoseconds >= *unit_ns);
+    let (unit_ns, unit) = fills.unwrap_or((1, "ns"));
+    let hundredths = u128::from(nanoseconds) * 100 / u128::from(unit_ns);
+    format!("{}.{:02}{unit}", hundredths / 100, hundredths % 100)
+}
+
 fn group_status(group: &GroupSummary) -> String {
-    let rate = |bytes, prefix| num2str(bytes, DIGITS, prefix, "B/s");
+    let units = group.units;
     let mut text = format!("\nRun status group {} (all jobs):\n", group.group_id);
     for (name, sum) in group.directions() {
         if sum.runtime_max_ms == 0 {
             continue;
         }
-        let range = |prefix| {
-            let least = rate(sum.bandwidth_min_bytes, prefix);
-            format!("{least}-{}", rate(sum.bandwidth_max_bytes, prefix))
-        };
+        let (least, most) = (sum.bandwidth_min_bytes, sum.bandwidth_max_bytes);
         text.push_str(&format!(
-            "{name:>7}: bw={} ({}), {} ({}), io={} ({}), run={}-{}msec\n",
-            rate(sum.aggregate_bytes(), Prefix::Binary),
-            rate(sum.aggregate_bytes(), Prefix::Decimal),
-            range(Prefix::Binary),
-            range(Prefix::Decimal),
-            num2str(sum.io_bytes, DIGITS, Prefix::Binary, "B"),
-            num2str(sum.io_bytes, DIGITS, Prefix::Decimal, "B"),
+            "{name:>7}: bw={} ({}), {}-{} ({}-{}), io={} ({}), run={}-{}msec\n",
+            units.rate(sum.aggregate_bytes()),
+            units.other_rate(sum.aggregate_bytes()),
+            units.rate(least),
+            units.rate(most),
+            units.other_rate(least),
+            units.other_rate(most),
+            units.size(sum.io_bytes),
+            units.other_size(sum.io_bytes),
             sum.runtime_min_ms,
             sum.runtime_max_ms
         ));
@@ -146,10 +163,21 @@ fn group_status(group: &GroupSummary) -> String {
     text
 }
 
+/// One disk; below a stacked one, the means over its slaves and the slaves themselves.
 fn disk(disk: &DiskUtil) -> String {
+    let mut text = format!("  {}: {}", disk.name, counters(disk, ""));
+    if let Some(aggregate) = disk.aggregate() {
+        text.push_str(&format!(", {}", counters(&aggregate, "aggr")));
+    }
+    text.push('\n');
+    text.extend(disk.slaves.iter().map(|slave| format!("  {}", self::disk(slave))));
+    text
+}
+
+fn counters(disk: &DiskUtil, aggr: &str) -> String {
     format!(
-        "  {}: ios={}/{}, sectors={}/{}, merge={}/{}, ticks={}/{}, in_queue={}, util={:3.2}%\n",
-        disk.name,
+        "{aggr}ios={}/{}, {aggr}sectors={}/{}, {aggr}merge={}/{}, {aggr}ticks={}/{}, \
+         {aggr}in_queue={}, {aggr}util={:3.2}%",
         disk.read_ios,
         disk.write_ios,
         disk.read_sectors,

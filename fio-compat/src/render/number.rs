@@ -4,6 +4,8 @@
 //!
 //! Not here: plain decimals, which `format!` prints as C does.
 
+use crate::job::Units;
+
 /// Powers the prefixes stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Prefix {
@@ -13,8 +15,48 @@ pub(super) enum Prefix {
     Binary,
 }
 
-/// Digits of sizes and rates (fio's default `significant_figures`).
-pub(super) const DIGITS: usize = 4;
+/// Numbers in the units a job wants.
+impl Units {
+    fn prefix(self, first: bool) -> Prefix {
+        if self.binary == first { Prefix::Binary } else { Prefix::Decimal }
+    }
+
+    fn shown(self, value: u64, prefix: Prefix, unit: &str) -> String {
+        num2str(value, usize::from(self.digits), prefix, unit)
+    }
+
+    fn rate_as(self, bytes_per_s: u64, prefix: Prefix) -> String {
+        match self.bits {
+            true => self.shown(bytes_per_s.saturating_mul(8), prefix, "bit/s"),
+            false => self.shown(bytes_per_s, prefix, "B/s"),
+        }
+    }
+
+    /// A rate: `177MiB/s`.
+    pub(super) fn rate(self, bytes_per_s: u64) -> String {
+        self.rate_as(bytes_per_s, self.prefix(true))
+    }
+
+    /// The rate in the other base: `186MB/s`.
+    pub(super) fn other_rate(self, bytes_per_s: u64) -> String {
+        self.rate_as(bytes_per_s, self.prefix(false))
+    }
+
+    /// An amount: `709MiB`.
+    pub(super) fn size(self, bytes: u64) -> String {
+        self.shown(bytes, self.prefix(true), "B")
+    }
+
+    /// The amount in the other base: `743MB`.
+    pub(super) fn other_size(self, bytes: u64) -> String {
+        self.shown(bytes, self.prefix(false), "B")
+    }
+
+    /// A number of things: `45.3k`.
+    pub(super) fn count(self, value: u64) -> String {
+        self.shown(value, Prefix::Decimal, "")
+    }
+}
 
 /// `value` in at most `digits_max` digits (rounding up may add one, as in fio).
 pub(super) fn num2str(value: u64, digits_max: usize, prefix: Prefix, unit: &str) -> String {

@@ -7,7 +7,6 @@
 use crate::job::Job;
 
 use super::FIO_VERSION;
-use super::number::{DIGITS, Prefix, num2str};
 
 /// The lines before the run of normal output.
 #[must_use]
@@ -26,7 +25,7 @@ pub fn layout_line(job_name: &str, files: u64, bytes: u64) -> String {
 
 fn header(job: &Job) -> String {
     let size = |bytes| {
-        let text = num2str(bytes, DIGITS, Prefix::Binary, "B");
+        let text = job.reporting.units.size(bytes);
         format!("{text}-{text}")
     };
     let more = if job.numjobs > 1 { "...\n" } else { "" };

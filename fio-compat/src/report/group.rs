@@ -4,6 +4,8 @@
 //!
 //! Not here: the merge of a single statistic (`stats`).
 
+use crate::job::{Unified, Units};
+
 use super::{DirectionReport, JobReport, RunReport, per_second};
 
 /// What the `Run status group` lines say about one group.
@@ -17,6 +19,10 @@ pub struct GroupSummary {
     pub write: DirectionSummary,
     /// Trims.
     pub trim: DirectionSummary,
+    /// All directions as one, of jobs that want that.
+    pub mixed: DirectionSummary,
+    /// Units of the group's last job.
+    pub units: Units,
 }
 
 /// One direction of a group.
@@ -58,10 +64,35 @@ impl DirectionSummary {
 }
 
 impl GroupSummary {
-    /// The three directions with the labels of the status lines.
+    /// The directions with the labels of the status lines.
     #[must_use]
-    pub const fn directions(&self) -> [(&'static str, &DirectionSummary); 3] {
-        [("READ", &self.read), ("WRITE", &self.write), ("TRIM", &self.trim)]
+    pub const fn directions(&self) -> [(&'static str, &DirectionSummary); 4] {
+        [("READ", &self.read), ("WRITE", &self.write), ("TRIM", &self.trim), ("MIXED", &self.mixed)]
+    }
+
+    /// The sums for a direction by the name that [`JobReport::reported`] gives it.
+    #[must_use]
+    pub fn of(&self, direction: &str) -> &DirectionSummary {
+        match direction {
+            "read" => &self.read,
+            "write" => &self.write,
+            "trim" => &self.trim,
+            _ => &self.mixed,
+        }
+    }
+
+    fn add(&mut self, job: &JobReport) {
+        self.units = job.units;
+        let directions = [&job.read, &job.write, &job.trim];
+        if job.unified != Unified::Mixed {
+            let sums = [&mut self.read, &mut self.write, &mut self.trim];
+            sums.into_iter().zip(directions).for_each(|(sum, direction)| sum.add(direction));
+        }
+        match job.unified {
+            Unified::None => (),
+            Unified::Mixed => self.mixed.add(&job.mixed()),
+            Unified::Both => directions.iter().for_each(|direction| self.mixed.add(direction)),
+        }
     }
 }
 
@@ -93,9 +124,9 @@ impl RunReport {
                     at
                 }
             };
-            groups[at].read.add(&job.read);
-            groups[at].write.add(&job.write);
-            groups[at].trim.add(&job.trim);
+            if job.shown {
+                groups[at].add(job);
+            }
         }
         groups
     }
@@ -103,7 +134,10 @@ impl RunReport {
 
 impl JobReport {
     fn takes_in(&self, other: &Self) -> bool {
-        self.group_reporting && other.group_reporting && self.group_id == other.group_id
+        self.shown == other.shown
+            && self.group_reporting
+            && other.group_reporting
+            && self.group_id == other.group_id
     }
 
     fn merge(&mut self, other: &Self) {
@@ -111,6 +145,11 @@ impl JobReport {
         self.error = self.error.take().or_else(|| other.error.clone());
         self.eta_s = self.eta_s.max(other.eta_s);
         self.elapsed_s = self.elapsed_s.max(other.elapsed_s);
+        if let Some(more) = &other.errors {
+            let errors = self.errors.get_or_insert_default();
+            errors.total += more.total;
+            errors.first = errors.first.take().or_else(|| more.first.clone());
+        }
         self.read.merge(&other.read);
         self.write.merge(&other.write);
         self.trim.merge(&other.trim);
@@ -128,7 +167,7 @@ impl JobReport {
 }
 
 impl DirectionReport {
-    fn merge(&mut self, other: &Self) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.io_bytes += other.io_bytes;
         self.runtime_ms = self.runtime_ms.max(other.runtime_ms);
         self.total_ios += other.total_ios;

@@ -4,10 +4,15 @@
 //!
 //! Not here: text and JSON (`render`), measuring (`stats` and the bench).
 
+mod disk;
 mod group;
 
+use std::borrow::Cow;
+
+use crate::job::{Unified, Units};
 use crate::stats::{DepthStats, LatencyDistribution, LatencyStat, SampleStat};
 
+pub use disk::DiskUtil;
 pub use group::{DirectionSummary, GroupSummary};
 
 /// fio's errno for data that does not verify; `strerror` has a misleading text for it.
@@ -87,6 +92,42 @@ pub struct JobReport {
     pub iodepth: u32,
     /// Which percentiles to report.
     pub percentiles: Percentiles,
+    /// Directions apart or together.
+    pub unified: Unified,
+    /// Units and digits of the text report.
+    pub units: Units,
+    /// Whether the job appears in reports at all; its group does in any case.
+    pub shown: bool,
+    /// Errors that did not end the job, where it was told to go on (`continue_on_error`).
+    pub errors: Option<ErrorCounts>,
+    /// The latency the job had to keep (`latency_target` and its relatives).
+    pub goal: LatencyGoal,
+}
+
+/// Errors that did not end a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorCounts {
+    /// How many.
+    pub total: u64,
+    /// The first, if there was any.
+    pub first: Option<JobFailure>,
+}
+
+/// A latency a job had to keep; all zeros and 100 % if it had none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyGoal {
+    /// The latency, or 0.
+    pub target_ns: u64,
+    /// The time within which it is judged.
+    pub window_ns: u64,
+    /// The share of I/Os that must keep it.
+    pub percent: f64,
+}
+
+impl Default for LatencyGoal {
+    fn default() -> Self {
+        Self { target_ns: 0, window_ns: 0, percent: 100.0 }
+    }
 }
 
 /// One direction of a job.
@@ -143,33 +184,6 @@ pub struct JobFailure {
     pub errno: i32,
     /// What to tell the reader.
     pub text: String,
-}
-
-/// What the kernel counted for one disk during the run.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct DiskUtil {
-    /// Name under `/sys/block`.
-    pub name: String,
-    /// Reads completed.
-    pub read_ios: u64,
-    /// Writes completed.
-    pub write_ios: u64,
-    /// 512-byte sectors read.
-    pub read_sectors: u64,
-    /// 512-byte sectors written.
-    pub write_sectors: u64,
-    /// Reads merged with a neighbour.
-    pub read_merges: u64,
-    /// Writes merged with a neighbour.
-    pub write_merges: u64,
-    /// Milliseconds spent reading, summed over requests.
-    pub read_ticks: u64,
-    /// Milliseconds spent writing, summed over requests.
-    pub write_ticks: u64,
-    /// Milliseconds requests spent in the queue.
-    pub in_queue: u64,
-    /// Share of time the disk was busy.
-    pub util_percent: f64,
 }
 
 impl JobFailure {
@@ -232,6 +246,11 @@ impl JobReport {
             distribution: LatencyDistribution::default(),
             iodepth: 1,
             percentiles: Percentiles::default(),
+            unified: Unified::None,
+            units: Units::default(),
+            shown: true,
+            errors: None,
+            goal: LatencyGoal::default(),
         }
     }
 
@@ -246,10 +265,13 @@ impl JobReport {
             iodepth: job.iodepth,
             percentiles: Percentiles {
                 list: job.percentile_list.clone(),
-                slat: false,
+                slat: job.reporting.slat_percentiles,
                 clat: job.clat_percentiles,
                 lat: job.lat_percentiles,
             },
+            unified: job.reporting.unified,
+            units: job.reporting.units,
+            shown: job.reporting.stats,
             ..Self::new(&job.name)
         }
     }
@@ -258,6 +280,29 @@ impl JobReport {
     #[must_use]
     pub fn directions(&self) -> [(&'static str, &DirectionReport); 3] {
         [("read", &self.read), ("write", &self.write), ("trim", &self.trim)]
+    }
+
+    /// The directions as the job wants them reported: apart, `mixed`, or both.
+    #[must_use]
+    pub fn reported(&self) -> Vec<(&'static str, Cow<'_, DirectionReport>)> {
+        let apart = self.directions().map(|(name, data)| (name, Cow::Borrowed(data)));
+        let mut reported = match self.unified {
+            Unified::Mixed => Vec::new(),
+            Unified::None | Unified::Both => Vec::from(apart),
+        };
+        if self.unified != Unified::None {
+            reported.push(("mixed", Cow::Owned(self.mixed())));
+        }
+        reported
+    }
+
+    /// All directions as one.
+    #[must_use]
+    pub fn mixed(&self) -> DirectionReport {
+        let mut mixed = self.read.clone();
+        mixed.merge(&self.write);
+        mixed.merge(&self.trim);
+        mixed
     }
 
     /// I/Os of all data directions, the divisor of the shares.

@@ -43,6 +43,12 @@ impl Histogram {
         self.counts[Self::bin_of(value)] += count;
     }
 
+    /// The counts of all bins, smallest values first.
+    #[must_use]
+    pub fn bins(&self) -> &[u64; BINS] {
+        &self.counts
+    }
+
     /// How many values were recorded; summed on demand to keep [`Histogram::record`] short.
     #[must_use]
     pub fn total(&self) -> u64 {
