@@ -242,8 +242,11 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
     if job.hipri && !namespace && !job.direct {
         return Err("hipri needs direct=1: nothing completes in the page cache".into());
     }
-    if job.sqthread_poll {
-        return Err("sqthread_poll=1: no engine here has a kernel thread that submits".into());
+    if job.sqthread_poll && job.ioengine != IoEngine::IoUring {
+        return Err(format!(
+            "engine {} has no kernel thread that submits; sqthread_poll needs io_uring",
+            job.ioengine.as_str()
+        ));
     }
     match kind {
         Kind::Namespace { block_bytes, .. }

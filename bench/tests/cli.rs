@@ -140,6 +140,19 @@ fn read_only_file_system_is_refused_before_the_start() {
 }
 
 #[test]
+fn sqthread_poll_writes_and_verifies_by_a_thread_of_the_kernel() {
+    let place = Place::new("sqthread-poll");
+    let job = ["--name=x", "--filename=f", "--size=1m", "--rw=randwrite", "--verify=crc32c"];
+    let by_kernel = ["--ioengine=io_uring", "--iodepth=8", "--sqthread_poll=1"];
+    let report = place.json(&[&job[..], &by_kernel[..]].concat());
+    assert_eq!(report["jobs"][0]["write"]["total_ios"], 256);
+    assert_eq!(report["jobs"][0]["error"], 0);
+    let refused = place.run(&[&job[..], &["--ioengine=psync", "--sqthread_poll=1"]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("sqthread_poll"), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn written_blocks_verify_and_a_flipped_byte_is_found_by_every_engine() {
     let place = Place::new("verify");
     let mut engines = vec!["psync", "io_uring"];

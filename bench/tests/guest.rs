@@ -40,22 +40,23 @@ fn namespaces_and_their_block_devices_are_written_and_read_back_polled_and_not()
         for hipri in ["--hipri=0", "--hipri=1"] {
             let commands = ["--ioengine=io_uring_cmd", "--cmd_type=nvme", hipri];
             let through_block = ["--ioengine=io_uring", hipri];
-            let steps: [(&str, &[&str], &[&str]); 4] = [
+            let by_kernel_thread = ["--ioengine=io_uring", "--sqthread_poll=1"];
+            let steps: [(&str, &[&str], &[&str]); 5] = [
                 (&generic, &write, &commands),
                 (&block, &read, &through_block),
                 (&block, &write, &through_block),
                 (&generic, &read, &commands),
+                (&block, &read, &by_kernel_thread),
             ];
             for (target, what, engine) in steps {
                 let (code, stderr) = job(target, &[what, engine].concat());
                 assert_eq!(code, Some(0), "{target} {what:?} {engine:?}: {stderr}");
             }
         }
-        let refused: [(&str, &[&str], &str); 4] = [
+        let refused: [(&str, &[&str], &str); 3] = [
             (&generic, &["--rw=read", "--ioengine=psync", "--iodepth=1"], "io_uring_cmd"),
             (&block, &["--rw=read", "--ioengine=io_uring_cmd"], "/dev/ng0n1"),
             (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--bs=1k"], "must be a multiple"),
-            (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--sqthread_poll"], "sqthread"),
         ];
         for (target, args, expected) in refused {
             if expected == "must be a multiple" && block.contains("512") {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
+use mfio_engine::ring::SqPoll;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Poll as RingPoll, Ring, Wait};
@@ -33,25 +34,26 @@ const FALLBACK_THREADS: usize = 8;
 
 /// A ring that an engine can be opened on.
 pub(crate) trait MakeRing: Ring + Sized {
-    /// A ring with room for `depth` ops.
+    /// A ring with room for `depth` ops; with `sq_thread`, a thread of the kernel submits them.
     ///
     /// # Errors
     /// What the system refused.
-    fn make(depth: u32, fixed_files: bool) -> io::Result<Self>;
+    fn make(depth: u32, fixed_files: bool, sq_thread: bool) -> io::Result<Self>;
 }
 
 impl MakeRing for KernelRing {
-    fn make(depth: u32, fixed_files: bool) -> io::Result<Self> {
+    fn make(depth: u32, fixed_files: bool, sq_thread: bool) -> io::Result<Self> {
         let mut config = KernelConfig::new(depth);
         if !fixed_files {
             config.files_max = 0;
         }
+        config.sqpoll = sq_thread.then(SqPoll::default);
         Self::new(&config).map_err(io::Error::other)
     }
 }
 
 impl MakeRing for ThreadRing {
-    fn make(depth: u32, _fixed_files: bool) -> io::Result<Self> {
+    fn make(depth: u32, _fixed_files: bool, _sq_thread: bool) -> io::Result<Self> {
         Self::new(FALLBACK_THREADS.min(depth as usize), depth).map_err(io::Error::from)
     }
 }
@@ -135,7 +137,7 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
 
 impl<R: MakeRing> IoEngine for PacketEngine<R> {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
-        let ring = R::make(setup.depth, setup.fixed_files)?;
+        let ring = R::make(setup.depth, setup.fixed_files, setup.sq_thread)?;
         let bytes = setup.buffer_bytes.next_multiple_of(PAGE_BYTES);
         let class = SizeClass { bytes, count: setup.depth + BOUNCE_BUFFERS };
         let mut config = Config::new();

@@ -92,6 +92,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) fixed_files: bool,
     /// Poll for completions.
     pub(crate) polled: bool,
+    /// Let a thread of the kernel submit.
+    pub(crate) sq_thread: bool,
 }
 
 /// What an engine says about itself once it runs, for the report.

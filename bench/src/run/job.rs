@@ -180,6 +180,7 @@ fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result
         fixed_buffers: plan.job.fixedbufs,
         fixed_files: plan.job.registerfiles,
         polled: plan.job.hipri,
+        sq_thread: plan.job.sqthread_poll,
     };
     E::open(&setup)
 }

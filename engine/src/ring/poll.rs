@@ -21,7 +21,7 @@ pub enum Poll {
 /// A thread of the kernel that takes what is queued, so that submitting costs no system call
 /// (`IORING_SETUP_SQPOLL`). It uses all of a core while there is work, and `idle_ms` after it;
 /// on a machine without a core to spare for each shard it costs more than it saves (F35).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SqPoll {
     /// How long it looks at an empty queue before it sleeps, in milliseconds; 0 is the kernel's
     /// choice, a second. It is woken with the next submit, by a system call.
