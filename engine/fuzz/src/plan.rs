@@ -22,7 +22,7 @@ pub fn plan(data: &[u8]) {
     let address = (bytes.u8() & 3 != 0).then(|| bytes.u64() as usize >> 8);
     tile(is_read, offset, len, address, demands);
     let reached = bytes.u32();
-    let resumed = resume_at(reached, demands);
+    let resumed = resume_at(reached, demands, false);
     let align = demands.offset_align.max(demands.mem_align);
     assert!(resumed <= reached && reached - resumed < align && resumed % align == 0);
     judge(&mut bytes);
