@@ -21,6 +21,7 @@ use super::geometry::{Geometry, errno_of};
 use super::poison::Inode;
 use super::refusal::OpenError;
 use super::way::Way;
+use crate::Durability;
 use crate::sys;
 
 /// How long an open waits for another process's lock, in milliseconds.
@@ -73,6 +74,8 @@ pub struct OpenOptions {
     /// How durable writes become durable; measured at the first of them where it is `None`.
     /// [`SyncMethod::Dsync`] needs direct I/O.
     pub sync_method: Option<SyncMethod>,
+    /// Every write is durable when it completes: `O_DSYNC` for data, `O_SYNC` for all.
+    pub write_through: Option<Durability>,
 }
 
 impl OpenOptions {
@@ -89,6 +92,7 @@ impl OpenOptions {
             allow_device_write: false,
             sync_on_open: true,
             sync_method: None,
+            write_through: None,
         }
     }
 
@@ -126,6 +130,12 @@ impl OpenOptions {
     #[must_use]
     pub const fn sync_method(self, sync_method: Option<SyncMethod>) -> Self {
         Self { sync_method, ..self }
+    }
+
+    /// Sets whether every write is durable when it completes.
+    #[must_use]
+    pub const fn write_through(self, write_through: Option<Durability>) -> Self {
+        Self { write_through, ..self }
     }
 
     /// Sets whether it is locked against other openers.
@@ -300,7 +310,12 @@ fn open_descriptor(
         let mut how = std::fs::OpenOptions::new();
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
         how.read(options.read).write(options.write).create(options.create && !exclusive);
-        let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
+        let through = match options.write_through {
+            None | Some(Durability::None) => 0,
+            Some(Durability::Data | Durability::Fua) => libc::O_DSYNC,
+            Some(Durability::Full) => libc::O_SYNC,
+        };
+        let flags = flags | through | if exclusive { libc::O_EXCL } else { 0 };
         how.mode(options.mode).custom_flags(flags).open(path).map_err(|error| errno_of(&error))
     };
     let path = || path.to_owned();
