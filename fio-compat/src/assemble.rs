@@ -25,12 +25,27 @@ pub(crate) struct Assembly<'a> {
     wanted: Vec<String>,
     /// Jobs of the second and later files wait for those of the file before.
     wall_is_due: bool,
+    /// `--set`: wins over what any section says.
+    overrides: Vec<Assignment>,
 }
 
 impl<'a> Assembly<'a> {
     /// Starts with what the command line says about the run as a whole.
     pub(crate) fn new(source: &'a dyn Source, invocation: Invocation, wanted: Vec<String>) -> Self {
-        Self { source, invocation, defaults: Job::new(""), wanted, wall_is_due: false }
+        Self {
+            source,
+            invocation,
+            defaults: Job::new(""),
+            wanted,
+            wall_is_due: false,
+            overrides: Vec::new(),
+        }
+    }
+
+    /// Lets an option win over what any section says.
+    pub(crate) fn overrides(&mut self, name: String, value: String) {
+        let place = Place::COMMAND_LINE;
+        self.overrides.push(Assignment { name, value: Some(value), place });
     }
 
     /// Takes over one section of the command line.
@@ -49,6 +64,10 @@ impl<'a> Assembly<'a> {
         let mut own = Vec::new();
         for assignment in &section.assignments {
             let recorded = self.assign(&mut job, assignment)?;
+            record(&mut own, recorded);
+        }
+        for assignment in self.overrides.clone() {
+            let recorded = self.assign(&mut job, &assignment)?;
             record(&mut own, recorded);
         }
         job.job_options = own;
@@ -83,6 +102,7 @@ impl<'a> Assembly<'a> {
             let message = format!("there is no job section `{missing}`");
             return Err(ParseError::new(Place::COMMAND_LINE, message));
         }
+        waitees(jobs)?;
         for pair in jobs.windows(2) {
             if pair[0].group_id == pair[1].group_id
                 && pair[0].group_reporting
@@ -179,6 +199,21 @@ impl<'a> Assembly<'a> {
             warnings.push(warning);
         }
     }
+}
+
+/// `wait_for` names one earlier job, as fio demands.
+fn waitees(jobs: &[Job]) -> Result<(), ParseError> {
+    for (index, job) in jobs.iter().enumerate() {
+        let Some(name) = &job.control.wait_for else { continue };
+        let found = jobs[..index].iter().filter(|earlier| earlier.name == *name).count();
+        if found != 1 {
+            let place = job.place_of("wait_for").unwrap_or(Place::COMMAND_LINE);
+            let what = if found == 0 { "unknown" } else { "ambiguous" };
+            let error = ParseError::new(place, format!("waitee job {name} {what}."));
+            return Err(error.with_remedy("name one job that is defined before this one"));
+        }
+    }
+    Ok(())
 }
 
 /// Every option with its value in force.

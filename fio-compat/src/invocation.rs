@@ -5,7 +5,7 @@
 //! Not here: a single job's fields (`job`), the syntax they come from (`command_line`, `lex`).
 
 use crate::error::Warning;
-use crate::job::Job;
+use crate::job::{Job, Origin};
 
 /// One complete, validated request.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,12 +33,14 @@ pub struct Invocation {
     pub showcmd: bool,
     /// Jobs that write were refused (already checked); the bench may open targets read-only.
     pub readonly: bool,
+    /// Print every option in force and where it came from, and run nothing.
+    pub effective: bool,
     /// Surprises found while parsing.
     pub warnings: Vec<Warning>,
 }
 
 /// What the command line asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Run the jobs (or only show or check them, see the flags of [`Invocation`]).
     Run,
@@ -46,6 +48,8 @@ pub enum Action {
     Help,
     /// Print the version.
     Version,
+    /// Print this text.
+    Print(String),
 }
 
 /// How a report is written.
@@ -85,12 +89,30 @@ impl Default for Invocation {
             parse_only: false,
             showcmd: false,
             readonly: false,
+            effective: false,
             warnings: Vec::new(),
         }
     }
 }
 
 impl Invocation {
+    /// Every option of every job: value, and where it was set (`--effective`).
+    #[must_use]
+    pub fn show_effective(&self) -> String {
+        let mut text = String::new();
+        for job in &self.jobs {
+            text.push_str(&format!("[{}]\n", job.name));
+            for setting in job.effective() {
+                let origin = match &setting.origin {
+                    Origin::Default => "default".to_owned(),
+                    Origin::Set(place) => place.to_string(),
+                };
+                text.push_str(&format!("{}={} # {origin}\n", setting.option, setting.value));
+            }
+        }
+        text
+    }
+
     /// The command line that defines the same jobs (`--showcmd`).
     #[must_use]
     pub fn show_command(&self) -> String {

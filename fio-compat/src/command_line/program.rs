@@ -6,7 +6,7 @@
 
 use crate::error::Complaint;
 use crate::invocation::{Action, Eta, Invocation, OutputFormat};
-use crate::options::units;
+use crate::options::{engine_details, option_details, units};
 
 /// fio refuses to redraw the progress line more often.
 const ETA_INTERVAL_MIN_NS: u64 = 250_000_000;
@@ -17,6 +17,8 @@ pub(super) struct Settings {
     pub(super) invocation: Invocation,
     /// Names given to `--section`.
     pub(super) sections: Vec<String>,
+    /// Options that win over those of every job, and their values.
+    pub(super) overrides: Vec<(String, String)>,
 }
 
 /// How an option gets its value.
@@ -49,6 +51,13 @@ const fn valued(
     apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
 ) -> ProgramOption {
     ProgramOption { name, argument: Argument::Required, apply }
+}
+
+const fn inline(
+    name: &'static str,
+    apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
+) -> ProgramOption {
+    ProgramOption { name, argument: Argument::Inline, apply }
 }
 
 pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
@@ -97,6 +106,29 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         settings.invocation.action = Action::Version;
         Ok(())
     }),
+    valued("set", |settings, text| {
+        let Some((name, value)) = text.split_once('=') else {
+            let complaint = Complaint::new(format!("`set={text}` names no option and value"));
+            return Err(complaint.with_remedy("write --set OPTION=VALUE"));
+        };
+        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        settings.overrides.push((name, value));
+        Ok(())
+    }),
+    inline("cmdhelp", |settings, text| {
+        let text = option_details(text)?;
+        settings.invocation.action = Action::Print(text);
+        Ok(())
+    }),
+    inline("enghelp", |settings, text| {
+        let text = engine_details(text)?;
+        settings.invocation.action = Action::Print(text);
+        Ok(())
+    }),
+    flag("effective", |settings, _| {
+        settings.invocation.effective = true;
+        Ok(())
+    }),
     // Limits of fio's shared memory, passed by test drivers; nothing here is limited that way.
     valued("max-jobs", |_, _| Ok(())),
     valued("alloc-size", |_, _| Ok(())),
@@ -109,8 +141,6 @@ pub(super) static PROGRAM_NOT_YET: &[&str] = &[
     "terse-version",
     "append-terse",
     "bandwidth-log",
-    "cmdhelp",
-    "enghelp",
     "warnings-fatal",
     "idle-prof",
     "aux-path",

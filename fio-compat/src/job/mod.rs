@@ -5,13 +5,25 @@
 //!
 //! Not here: option syntax (`options`), the order of sections (`assemble`), clones and threads.
 
+mod content;
+mod control;
+mod durability;
+mod pace;
 mod validate;
 mod values;
+mod workload;
 
 use crate::error::Place;
 use crate::options;
 
+pub use content::{Content, Pattern};
+pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
+pub use durability::{Durability, SyncFileRange, SyncIo};
+pub use pace::{Pace, ThinkAfter};
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
+pub use workload::{
+    BlockShare, Distribution, FileService, RandomGenerator, Sequencer, Strided, Workload, Zone,
+};
 
 /// fio's default `percentile_list`.
 const PERCENTILES: [f64; 17] = [
@@ -130,6 +142,16 @@ pub struct Job {
     pub clat_percentiles: bool,
     /// Report percentiles of total latency.
     pub lat_percentiles: bool,
+    /// Sizes, places and files in detail.
+    pub workload: Workload,
+    /// Starting, waiting, ending and errors.
+    pub control: Control,
+    /// Rates, pauses and limits of latency.
+    pub pace: Pace,
+    /// What is written, and how it is checked.
+    pub content: Content,
+    /// When writes become durable.
+    pub durability: Durability,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -213,6 +235,11 @@ impl Job {
             percentile_list: PERCENTILES.to_vec(),
             clat_percentiles: true,
             lat_percentiles: false,
+            workload: Workload::default(),
+            control: Control::default(),
+            pace: Pace::default(),
+            content: Content::default(),
+            durability: Durability::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }
