@@ -45,25 +45,29 @@ struct Latencies {
 /// Everything one worker records.
 pub(crate) struct Recorder {
     wanted: Wanted,
-    latencies: [Latencies; 2],
+    latencies: [Latencies; 3],
     sync: LatencyStat,
     /// Depths and batch sizes.
     pub(crate) depth: DepthStats,
     distribution: LatencyDistribution,
-    /// Reads, writes; since the start, ramp time included.
-    pub(crate) totals: [Totals; 2],
+    /// Reads, writes, trims; since the start, ramp time included.
+    pub(crate) totals: [Totals; 3],
     /// What `totals` was when recording began.
-    before: [Totals; 2],
-    short_ios: [u64; 2],
+    before: [Totals; 3],
+    short_ios: [u64; 3],
     syncs: u64,
-    runtime_ns: [u64; 2],
+    runtime_ns: [u64; 3],
     usage: ThreadUsage,
 }
 
-/// Read or write; flushes count with the writes where a direction is needed.
+/// Read, write or trim; flushes count with the writes where a direction is needed.
 #[inline]
 pub(crate) fn direction(operation: Operation) -> usize {
-    usize::from(operation != Operation::Read)
+    match operation {
+        Operation::Read => 0,
+        Operation::Trim => 2,
+        _ => 1,
+    }
 }
 
 impl Recorder {
@@ -77,9 +81,9 @@ impl Recorder {
             distribution: LatencyDistribution::default(),
             totals: Default::default(),
             before: Default::default(),
-            short_ios: [0; 2],
+            short_ios: [0; 3],
             syncs: 0,
-            runtime_ns: [0; 2],
+            runtime_ns: [0; 3],
             usage: ThreadUsage::default(),
         }
     }
@@ -93,7 +97,7 @@ impl Recorder {
     /// Counts a completed I/O.
     #[inline]
     pub(crate) fn count(&mut self, operation: Operation, bytes: u32) {
-        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+        if operation.is_sync() {
             self.syncs += 1;
             return;
         }
@@ -111,7 +115,7 @@ impl Recorder {
     #[inline]
     pub(crate) fn time(&mut self, operation: Operation, times: Times, synchronous: bool) {
         let completion = times.complete_ns.saturating_sub(times.issue_ns);
-        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+        if operation.is_sync() {
             self.sync.record(completion);
             return;
         }
@@ -129,7 +133,7 @@ impl Recorder {
     }
 
     /// Adds the wall time of a phase to the directions it had.
-    pub(crate) fn add_runtime(&mut self, directions: [bool; 2], runtime_ns: u64) {
+    pub(crate) fn add_runtime(&mut self, directions: [bool; 3], runtime_ns: u64) {
         for (total, used) in self.runtime_ns.iter_mut().zip(directions) {
             *total += if used { runtime_ns } else { 0 };
         }
@@ -141,15 +145,15 @@ impl Recorder {
     }
 
     /// I/Os recorded, without the ramp time.
-    pub(crate) fn recorded(&self) -> [Totals; 2] {
+    pub(crate) fn recorded(&self) -> [Totals; 3] {
         let since = |index: usize| Totals {
             ios: self.totals[index].ios - self.before[index].ios,
             bytes: self.totals[index].bytes - self.before[index].bytes,
         };
-        [since(0), since(1)]
+        [since(0), since(1), since(2)]
     }
 
-    /// The wall time of a direction: 0 reads, 1 writes.
+    /// The wall time of a direction: 0 reads, 1 writes, 2 trims.
     pub(crate) fn runtime_ns(&self, direction: usize) -> u64 {
         self.runtime_ns[direction]
     }
@@ -167,10 +171,11 @@ impl Recorder {
     /// Moves everything into `report`, which already knows the job.
     pub(crate) fn fill(self, report: &mut JobReport, failure: Option<JobFailure>) {
         let recorded = self.recorded();
-        let runtime_ns = self.runtime_ns[0].max(self.runtime_ns[1]);
-        let [read, write] = self.latencies;
+        let runtime_ns = self.runtime_ns.into_iter().max().unwrap_or(0);
+        let [read, write, trim] = self.latencies;
         fill_direction(&mut report.read, read, recorded[0], self.runtime_ns[0]);
         fill_direction(&mut report.write, write, recorded[1], self.runtime_ns[1]);
+        fill_direction(&mut report.trim, trim, recorded[2], self.runtime_ns[2]);
         report.read.short_ios = self.short_ios[0];
         report.write.short_ios = self.short_ios[1];
         report.sync.total_ios = self.syncs;

@@ -34,7 +34,7 @@ pub(crate) struct Progress<'a> {
     interval_ns: u64,
     begun_ns: u64,
     printed_ns: u64,
-    last: [Totals; 2],
+    last: [Totals; 3],
     width: usize,
 }
 
@@ -161,7 +161,7 @@ impl Progress<'_> {
         let running = |lane: &Lane| !matches!(lane.stage(), Stage::Starting | Stage::Ended);
         let jobs_running = tick.lanes.iter().filter(|lane| running(lane)).count();
         let files = clones().filter(|(_, lane)| running(lane)).map(|(plan, _)| plan.targets.len());
-        let mut now = [Totals::default(); 2];
+        let mut now = [Totals::default(); 3];
         for lane in tick.lanes {
             for (sum, totals) in now.iter_mut().zip(lane.totals()) {
                 sum.ios += totals.ios;

@@ -52,8 +52,10 @@ pub(crate) struct Lane {
     order: AtomicU32,
     stage: AtomicU32,
     started_ns: AtomicU64,
-    /// Reads, writes.
-    totals: [(AtomicU64, AtomicU64); 2],
+    /// The job ended with an error.
+    failed: AtomicU32,
+    /// Reads, writes, trims.
+    totals: [(AtomicU64, AtomicU64); 3],
 }
 
 impl Lane {
@@ -64,6 +66,7 @@ impl Lane {
             order: AtomicU32::new(order as u32),
             stage: AtomicU32::new(Stage::Starting as u32),
             started_ns: AtomicU64::new(0),
+            failed: AtomicU32::new(0),
             totals: Default::default(),
         }
     }
@@ -115,22 +118,43 @@ impl Lane {
         self.started_ns.store(now_ns.max(1), Relaxed);
     }
 
+    /// Notes that the job failed.
+    pub(crate) fn fail(&self) {
+        self.failed.store(1, Relaxed);
+    }
+
+    /// Notes that the job is slower than it has to be, which ends it.
+    pub(crate) fn fail_slow(&self) {
+        self.failed.store(2, Relaxed);
+        self.give(Order::Abort);
+    }
+
+    /// Whether that was noted.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.failed.load(Relaxed) == 2
+    }
+
+    /// Whether the job failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed) != 0
+    }
+
     /// Publishes what was done since the start, ramp time included.
     #[inline]
-    pub(crate) fn publish(&self, totals: &[Totals; 2]) {
+    pub(crate) fn publish(&self, totals: &[Totals; 3]) {
         for (shared, own) in self.totals.iter().zip(totals) {
             shared.0.store(own.ios, Relaxed);
             shared.1.store(own.bytes, Relaxed);
         }
     }
 
-    /// What was done since the start: reads, writes.
-    pub(crate) fn totals(&self) -> [Totals; 2] {
+    /// What was done since the start: reads, writes, trims.
+    pub(crate) fn totals(&self) -> [Totals; 3] {
         let load = |index: usize| {
             let shared: &(AtomicU64, AtomicU64) = &self.totals[index];
             Totals { ios: shared.0.load(Relaxed), bytes: shared.1.load(Relaxed) }
         };
-        [load(0), load(1)]
+        [load(0), load(1), load(2)]
     }
 }
 

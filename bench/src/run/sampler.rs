@@ -9,18 +9,21 @@ use fio_compat::report::DirectionReport;
 use fio_compat::stats::SampleStat;
 
 use super::lane::Totals;
+use super::minimum::Minimum;
 
 /// fio's `bwavgtime` and `iopsavgtime`.
 pub(crate) const INTERVAL_NS: u64 = 500_000_000;
 
-/// Samples of one worker: reads, writes.
+/// Samples of one worker: reads, writes, trims.
 #[derive(Debug)]
 pub(crate) struct Sampler {
     enabled: bool,
     last_ns: u64,
-    last: [Totals; 2],
-    bandwidth: [SampleStat; 2],
-    iops: [SampleStat; 2],
+    last: [Totals; 3],
+    bandwidth: [SampleStat; 3],
+    iops: [SampleStat; 3],
+    /// Minimum rates, judged beside the samples.
+    pub(crate) minimum: Minimum,
 }
 
 impl Sampler {
@@ -32,11 +35,12 @@ impl Sampler {
             last: Default::default(),
             bandwidth: Default::default(),
             iops: Default::default(),
+            minimum: Minimum::default(),
         }
     }
 
     /// Recording begins now; what happened before is not sampled.
-    pub(crate) fn begin(&mut self, now_ns: u64, totals: [Totals; 2]) {
+    pub(crate) fn begin(&mut self, now_ns: u64, totals: [Totals; 3]) {
         self.last_ns = now_ns.max(1);
         self.last = totals;
     }
@@ -47,7 +51,7 @@ impl Sampler {
     }
 
     /// Takes a sample of the time since the last one.
-    pub(crate) fn sample(&mut self, now_ns: u64, totals: [Totals; 2]) {
+    pub(crate) fn sample(&mut self, now_ns: u64, totals: [Totals; 3]) {
         let elapsed_ms = (now_ns - self.last_ns) / 1_000_000;
         let per_second = |amount: u64| (amount * 1000).checked_div(elapsed_ms);
         for (direction, (now, last)) in totals.iter().zip(self.last).enumerate() {
@@ -65,8 +69,8 @@ impl Sampler {
     }
 
     /// Moves the samples into the report.
-    pub(crate) fn fill(&self, read: &mut DirectionReport, write: &mut DirectionReport) {
-        for (report, direction) in [read, write].into_iter().zip(0..) {
+    pub(crate) fn fill(&self, reports: [&mut DirectionReport; 3]) {
+        for (report, direction) in reports.into_iter().zip(0..) {
             report.bw = self.bandwidth[direction];
             report.iops = self.iops[direction];
         }
@@ -82,7 +86,8 @@ mod tests {
         let mut sampler = Sampler::new(true);
         assert_eq!(sampler.due_ns(), None);
         sampler.begin(1_000_000_000, Default::default());
-        let totals = [Totals { ios: 50, bytes: 50 * 4096 }, Totals::default()];
+        let done = Totals { ios: 50, bytes: 50 * 4096 };
+        let totals = [done, Totals::default(), Totals::default()];
         sampler.sample(1_500_000_000, totals);
         sampler.sample(2_000_000_000, totals);
         assert_eq!((sampler.iops[0].samples(), sampler.iops[0].max()), (1, 100));
