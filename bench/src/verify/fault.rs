@@ -77,7 +77,7 @@ impl fmt::Display for Fault {
             }
             Self::Torn { at, len } => write!(
                 f,
-                "a torn block: {len} bytes from byte {at} are not of the write that the header names"
+                "a torn block: {len} bytes from byte {at} are not of the write its header names"
             ),
             Self::Changed { at, len } => {
                 write!(f, "data changed after it was written: {len} bytes from byte {at}")
