@@ -56,6 +56,19 @@ fn thinktime_pauses_after_thinktime_blocks_and_thinktime_spin_burns_cpu() {
 }
 
 #[test]
+fn flow_flow_id_and_flow_sleep_share_the_ios_in_their_ratio() {
+    let place = Place::new("flow");
+    let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\nrate_iops=4000\n[a]\nflow=8\n\
+                [b]\nflow=1\nflow_sleep=100\n[c]\nflow_id=9\nflow=1\nrate_iops=100\n";
+    std::fs::write(place.0.join("f.fio"), jobs).unwrap();
+    let document = place.json("f.fio");
+    let done = |at: usize| ios(&document["jobs"][at], "read");
+    let (a, b) = (done(0), done(1));
+    assert!(b > 20 && a.abs_diff(8 * b) <= 8 + a / 20, "{a} {b}");
+    assert!((95..=105).contains(&done(2)), "alone in its flow: {}", done(2));
+}
+
+#[test]
 fn thinktime_iotime_and_rate_ignore_thinktime_change_what_is_done() {
     let place = Place::new("iotime");
     let args = "--name=t --ioengine=null --size=1g --time_based --runtime=1 --thinktime=100ms \

@@ -17,6 +17,7 @@ use crate::clock::{now_ns, unix_ms};
 use crate::layout::{self, Created};
 use crate::plan::{Plan, stages};
 
+use super::flow::Flow;
 use super::gate::{self, Gate};
 use super::job::{self, Assignment, Outcome};
 use super::lane::{Lane, Order, Stage};
@@ -158,9 +159,10 @@ impl Conductor<'_> {
                 .map(|(assignment, lane)| {
                     let here = here.clone();
                     let gate = Gate::of(&assignment.plan, self.plans, self.lanes, self.begun_ns);
+                    let flow = Flow::of(&assignment.plan, self.plans, self.lanes, lane);
                     scope.spawn(move || {
                         gate.pass(lane);
-                        let outcome = job::run(assignment, lane);
+                        let outcome = job::run(assignment, lane, flow);
                         here.unpark();
                         outcome
                     })

@@ -25,6 +25,7 @@ use crate::plan::{Plan, scheme, verify_block_bytes};
 use crate::written::Written;
 
 use super::failure::Failure;
+use super::flow::Flow;
 use super::lane::{Lane, Order, Stage};
 use super::paced::Paced;
 use super::policy::{Errors, Policy};
@@ -74,12 +75,12 @@ impl Outcome {
 }
 
 /// Runs `assignment` to its end.
-pub(crate) fn run(assignment: &Assignment, lane: &Lane) -> Outcome {
+pub(crate) fn run<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
     let outcome = match assignment.plan.job.ioengine {
-        EngineName::IoUring => on_shard(assignment, lane),
-        EngineName::RawUring => on::<RawUring>(assignment, lane),
-        EngineName::Psync => on::<Psync>(assignment, lane),
-        EngineName::Null => on::<Null>(assignment, lane),
+        EngineName::IoUring => on_shard(assignment, lane, flow),
+        EngineName::RawUring => on::<RawUring>(assignment, lane, flow),
+        EngineName::Psync => on::<Psync>(assignment, lane, flow),
+        EngineName::Null => on::<Null>(assignment, lane, flow),
     };
     if outcome.failure.is_some() {
         lane.fail();
@@ -89,17 +90,17 @@ pub(crate) fn run(assignment: &Assignment, lane: &Lane) -> Outcome {
 }
 
 /// Our engine: on the kernel's ring, or on threads where that is forbidden, and then it says so.
-fn on_shard(assignment: &Assignment, lane: &Lane) -> Outcome {
+fn on_shard<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
     let Some(refusal) = kernel_ring_refusal() else {
-        return on::<PacketEngine<KernelRing>>(assignment, lane);
+        return on::<PacketEngine<KernelRing>>(assignment, lane, flow);
     };
-    let mut outcome = on::<PacketEngine<ThreadRing>>(assignment, lane);
+    let mut outcome = on::<PacketEngine<ThreadRing>>(assignment, lane, flow);
     let line = format!("{refusal}; continuing with blocking threads");
     outcome.traits.degraded.insert(0, line);
     outcome
 }
 
-fn on<E: IoEngine>(assignment: &Assignment, lane: &Lane) -> Outcome {
+fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
     if let Err(error) = settle(&assignment.plan) {
         return Outcome::failed(Failure::engine(&error));
     }
@@ -116,6 +117,7 @@ fn on<E: IoEngine>(assignment: &Assignment, lane: &Lane) -> Outcome {
     let mut worker =
         Worker::new(engine, (lane, &assignment.files), Recorder::new(wanted), content, pacing);
     worker.policy = Policy::of(job);
+    worker.flow = flow;
     worker.range_flags = super::beside::range_flags(job.durability.sync_file_range);
     if clock {
         passes::<E, true>(&mut worker, assignment);
@@ -264,8 +266,9 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         worker.phase::<CLOCK, _>(&mut ReadInstead(generator), rules);
     } else if job.content.verify_backlog > 0 && job.do_verify && job.rw.writes_data() {
         in_parts::<E, CLOCK>(worker, generator, plan, rules);
-    } else if job.pace.is_paced() {
-        worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace), rules);
+    } else if job.pace.is_paced() || worker.flow.is_shared() {
+        let flow = worker.flow.clone();
+        worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow), rules);
     } else {
         worker.phase::<CLOCK, _>(generator, rules);
     }

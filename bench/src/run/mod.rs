@@ -7,6 +7,7 @@
 mod beside;
 pub(crate) mod conductor;
 pub(crate) mod failure;
+mod flow;
 mod gate;
 pub(crate) mod job;
 pub(crate) mod lane;

@@ -8,6 +8,7 @@
 
 use fio_compat::{Pace, ThinkAfter};
 
+use super::flow::Flow;
 use crate::clock::now_ns;
 use crate::generator::{Generator, Step, Steps};
 use crate::measure::direction;
@@ -30,11 +31,13 @@ pub(crate) struct Paced<'a> {
     since_pause: u64,
     paused_ns: u64,
     resumed_ns: u64,
+    flow: Flow<'a>,
+    ios: u64,
 }
 
 impl<'a> Paced<'a> {
     /// Begins now.
-    pub(crate) fn new(generator: &'a mut Generator, pace: &'a Pace) -> Self {
+    pub(crate) fn new(generator: &'a mut Generator, pace: &'a Pace, flow: Flow<'a>) -> Self {
         let began_ns = now_ns();
         Self {
             generator,
@@ -47,6 +50,8 @@ impl<'a> Paced<'a> {
             since_pause: 0,
             paused_ns: 0,
             resumed_ns: began_ns,
+            flow,
+            ios: 0,
         }
     }
 
@@ -73,6 +78,7 @@ impl<'a> Paced<'a> {
         let amount = if by_ios { 1 } else { u64::from(len_bytes) };
         self.issued[direction] += amount;
         self.since_pause += 1;
+        self.ios += 1;
         let per_second = self.per_second(direction);
         if self.pace.poisson && per_second > 0 {
             let gap_ns = exponential_ns(&mut self.random, amount, per_second);
@@ -134,6 +140,11 @@ impl Steps for Paced<'_> {
             && let Some(pause) = self.pause()
         {
             return pause;
+        }
+        if self.flow.is_shared()
+            && let Some(wait_ns) = self.flow.wait_ns(self.ios)
+        {
+            return Step::Wait { until_ns: now_ns() + wait_ns };
         }
         let step = match self.held.take() {
             Some(step) => step,

@@ -17,6 +17,7 @@ use crate::ioengine::{Event, Io, IoEngine, Operation, Queued};
 use crate::measure::{Recorder, Times};
 
 use super::failure::Failure;
+use super::flow::Flow;
 use super::lane::{Lane, Order};
 use super::policy::{Errors, Policy, Verdict};
 
@@ -90,6 +91,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) policy: Policy,
     /// Those that did not.
     pub(crate) errors: Errors,
+    /// Who shares I/Os with this job.
+    pub(crate) flow: Flow<'a>,
     /// How ranges are written out.
     pub(crate) range_flags: u32,
     pacing: Pacing,
@@ -150,6 +153,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             mismatch_count: 0,
             policy: Policy::default(),
             errors: Errors::default(),
+            flow: Flow::default(),
             range_flags: 0,
             pacing,
             slots: vec![IDLE; depth],

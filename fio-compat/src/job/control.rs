@@ -71,6 +71,12 @@ pub struct Control {
     pub ignore_error: [Vec<i32>; 3],
     /// Whether those are reported.
     pub error_dump: bool,
+    /// Share of the I/Os of all jobs with the same `flow_id`; 0 takes no part.
+    pub flow: u32,
+    /// Which jobs share.
+    pub flow_id: u32,
+    /// How long to sleep when ahead of the others; 0 is as short as can be.
+    pub flow_sleep_ns: u64,
 }
 
 impl Control {

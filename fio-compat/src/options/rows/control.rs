@@ -130,6 +130,30 @@ pub(super) const ROWS: &[Row] = &[
         |job| digit(job.control.error_dump),
         "count ignored errors in the report",
     ),
+    row(
+        "flow",
+        &[],
+        Kind::Count { min: 0, max: 1_000_000, set: |job, value| job.control.flow = value },
+        |job| job.control.flow.to_string(),
+        "share of the I/Os of jobs with the same flow_id",
+    ),
+    row(
+        "flow_id",
+        &[],
+        Kind::Count { min: 0, max: u32::MAX, set: |job, value| job.control.flow_id = value },
+        |job| job.control.flow_id.to_string(),
+        "which jobs share by flow",
+    ),
+    row(
+        "flow_sleep",
+        &[],
+        Kind::Number {
+            min: 0,
+            set: |job, value| job.control.flow_sleep_ns = value.saturating_mul(1000),
+        },
+        |job| (job.control.flow_sleep_ns / 1000).to_string(),
+        "microseconds to sleep when ahead of the others",
+    ),
 ];
 
 fn set_continue(job: &mut Job, text: &str) -> Result<(), Complaint> {
