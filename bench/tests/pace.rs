@@ -58,7 +58,8 @@ fn thinktime_pauses_after_thinktime_blocks_and_thinktime_spin_burns_cpu() {
 #[test]
 fn flow_flow_id_and_flow_sleep_share_the_ios_in_their_ratio() {
     let place = Place::new("flow");
-    let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\nrate_iops=4000\n[a]\nflow=8\n\
+    let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\n\
+                rate_iops=4000\n[a]\nflow=8\n\
                 [b]\nflow=1\nflow_sleep=100\n[c]\nflow_id=9\nflow=1\nrate_iops=100\n";
     std::fs::write(place.0.join("f.fio"), jobs).unwrap();
     let document = place.json("f.fio");

@@ -21,6 +21,12 @@ pub(crate) fn range_flags(range: fio_compat::SyncFileRange) -> u32 {
     parts.into_iter().filter(|(used, _)| *used).map(|(_, flag)| flag).sum()
 }
 
+/// What it would have said, for the engine that has no files.
+pub(crate) fn pretend(io: Io) -> i32 {
+    let whole = i32::try_from(io.len_bytes).unwrap_or(i32::MAX);
+    if io.operation == Operation::Trim { whole } else { 0 }
+}
+
 /// Executes a trim or a range sync on the spot.
 pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
     let range = i64::try_from(io.offset_bytes).ok().zip(i32::try_from(io.len_bytes).ok());

@@ -115,10 +115,6 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) baseline: Baseline,
 }
 
-fn whole(len_bytes: u32) -> i32 {
-    i32::try_from(len_bytes).unwrap_or(i32::MAX)
-}
-
 const IDLE: Io = Io {
     slot: 0,
     file: 0,
@@ -318,7 +314,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
         self.slots[io.slot as usize] = io;
         let result = self.files.get(io.file as usize).map_or_else(
-            || if io.operation == Operation::Trim { whole(io.len_bytes) } else { 0 },
+            || super::beside::pretend(io),
             |file| super::beside::execute(file, io, self.range_flags),
         );
         self.done::<CLOCK>(io.slot, result, rules);
