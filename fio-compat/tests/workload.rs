@@ -92,6 +92,8 @@ fn rate_and_thinktime_have_their_units() {
     assert_eq!(pace.thinktime_iotime_ns, 2_000_000_000);
     assert!(refused("rate=1m\nrate_iops=5").contains("exclude each other"));
     assert!(refused("rate=1m\nrate_min=2m").contains("above rate"));
+    assert!(refused("rate=1m\nrw=write\nverify=md5\nverify_backlog=4").contains("do not go with"));
+    assert!(refused("fsync=1\nfdatasync=1").contains("exclude one another"));
     assert!(refused("rate_process=later").contains("linear, poisson"));
 }
 

@@ -92,6 +92,18 @@ impl Job {
                 return Err(self.error("rate_iops_min", "rate_iops_min is above rate_iops"));
             }
         }
+        let parts = self.content.verify_backlog > 0 || self.content.verify_only;
+        if parts && (pace.is_paced() || self.control.flow > 0) {
+            let message = "rates, thinktime and flow do not go with verify_backlog or verify_only";
+            let option = ["rate", "rate_iops", "thinktime", "flow"].into_iter();
+            let option = option.into_iter().find(|option| self.is_set(option)).unwrap_or("rate");
+            return Err(self.error(option, message).with_remedy("verify in a job of its own"));
+        }
+        let flushes = [self.fsync, self.fdatasync, self.durability.sync_file_range.every];
+        if flushes.iter().filter(|every| **every > 0).count() > 1 {
+            let message = "fsync, fdatasync and sync_file_range exclude one another";
+            return Err(self.error("fsync", message).with_remedy("give one of them"));
+        }
         if pace.thinktime_spin_ns > pace.thinktime_ns {
             return Err(self.error("thinktime_spin", "thinktime_spin is longer than thinktime"));
         }
