@@ -10,6 +10,8 @@ use fio_compat::{Invocation, OutputFormat, render};
 use serde_json::json;
 
 use crate::clock::unix_ms;
+use crate::content::Mismatch;
+use crate::run::failure::Failure;
 use crate::run::{Finished, Live};
 
 /// Our name and version, as it appears in reports.
@@ -104,6 +106,8 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
                 "cpu_ns_per_io": cpu_ns.checked_div(ios),
                 "process_cpu_ns": recorder.usage().process_ns,
                 "verify_failures": job.outcome.mismatch_count,
+                "total_err": job.outcome.errors.total,
+                "first_error": job.outcome.errors.first.as_ref().map_or(0, Failure::errno),
             })
         })
         .collect();
@@ -117,19 +121,21 @@ pub(crate) fn failure_lines(finished: &[Finished]) -> Vec<String> {
         let paths: Vec<_> = job.plan.targets.iter().map(|target| target.path.clone()).collect();
         for wrong in &job.outcome.mismatches {
             let path = paths.get(wrong.file as usize).map(|path| path.display().to_string());
-            let (expected, received) = wrong.checksums;
+            let (expected, received) = &wrong.checksums;
             lines.push(format!(
-                "crc32c: verify failed at file {} offset {}, length {} \
+                "{}: verify failed at file {} offset {}, length {} \
                  (requested block: offset={}, length={})",
-                path.unwrap_or_default(),
+                job.plan.job.verify.as_str(),
+                path.clone().unwrap_or_default(),
                 wrong.offset_bytes,
                 wrong.len_bytes,
                 wrong.offset_bytes,
                 wrong.len_bytes,
             ));
-            lines.push(format!("       Expected CRC: {expected:08x}"));
-            lines.push(format!("       Received CRC: {received:08x}"));
+            lines.push(format!("       Expected CRC: {expected}"));
+            lines.push(format!("       Received CRC: {received}"));
             lines.push(format!("       {}", wrong.fault));
+            lines.extend(dump(wrong, path.as_deref().unwrap_or_default()));
         }
         let shown = u64::try_from(job.outcome.mismatches.len()).unwrap_or(0);
         if job.outcome.mismatch_count > shown {
@@ -139,6 +145,22 @@ pub(crate) fn failure_lines(finished: &[Finished]) -> Vec<String> {
         lines.extend(job.outcome.failure.as_ref().and_then(|failure| failure.line(&paths)));
     }
     lines
+}
+
+/// fio's `verify_dump`: the block as it is and as it should be, in files beside the program.
+fn dump(wrong: &Mismatch, path: &str) -> Vec<String> {
+    let Some((found, wanted)) = &wrong.dump else { return Vec::new() };
+    let name = std::path::Path::new(path).file_name().unwrap_or_default().to_string_lossy();
+    let parts = [(Some(found), "received"), (wanted.as_ref(), "expected")];
+    let write = |(bytes, suffix): (Option<&Vec<u8>>, &str)| {
+        let file = format!("{name}.{}.{suffix}", wrong.offset_bytes);
+        let outcome = std::fs::write(&file, bytes?);
+        Some(match outcome {
+            Ok(()) => format!("       {suffix} data dumped as {file}"),
+            Err(error) => format!("       cannot dump {file}: {error}"),
+        })
+    };
+    parts.into_iter().filter_map(write).collect()
 }
 
 /// fio's exit code: the number of jobs that failed.

@@ -6,7 +6,9 @@
 //!
 //! Not here: what to run and in which order (`job`), orders of the conductor (`lane`).
 
+use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use crate::clock::Baseline;
 use crate::content::{Content, Mismatch};
@@ -15,9 +17,11 @@ use crate::ioengine::{Event, Io, IoEngine, Operation, Queued};
 use crate::measure::{Recorder, Times};
 
 use super::failure::Failure;
+use super::flow::Flow;
 use super::lane::{Lane, Order};
 use super::live::Snapshot;
 use super::logs::JobLogs;
+use super::policy::{Errors, Policy, Verdict};
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,23 @@ pub(crate) struct Rules {
     pub(crate) fatal: bool,
 }
 
+/// Completions are looked for this often while nothing is due.
+const BUSY_NAP_NS: u64 = 100_000;
+/// Orders are looked for this often.
+const IDLE_NAP_NS: u64 = 10_000_000;
+/// A sleep is late by about that much; the rest is spun.
+const SPIN_NS: u64 = 55_000;
+
+/// What becomes of an I/O whose result was not the length asked for.
+enum After {
+    /// It was queued again.
+    Again,
+    /// It is done.
+    Counts,
+    /// It is over and does not count.
+    Lost,
+}
+
 /// Wrong blocks kept for the report; more are only counted.
 const MISMATCHES_KEPT: usize = 8;
 
@@ -56,6 +77,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) engine: E,
     /// Orders and progress.
     pub(crate) lane: &'a Lane,
+    /// The files, for what no engine does.
+    files: &'a [File],
     /// Statistics.
     pub(crate) recorder: Recorder,
     /// Data.
@@ -66,6 +89,14 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) mismatches: Vec<Mismatch>,
     /// All wrong blocks.
     pub(crate) mismatch_count: u64,
+    /// Which errors end the job.
+    pub(crate) policy: Policy,
+    /// Those that did not.
+    pub(crate) errors: Errors,
+    /// Who shares I/Os with this job.
+    pub(crate) flow: Flow<'a>,
+    /// How ranges are written out.
+    pub(crate) range_flags: u32,
     pacing: Pacing,
     synchronous: bool,
     slots: Vec<Io>,
@@ -81,8 +112,8 @@ pub(crate) struct Worker<'a, E> {
     /// The order obeyed last, and the word it stood in; a change is noticed by comparison.
     order: Order,
     word: u32,
-    /// When the phase in progress began.
-    phase_ns: u64,
+    /// The directions whose time runs, and since when.
+    pub(crate) span: ([bool; 3], u64),
     /// No further I/O is started: the phase was ended from outside, or something failed.
     stopping: bool,
     /// When the recorded part began, and what the thread had used then.
@@ -98,7 +129,7 @@ fn log(
     times: Times,
     synchronous: bool,
 ) {
-    if len_bytes > 0 {
+    if !operation.is_sync() {
         let direction = crate::measure::direction(operation);
         logs.completed(direction, (offset_bytes, len_bytes), times, synchronous);
     }
@@ -117,7 +148,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// A worker with every slot free and its buffers primed.
     pub(crate) fn new(
         mut engine: E,
-        lane: &'a Lane,
+        (lane, files): (&'a Lane, &'a [File]),
         recorder: Recorder,
         mut content: Content,
         pacing: Pacing,
@@ -130,11 +161,16 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             synchronous: engine.synchronous(),
             engine,
             lane,
+            files,
             recorder,
             content,
             failure: None,
             mismatches: Vec::new(),
             mismatch_count: 0,
+            policy: Policy::default(),
+            errors: Errors::default(),
+            flow: Flow::default(),
+            range_flags: 0,
             pacing,
             slots: vec![IDLE; depth],
             active: vec![false; depth],
@@ -146,7 +182,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             times: vec![Times::default(); depth],
             order: lane.order(),
             word: lane.word(),
-            phase_ns: 0,
+            span: ([true; 3], 0),
             stopping: false,
             baseline: Baseline::now(),
         }
@@ -156,7 +192,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// flight afterwards.
     pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
         let mut finished = false;
-        self.phase_ns = crate::clock::now_ns();
         self.stopping = self.order >= rules.ends_at || self.failure.is_some();
         loop {
             if !self.lane.is_still(self.word) {
@@ -164,9 +199,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             }
             let going = !(finished || self.stopping);
             if going && let Some(slot) = self.free.pop() {
-                let Step::Do { operation, file, offset_bytes, len_bytes } = steps.step() else {
+                let step = steps.step();
+                let Step::Do { operation, file, offset_bytes, len_bytes } = step else {
                     self.free.push(slot);
-                    finished = true;
+                    finished = self.idle::<CLOCK>(step, rules);
                     continue;
                 };
                 let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
@@ -185,6 +221,59 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.lane.publish(&self.recorder.totals);
     }
 
+    /// Whether a phase under these rules is over before it began.
+    pub(crate) fn is_over(&self, rules: Rules) -> bool {
+        self.failure.is_some() || self.lane.order() >= rules.ends_at
+    }
+
+    /// A step without I/O; true at the end.
+    #[cold]
+    fn idle<const CLOCK: bool>(&mut self, step: Step, rules: Rules) -> bool {
+        match step {
+            Step::Wait { until_ns } => self.wait_until::<CLOCK>(until_ns, rules),
+            Step::Think { spin_ns, sleep_ns, drain } => {
+                while drain && self.in_flight > 0 && self.failure.is_none() {
+                    self.reap::<CLOCK>(1, rules);
+                }
+                let spun_ns = crate::clock::now_ns() + spin_ns;
+                while crate::clock::now_ns() < spun_ns && self.goes_on(rules) {
+                    std::hint::spin_loop();
+                }
+                self.wait_until::<CLOCK>(spun_ns + sleep_ns, rules);
+            }
+            Step::Do { .. } | Step::Finished => return true,
+        }
+        false
+    }
+
+    /// Whether the order obeyed last is still in force. Whoever asks for results gets them.
+    fn goes_on(&mut self, rules: Rules) -> bool {
+        let order = self.order;
+        if !self.lane.is_still(self.word) {
+            self.obey(rules);
+        }
+        self.order == order && !self.stopping
+    }
+
+    /// Reaps what completes until then; an order ends it early.
+    fn wait_until<const CLOCK: bool>(&mut self, until_ns: u64, rules: Rules) {
+        while self.goes_on(rules) {
+            if self.in_flight > 0 {
+                self.reap::<CLOCK>(0, rules);
+            }
+            let left_ns = until_ns.saturating_sub(crate::clock::now_ns());
+            if left_ns == 0 {
+                return;
+            }
+            let nap_ns = left_ns.min(if self.in_flight > 0 { BUSY_NAP_NS } else { IDLE_NAP_NS });
+            if nap_ns > SPIN_NS {
+                std::thread::sleep(Duration::from_nanos(nap_ns - SPIN_NS));
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
     #[cold]
     fn obey(&mut self, rules: Rules) {
         let word = self.lane.word();
@@ -194,11 +283,11 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         if self.order == Order::WarmUp && order == Order::Record {
             self.recorder.restart();
             self.baseline = Baseline::now();
-            self.phase_ns = self.baseline.now_ns;
+            self.span.1 = self.baseline.now_ns;
         }
         if asked {
-            let directions = if rules.remembered { [true, false, false] } else { [true; 3] };
-            let recorder = self.recorder.so_far(directions, self.phase_ns, self.baseline.usage);
+            let (directions, since_ns) = self.span;
+            let recorder = self.recorder.so_far(directions, since_ns, self.baseline.usage);
             self.lane.deliver(Snapshot { recorder });
         }
         self.order = order;
@@ -214,6 +303,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             }
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
+        } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
+            return self.beside::<CLOCK>(io, rules);
         }
         if CLOCK {
             let now = crate::clock::now_ns();
@@ -238,17 +329,35 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                     self.commit::<CLOCK>();
                 }
             }
-            Queued::Done(result) => {
-                if CLOCK {
-                    self.times[io.slot as usize].complete_ns = crate::clock::now_ns();
-                }
-                self.recorder.depth.level.record(1, 1);
-                self.recorder.depth.submit.record(1);
-                self.recorder.depth.complete.record(1);
-                self.complete::<CLOCK>(Event { slot: io.slot, result }, rules);
-                self.lane.publish(&self.recorder.totals);
-            }
+            Queued::Done(result) => self.done::<CLOCK>(io.slot, result, rules),
         }
+    }
+
+    /// An I/O was executed on the spot.
+    #[inline(always)]
+    fn done<const CLOCK: bool>(&mut self, slot: u32, result: i32, rules: Rules) {
+        if CLOCK {
+            self.times[slot as usize].complete_ns = crate::clock::now_ns();
+        }
+        self.recorder.depth.level.record(1, 1);
+        self.recorder.depth.submit.record(1);
+        self.recorder.depth.complete.record(1);
+        self.complete::<CLOCK>(Event { slot, result }, rules);
+        self.lane.publish(&self.recorder.totals);
+    }
+
+    /// What no engine does is a call of its own; as with fio, also where engines are
+    /// asynchronous.
+    #[cold]
+    fn beside<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+        let now = if CLOCK { crate::clock::now_ns() } else { 0 };
+        self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
+        self.slots[io.slot as usize] = io;
+        let result = self.files.get(io.file as usize).map_or_else(
+            || super::beside::pretend(io),
+            |file| super::beside::execute(file, io, self.range_flags),
+        );
+        self.done::<CLOCK>(io.slot, result, rules);
     }
 
     #[inline]
@@ -305,12 +414,15 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     #[inline(always)]
     fn complete<const CLOCK: bool>(&mut self, event: Event, rules: Rules) {
         let io = self.slots[event.slot as usize];
-        if u32::try_from(event.result) != Ok(io.len_bytes)
-            && self.continues::<CLOCK>(io, event.result, rules)
-        {
-            return;
+        let mut counts = true;
+        if u32::try_from(event.result) != Ok(io.len_bytes) {
+            match self.continues::<CLOCK>(io, event.result, rules) {
+                After::Again => return,
+                After::Counts => {}
+                After::Lost => counts = false,
+            }
         }
-        if !self.stopping || self.failure.is_none() {
+        if counts && (!self.stopping || self.failure.is_none()) {
             self.recorder.count(io.operation, io.skip_bytes + io.len_bytes);
             if CLOCK {
                 let times = self.times[event.slot as usize];
@@ -333,20 +445,20 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.free.push(event.slot);
     }
 
-    /// Deals with a result that is not the length asked for; true if the slot goes on.
+    /// Deals with a result that is not the length asked for.
     #[cold]
-    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> bool {
-        if matches!(io.operation, Operation::Fsync | Operation::Fdatasync) && result == 0 {
-            return false;
+    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> After {
+        if io.operation.is_sync() && result == 0 {
+            return After::Counts;
         }
-        let errno = result.saturating_neg();
+        // Nothing where there should be something is the end of the file.
+        let errno = if result == 0 { nix::libc::EIO } else { result.saturating_neg() };
         let again = errno == nix::libc::EINTR || errno == nix::libc::EAGAIN;
         if result <= 0 && !again {
-            self.fail(Failure::io(io, errno));
-            return false;
+            return self.refused(io, errno);
         }
         if self.failure.is_some() {
-            return false;
+            return After::Lost;
         }
         let moved = u32::try_from(result).unwrap_or(0);
         if moved > 0 {
@@ -360,7 +472,19 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         };
         self.slots[io.slot as usize] = rest;
         self.queue::<CLOCK>(rest, rules);
-        true
+        After::Again
+    }
+
+    /// An I/O failed: that ends the job, or it does not count.
+    #[cold]
+    fn refused(&mut self, io: Io, errno: i32) -> After {
+        match self.policy.judge(io.operation, errno) {
+            Verdict::Fatal => self.fail(Failure::io(io, errno)),
+            Verdict::Full => self.stopping = true,
+            Verdict::Ignored => {}
+            Verdict::Counted => self.errors.note(Failure::io(io, errno)),
+        }
+        After::Lost
     }
 
     #[inline(never)]
@@ -376,7 +500,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         let Err(mismatch) = self.content.check(whole, data, rules.remembered) else { return };
         self.mismatch_count += 1;
         if self.mismatches.len() < MISMATCHES_KEPT {
-            self.mismatches.push(mismatch);
+            self.mismatches.push(*mismatch);
         }
         if rules.fatal {
             self.fail(Failure::verify());

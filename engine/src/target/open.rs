@@ -23,6 +23,7 @@ use super::nvme;
 use super::poison::Inode;
 use super::refusal::OpenError;
 use super::way::Way;
+use crate::Durability;
 use crate::ring::Poll;
 use crate::sys;
 
@@ -81,6 +82,8 @@ pub struct OpenOptions {
     /// ring or the target cannot, its ops go by interrupt, and the ring's features say so.
     /// The shard then uses all of its core while such ops are in flight.
     pub poll: Poll,
+    /// Every write is durable when it completes: `O_DSYNC` for data, `O_SYNC` for all.
+    pub write_through: Option<Durability>,
 }
 
 impl OpenOptions {
@@ -98,6 +101,7 @@ impl OpenOptions {
             sync_on_open: true,
             sync_method: None,
             poll: Poll::Interrupt,
+            write_through: None,
         }
     }
 
@@ -135,6 +139,12 @@ impl OpenOptions {
     #[must_use]
     pub const fn sync_method(self, sync_method: Option<SyncMethod>) -> Self {
         Self { sync_method, ..self }
+    }
+
+    /// Sets whether every write is durable when it completes.
+    #[must_use]
+    pub const fn write_through(self, write_through: Option<Durability>) -> Self {
+        Self { write_through, ..self }
     }
 
     /// Sets whether it is locked against other openers.
@@ -383,7 +393,12 @@ fn open_descriptor(
         let mut how = std::fs::OpenOptions::new();
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
         how.read(options.read).write(options.write).create(options.create && !exclusive);
-        let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
+        let through = match options.write_through {
+            None | Some(Durability::None) => 0,
+            Some(Durability::Data | Durability::Fua) => libc::O_DSYNC,
+            Some(Durability::Full) => libc::O_SYNC,
+        };
+        let flags = flags | through | if exclusive { libc::O_EXCL } else { 0 };
         how.mode(options.mode).custom_flags(flags);
         loop {
             match how.open(path).map_err(|error| errno_of(&error)) {

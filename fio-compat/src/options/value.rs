@@ -70,6 +70,7 @@ fn store(kind: &Kind, text: Option<&str>, job: &mut Job) -> Result<Option<String
         Kind::Choice { choices, not_yet } => choice(text, choices, not_yet)?(job),
         Kind::Percentiles(set) => set(job, percentiles(text)?),
         Kind::Cpus(set) => set(job, cpus(text)?),
+        Kind::Parsed(set) => set(job, text)?,
     }
     Ok(surprise)
 }
