@@ -13,7 +13,7 @@ use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use fio_compat::{IoEngine, Job, Verify};
+use fio_compat::{IoEngine, Job, SyncFileRange, SyncIo, Verify};
 use mfio_engine::OpenOptions;
 use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
@@ -233,6 +233,17 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
     }
     if job.sqthread_poll {
         return Err("sqthread_poll=1: no engine here has a kernel thread that submits".into());
+    }
+    let durability = job.durability;
+    if namespace
+        && (job.rw.trims()
+            || durability.sync != SyncIo::None
+            || durability.sync_file_range != SyncFileRange::default())
+    {
+        return Err(format!(
+            "{shown}: trims, sync=1 and sync_file_range are not sent as NVMe commands; use the \
+             block device of the namespace"
+        ));
     }
     match kind {
         Kind::Namespace { block_bytes, .. }

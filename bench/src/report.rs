@@ -5,13 +5,13 @@
 //!
 //! Not here: text and JSON (`fio_compat::render`).
 
-use fio_compat::report::{DiskUtil, JobFailure, JobReport, RunReport};
-use fio_compat::{Invocation, OutputFormat, render};
+use fio_compat::report::{DiskUtil, ErrorCounts, JobFailure, JobReport, RunReport};
+use fio_compat::{ContinueOnError, Invocation, OutputFormat, render};
 use serde_json::json;
 
 use crate::clock::unix_ms;
 use crate::content::Mismatch;
-use crate::run::failure::Failure;
+use crate::run::policy::Errors;
 use crate::run::{Finished, Live};
 
 /// Our name and version, as it appears in reports.
@@ -38,6 +38,7 @@ pub(crate) fn run_report(frame: Frame<'_>, finished: Vec<Finished>) -> RunReport
         let live = Live {
             plan: &job.plan,
             recorder: job.outcome.recorder,
+            errors: job.outcome.errors,
             samples: &job.samples,
             started_unix_ms: job.started_unix_ms,
         };
@@ -87,6 +88,11 @@ fn job_report(live: Live<'_>, failure: Option<JobFailure>, begun_unix_ms: u64) -
     report.elapsed_s = unix_ms().saturating_sub(begun_unix_ms).div_ceil(1000);
     live.recorder.fill(&mut report, failure);
     live.samples.fill([&mut report.read, &mut report.write, &mut report.trim]);
+    let Errors { total, first } = live.errors;
+    if live.plan.job.control.continue_on_error != ContinueOnError::default() || total > 0 {
+        let first = first.map(|first| first.report());
+        report.errors = Some(ErrorCounts { total, first });
+    }
     report
 }
 
@@ -106,8 +112,6 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
                 "cpu_ns_per_io": cpu_ns.checked_div(ios),
                 "process_cpu_ns": recorder.usage().process_ns,
                 "verify_failures": job.outcome.mismatch_count,
-                "total_err": job.outcome.errors.total,
-                "first_error": job.outcome.errors.first.as_ref().map_or(0, Failure::errno),
             })
         })
         .collect();

@@ -56,6 +56,19 @@ fn thinktime_pauses_after_thinktime_blocks_and_thinktime_spin_burns_cpu() {
 }
 
 #[test]
+fn thinktime_is_not_cut_short_by_status_interval() {
+    let place = Place::new("think-status");
+    let args = "--name=t --ioengine=null --size=16k --bs=4k --thinktime=400ms \
+                --status-interval=150ms --output-format=json";
+    let output = place.run(args);
+    let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let documents: Vec<serde_json::Value> = documents.map(Result::unwrap).collect();
+    assert!(documents.len() > 3, "{}", place::text(&output));
+    let last = &documents.last().unwrap()["jobs"][0]["read"];
+    assert!(number(&last["runtime"]) >= 1200 && number(&last["total_ios"]) == 4, "{last}");
+}
+
+#[test]
 fn flow_flow_id_and_flow_sleep_share_the_ios_in_their_ratio() {
     let place = Place::new("flow");
     let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\n\

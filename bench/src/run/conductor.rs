@@ -22,7 +22,7 @@ use super::flow::Flow;
 use super::gate::{self, Gate};
 use super::job::{self, Assignment, Outcome};
 use super::lane::{Lane, Order, Stage};
-use super::live::{self, Live};
+use super::live::{self, Live, Snapshot};
 use super::logs::{self, Handles};
 use super::sampler::Sampler;
 
@@ -169,6 +169,7 @@ impl Finished {
         Live {
             plan: &self.plan,
             recorder: self.outcome.recorder.clone(),
+            errors: self.outcome.errors.clone(),
             samples: &self.samples,
             started_unix_ms: self.started_unix_ms,
         }
@@ -297,9 +298,9 @@ impl Conductor<'_> {
         self.asked_ns = None;
         let clones = stage.lanes.iter().zip(stage.assignments).zip(samplers);
         let running = clones.filter_map(|((lane, assignment), samples)| {
-            let recorder = lane.snapshot()?.recorder;
+            let Snapshot { recorder, errors } = *lane.snapshot()?;
             let started_unix_ms = stage.started_unix_ms;
-            Some(Live { plan: &assignment.plan, recorder, samples, started_unix_ms })
+            Some(Live { plan: &assignment.plan, recorder, errors, samples, started_unix_ms })
         });
         self.observer.status(stage.before.iter().map(Finished::live).chain(running).collect());
     }

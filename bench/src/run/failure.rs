@@ -36,11 +36,6 @@ impl Failure {
         Self { errno: EILSEQ, io: None, text: None }
     }
 
-    /// The positive errno.
-    pub(crate) fn errno(&self) -> i32 {
-        self.errno
-    }
-
     /// The job was slower than it has to be.
     pub(crate) fn slow() -> Self {
         let text = "the job was below its rate_min (or rate_iops_min) for a rate_cycle";

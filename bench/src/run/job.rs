@@ -143,7 +143,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     if let Some(mut logs) = worker.recorder.logs.take() {
         logs.finish();
     }
-    lane.deliver(Snapshot { recorder: worker.recorder.clone() });
+    let (recorder, errors) = (worker.recorder.clone(), worker.errors.clone());
+    lane.deliver(Snapshot { recorder, errors });
     if lane.is_slow() && worker.failure.is_none() {
         worker.failure = Some(Failure::slow());
     }

@@ -15,7 +15,7 @@ pub(crate) mod live;
 pub(crate) mod logs;
 mod minimum;
 mod paced;
-mod policy;
+pub(crate) mod policy;
 mod sampler;
 mod steps;
 pub(crate) mod worker;

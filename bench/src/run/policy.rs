@@ -71,7 +71,7 @@ impl Policy {
 }
 
 /// Errors that did not end the job.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Errors {
     /// How many.
     pub(crate) total: u64,

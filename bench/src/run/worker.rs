@@ -4,11 +4,13 @@
 //! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
 //! is read and no histogram touched, and one call both submits and waits.
 //!
-//! Not here: what to run and in which order (`job`), orders of the conductor (`lane`).
+//! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
+//! the conductor (`lane`).
+
+mod wait;
 
 use std::fs::File;
 use std::io;
-use std::time::Duration;
 
 use crate::clock::Baseline;
 use crate::content::{Content, Mismatch};
@@ -50,13 +52,6 @@ pub(crate) struct Rules {
     /// End at the first wrong block.
     pub(crate) fatal: bool,
 }
-
-/// Completions are looked for this often while nothing is due.
-const BUSY_NAP_NS: u64 = 100_000;
-/// Orders are looked for this often.
-const IDLE_NAP_NS: u64 = 10_000_000;
-/// A sleep is late by about that much; the rest is spun.
-const SPIN_NS: u64 = 55_000;
 
 /// What becomes of an I/O whose result was not the length asked for.
 enum After {
@@ -226,54 +221,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.failure.is_some() || self.lane.order() >= rules.ends_at
     }
 
-    /// A step without I/O; true at the end.
-    #[cold]
-    fn idle<const CLOCK: bool>(&mut self, step: Step, rules: Rules) -> bool {
-        match step {
-            Step::Wait { until_ns } => self.wait_until::<CLOCK>(until_ns, rules),
-            Step::Think { spin_ns, sleep_ns, drain } => {
-                while drain && self.in_flight > 0 && self.failure.is_none() {
-                    self.reap::<CLOCK>(1, rules);
-                }
-                let spun_ns = crate::clock::now_ns() + spin_ns;
-                while crate::clock::now_ns() < spun_ns && self.goes_on(rules) {
-                    std::hint::spin_loop();
-                }
-                self.wait_until::<CLOCK>(spun_ns + sleep_ns, rules);
-            }
-            Step::Do { .. } | Step::Finished => return true,
-        }
-        false
-    }
-
-    /// Whether the order obeyed last is still in force. Whoever asks for results gets them.
-    fn goes_on(&mut self, rules: Rules) -> bool {
-        let order = self.order;
-        if !self.lane.is_still(self.word) {
-            self.obey(rules);
-        }
-        self.order == order && !self.stopping
-    }
-
-    /// Reaps what completes until then; an order ends it early.
-    fn wait_until<const CLOCK: bool>(&mut self, until_ns: u64, rules: Rules) {
-        while self.goes_on(rules) {
-            if self.in_flight > 0 {
-                self.reap::<CLOCK>(0, rules);
-            }
-            let left_ns = until_ns.saturating_sub(crate::clock::now_ns());
-            if left_ns == 0 {
-                return;
-            }
-            let nap_ns = left_ns.min(if self.in_flight > 0 { BUSY_NAP_NS } else { IDLE_NAP_NS });
-            if nap_ns > SPIN_NS {
-                std::thread::sleep(Duration::from_nanos(nap_ns - SPIN_NS));
-            } else {
-                std::hint::spin_loop();
-            }
-        }
-    }
-
     #[cold]
     fn obey(&mut self, rules: Rules) {
         let word = self.lane.word();
@@ -288,7 +235,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         if asked {
             let (directions, since_ns) = self.span;
             let recorder = self.recorder.so_far(directions, since_ns, self.baseline.usage);
-            self.lane.deliver(Snapshot { recorder });
+            self.lane.deliver(Snapshot { recorder, errors: self.errors.clone() });
         }
         self.order = order;
         self.stopping |= order >= rules.ends_at;
@@ -501,6 +448,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.mismatch_count += 1;
         if self.mismatches.len() < MISMATCHES_KEPT {
             self.mismatches.push(*mismatch);
+        }
+        if self.policy.continues_after_mismatch {
+            self.errors.note(Failure::verify());
         }
         if rules.fatal {
             self.fail(Failure::verify());

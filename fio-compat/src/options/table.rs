@@ -76,6 +76,8 @@ pub(crate) enum Kind {
     Cpus(fn(&mut Job, Vec<u32>)),
     /// A grammar of its own.
     Parsed(fn(&mut Job, &str) -> Result<(), Complaint>),
+    /// A grammar of its own with size suffixes in it.
+    ParsedSizes(fn(&mut Job, &str) -> Result<(), Complaint>),
 }
 
 /// What a name stands for.

@@ -33,7 +33,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "cpumask",
         &[],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             let mask = bytes(text)?;
             job.cpus_allowed = (0..64).filter(|cpu| mask >> cpu & 1 == 1).collect();
             Ok(())

@@ -14,35 +14,35 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "rate",
         &[],
-        Kind::Parsed(|job, text| numbers(&mut job.pace.rate, text)),
+        Kind::ParsedSizes(|job, text| numbers(&mut job.pace.rate, text)),
         |job| shown(&job.pace.rate),
         "at most so many bytes per second",
     ),
     row(
         "rate_iops",
         &[],
-        Kind::Parsed(|job, text| numbers(&mut job.pace.rate_iops, text)),
+        Kind::ParsedSizes(|job, text| numbers(&mut job.pace.rate_iops, text)),
         |job| shown(&job.pace.rate_iops),
         "at most so many I/Os per second",
     ),
     row(
         "rate_min",
         &["ratemin"],
-        Kind::Parsed(|job, text| numbers(&mut job.pace.rate_min, text)),
+        Kind::ParsedSizes(|job, text| numbers(&mut job.pace.rate_min, text)),
         |job| shown(&job.pace.rate_min),
         "fail below so many bytes per second",
     ),
     row(
         "rate_iops_min",
         &[],
-        Kind::Parsed(|job, text| numbers(&mut job.pace.rate_iops_min, text)),
+        Kind::ParsedSizes(|job, text| numbers(&mut job.pace.rate_iops_min, text)),
         |job| shown(&job.pace.rate_iops_min),
         "fail below so many I/Os per second",
     ),
     row(
         "rate_cycle",
         &["ratecycle"],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             let value = bytes(text)?;
             if value == 0 {
                 return Err(Complaint::new("a cycle takes at least a millisecond"));

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "rw",
         &["readwrite"],
-        Kind::Parsed(set_rw),
+        Kind::ParsedSizes(set_rw),
         |job| match job.workload.rw_number {
             None => job.rw.as_str().to_owned(),
             Some(number) => format!("{}:{number}", job.rw.as_str()),

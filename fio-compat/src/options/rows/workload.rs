@@ -23,8 +23,20 @@ pub(super) const ROWS: &[Row] = &[
         |job| format!("{:?}", job.workload.rw_sequencer).to_lowercase(),
         "what follows a random offset in rw=randread:N",
     ),
-    row("bsrange", &["blocksize_range"], Kind::Parsed(set_range), show_range, "range of sizes"),
-    row("bssplit", &[], Kind::Parsed(set_split), show_split, "sizes with their shares in percent"),
+    row(
+        "bsrange",
+        &["blocksize_range"],
+        Kind::ParsedSizes(set_range),
+        show_range,
+        "range of sizes",
+    ),
+    row(
+        "bssplit",
+        &[],
+        Kind::ParsedSizes(set_split),
+        show_split,
+        "sizes with their shares in percent",
+    ),
     row(
         "bs_unaligned",
         &["blocksize_unaligned"],
@@ -42,7 +54,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "blockalign",
         &["ba"],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             let values = triple(text, positive)?;
             job.workload.block_align = values;
             Ok(())
@@ -67,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "random_distribution",
         &[],
-        Kind::Parsed(set_distribution),
+        Kind::ParsedSizes(set_distribution),
         |job| by_direction(&job.workload.distribution, show_distribution),
         "distribution of random offsets",
     ),
@@ -130,7 +142,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "filesize",
         &[],
-        Kind::Parsed(|job, text| range(text).map(|value| job.workload.filesize = Some(value))),
+        Kind::ParsedSizes(|job, text| range(text).map(|value| job.workload.filesize = Some(value))),
         |job| job.workload.filesize.map_or(String::new(), |(low, high)| format!("{low}-{high}")),
         "size of each file, or a range it is drawn from",
     ),
@@ -172,7 +184,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "zonesize",
         &[],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             bytes(text).map(|value| set_zone(job, |zone| zone.size_bytes = value))
         }),
         |job| job.workload.zone.size_bytes.to_string(),
@@ -181,7 +193,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "zonerange",
         &[],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             bytes(text).map(|value| set_zone(job, |zone| zone.range_bytes = value))
         }),
         |job| job.workload.zone.range_bytes.to_string(),
@@ -190,7 +202,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "zoneskip",
         &[],
-        Kind::Parsed(|job, text| {
+        Kind::ParsedSizes(|job, text| {
             bytes(text).map(|value| set_zone(job, |zone| zone.skip_bytes = value))
         }),
         |job| job.workload.zone.skip_bytes.to_string(),
