@@ -433,7 +433,9 @@ fn f28_wakes_from_elsewhere_end_a_wait_beside_companions() {
         let path = directory.path().join("plain");
         let (_sender, never) = channel::<()>();
         let elsewhere = std::thread::spawn(move || {
-            let open = remote.open(&path, &OpenOptions::new().lock(false));
+            // The way that the first of the targets goes with it (F45).
+            let options = OpenOptions::new().lock(false).direct(DirectMode::PreferDirect);
+            let open = remote.open(&path, &options);
             let file = block_on(&remote, open).unwrap().unwrap();
             for round in 0..100_u64 {
                 if round % 10 == 0 {

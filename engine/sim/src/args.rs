@@ -133,7 +133,7 @@ mod tests {
         let small = engine_sim::shrink(&failure, Some(plant));
         assert_eq!(engine_sim::shrink(&failure, Some(plant)), small);
         let steps = small.replay.keep.as_ref().unwrap().steps();
-        assert!(steps.len() <= 20, "{} steps are left of {}", steps.len(), failure.steps);
+        assert!(steps.len() <= 32, "{} steps are left of {}", steps.len(), failure.steps);
         assert!(!small.story.is_empty());
 
         let command = small.replay.command();
