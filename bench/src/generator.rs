@@ -324,7 +324,12 @@ impl Generator {
     }
 
     #[inline]
-    fn note_write(&mut self) {
+    fn note_write(&mut self, offset_bytes: u64, len_bytes: u32) {
+        if self.flush == Operation::SyncRange {
+            let end = offset_bytes + u64::from(len_bytes);
+            let before = if self.dirty == CLEAN { 0 } else { self.dirty.1 };
+            self.dirty = (self.dirty.0.min(offset_bytes), before.max(end));
+        }
         if self.flush_every > 0 {
             self.writes_to_flush -= 1;
             if self.writes_to_flush == 0 {
@@ -355,7 +360,7 @@ impl Generator {
     #[inline(never)]
     fn any_step(&mut self) -> Step {
         if let Some((file, offset_bytes, len_bytes)) = self.trimmed.take() {
-            self.note_write();
+            self.note_write(offset_bytes, len_bytes);
             return Step::Do { operation: Operation::Write, file, offset_bytes, len_bytes };
         }
         if self.flush_due {
@@ -384,12 +389,7 @@ impl Generator {
         self.bytes_left = self.bytes_left.saturating_sub(u64::from(len_bytes));
         self.ios_left -= 1;
         if direction == WRITE {
-            if self.flush == Operation::SyncRange {
-                let end = offset_bytes + u64::from(len_bytes);
-                let before = if self.dirty == CLEAN { 0 } else { self.dirty.1 };
-                self.dirty = (self.dirty.0.min(offset_bytes), before.max(end));
-            }
-            self.note_write();
+            self.note_write(offset_bytes, len_bytes);
         }
         let file = u32::try_from(self.file).unwrap_or(0);
         if self.mix == Mix::TrimWrite {

@@ -191,8 +191,8 @@ fn write_iops_log_has_trims_in_their_direction_and_no_range_syncs() {
     let args = ["--rw=trimwrite", "--write_iops_log=p", "--sync_file_range=write:2"];
     place.json(&[&SMALL[..], &args].concat());
     let directions: Vec<u64> = place.log("p_iops.1.log").iter().map(|line| line[2]).collect();
-    assert_eq!(directions.len(), 16, "{directions:?}");
-    assert_eq!(directions.iter().filter(|direction| **direction == 2).count(), 8);
+    assert_eq!(directions.len(), 32, "{directions:?}");
+    assert_eq!(directions.iter().filter(|direction| **direction == 2).count(), 16);
 }
 
 #[test]

@@ -73,12 +73,16 @@ fn flow_flow_id_and_flow_sleep_share_the_ios_in_their_ratio() {
     let place = Place::new("flow");
     let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\n\
                 rate_iops=4000\n[a]\nflow=8\n\
-                [b]\nflow=1\nflow_sleep=100\n[c]\nflow_id=9\nflow=1\nrate_iops=100\n";
+                [b]\nflow=1\nflow_sleep=100\nruntime=800ms\n\
+                [c]\nflow_id=9\nflow=1\nrate_iops=100\n";
     std::fs::write(place.0.join("f.fio"), jobs).unwrap();
     let document = place.json("f.fio");
     let done = |at: usize| ios(&document["jobs"][at], "read");
     let (a, b) = (done(0), done(1));
-    assert!(b > 20 && a.abs_diff(8 * b) <= 8 + a / 20, "{a} {b}");
+    // The one that is held back ends first: alone, it would catch up with its rate. The other
+    // does the rest of its own.
+    let together = a * 4 / 5;
+    assert!(b > 20 && together.abs_diff(8 * b) <= 8 + a / 10, "{a} {b}");
     assert!((95..=105).contains(&done(2)), "alone in its flow: {}", done(2));
 }
 

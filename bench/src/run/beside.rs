@@ -23,23 +23,25 @@ pub(crate) fn range_flags(range: fio_compat::SyncFileRange) -> u32 {
 
 /// What it would have said, for the engine that has no files.
 pub(crate) fn pretend(io: Io) -> i32 {
-    let whole = i32::try_from(io.len_bytes).unwrap_or(i32::MAX);
-    if io.operation == Operation::Trim { whole } else { 0 }
+    if io.operation == Operation::Trim { whole(io) } else { 0 }
+}
+
+/// The result of a trim that did all of it.
+fn whole(io: Io) -> i32 {
+    i32::try_from(io.len_bytes).unwrap_or(i32::MAX)
 }
 
 /// Executes a trim or a range sync on the spot.
 pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
-    let range = i64::try_from(io.offset_bytes).ok().zip(i32::try_from(io.len_bytes).ok());
-    let Some((offset, len)) = range else { return -libc::EINVAL };
+    let Ok(offset) = i64::try_from(io.offset_bytes) else { return -libc::EINVAL };
+    let len = i64::from(io.len_bytes);
     let outcome = match io.operation {
         // Devices take it for a discard that leaves zeros, files for a hole.
         Operation::Trim => {
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(file, flags, offset, i64::from(len)).map(|()| len)
+            fallocate(file, flags, offset, len).map(|()| whole(io))
         }
-        Operation::SyncRange => {
-            sync_file_range(file, offset, i64::from(len), range_flags).map(|()| 0)
-        }
+        Operation::SyncRange => sync_file_range(file, offset, len, range_flags).map(|()| 0),
         _ => Err(nix::errno::Errno::EOPNOTSUPP),
     };
     outcome.unwrap_or_else(|errno| -(errno as i32))
