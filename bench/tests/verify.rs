@@ -81,6 +81,12 @@ fn verify_backlog_and_verify_backlog_batch_read_back_on_the_way() {
         let job = place.job(&format!("{args} {batch}"));
         assert_eq!((ios(&job, "write"), ios(&job, "read")), (64, 64), "{batch}");
     }
+    let args = "--name=v --filename=f --size=4m --bs=4k --rw=randwrite --verify=crc32c \
+                --verify_backlog=8 --ioengine=psync --direct=1";
+    let read = &place.job(args)["read"];
+    // One at a time: together they took as long as each of them did.
+    let each_ns = read["clat_ns"]["mean"].as_f64().unwrap() * 1024.0;
+    assert!(read["runtime"].as_f64().unwrap() * 1e6 >= each_ns, "{read}");
 }
 
 #[test]

@@ -279,8 +279,10 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
     plan: &Plan,
 ) {
     worker.lane.enter(Stage::Running);
-    worker.span = ([true; 3], worker.baseline.now_ns);
     let job = &plan.job;
+    let used = plan.shape.mix.directions();
+    let used = if job.content.verify_only { [true, false, false] } else { used };
+    worker.span = (used, worker.baseline.now_ns);
     let check = worker.content.check_reads;
     let rules = Rules { ends_at: Order::TimeUp, check, remembered: false, fatal: job.verify_fatal };
     if job.content.verify_only {
@@ -302,8 +304,6 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         let rules = Rules { ends_at: Order::Abort, ..rules };
         worker.phase::<CLOCK, _>(&mut FlushAll::new(count), rules);
     }
-    let used = plan.shape.mix.directions();
-    let used = if job.content.verify_only { [true, false, false] } else { used };
     let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
     worker.recorder.add_runtime(used, spent_ns);
 }
@@ -324,7 +324,12 @@ fn in_parts<E: IoEngine, const CLOCK: bool>(
             batch => usize::try_from(batch).unwrap_or(usize::MAX),
         };
         // What a small batch leaves over is read back at the end.
+        let started_ns = crate::clock::now_ns();
         read_back::<E, CLOCK>(worker, plan, batch);
+        let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
+        // Where the job reads anyway, the time of its reads is that of the whole.
+        let reads = !plan.shape.mix.directions()[0];
+        worker.recorder.add_runtime([reads, false, false], spent_ns);
         worker.lane.enter(Stage::Running);
     }
 }
