@@ -66,9 +66,13 @@ pub(crate) fn main(args: &[String]) -> u8 {
 fn fio(args: &[String]) -> Result<u8, String> {
     let invocation = parse_command_line(args, &Machine).map_err(|error| error.to_string())?;
     let mut stdout = Output::Stdout;
-    let text = match invocation.action {
+    let text = match &invocation.action {
+        Action::Print(text) => Some(text.clone()),
         Action::Help => Some(format!("{USAGE}{}", fio_compat::option_help())),
         Action::Version => Some(format!("{}\n", report::VERSION)),
+        Action::Run if invocation.effective && !invocation.jobs.is_empty() => {
+            Some(invocation.show_effective())
+        }
         Action::Run if invocation.showcmd && !invocation.jobs.is_empty() => {
             Some(format!("{}\n", invocation.show_command()))
         }

@@ -2,15 +2,12 @@
 //!
 //! Data flow: (file, offset, number of the write) -> bytes; bytes -> `Ok` or a [`Mismatch`].
 //!
-//! Not here: the format of a verifiable block (`verify`).
+//! Not here: the format of a verifiable block (`verify`), content of no meaning (`noise`).
 
 use crate::ioengine::Io;
-use crate::random::Random;
-use crate::verify::{self, Fault, Identity};
+use crate::noise::Noise;
+use crate::verify::{self, Fault, Identity, Scheme};
 use crate::written::Written;
-
-/// fio varies its buffers in steps of this size, so that no sector equals another.
-const SCRAMBLE_BYTES: usize = 512;
 
 /// A block that is not what it should be.
 #[derive(Clone, Debug)]
@@ -24,14 +21,25 @@ pub(crate) struct Mismatch {
     /// What is wrong.
     pub(crate) fault: Fault,
     /// The checksum in the header, and the one computed.
-    pub(crate) checksums: (u32, u32),
+    pub(crate) checksums: (String, String),
+    /// The block as it is and, where it says so, as it should be; only if they are dumped.
+    pub(crate) dump: Option<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// What verifiable blocks are made of.
+pub(crate) struct Blocks {
+    /// Bytes per verifiable block.
+    pub(crate) bytes: u32,
+    /// How they are made.
+    pub(crate) scheme: Scheme,
+    /// Wrong blocks are kept.
+    pub(crate) dumped: bool,
 }
 
 /// Makes and checks content for one worker.
 pub(crate) struct Content {
-    random: Random,
-    /// Bytes per verifiable block; `None` writes noise.
-    block_bytes: Option<u32>,
+    noise: Noise,
+    blocks: Option<Blocks>,
     seed: u64,
     sequence: u64,
     written: Option<Written>,
@@ -40,31 +48,29 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Noise, different in every write.
-    pub(crate) fn noise(seed: u64) -> Self {
-        Self {
-            random: Random::new(seed),
-            block_bytes: None,
-            seed,
-            sequence: 0,
-            written: None,
-            check_reads: false,
-        }
+    /// Content without meaning.
+    pub(crate) fn noise(noise: Noise, seed: u64) -> Self {
+        Self { noise, blocks: None, seed, sequence: 0, written: None, check_reads: false }
     }
 
     /// Verifiable blocks. `written` remembers them where this worker is their only writer.
-    pub(crate) fn verifiable(block_bytes: u32, seed: u64, written: Option<Written>) -> Self {
-        Self { block_bytes: Some(block_bytes), written, ..Self::noise(seed) }
+    pub(crate) fn verifiable(
+        noise: Noise,
+        blocks: Blocks,
+        seed: u64,
+        written: Option<Written>,
+    ) -> Self {
+        Self { blocks: Some(blocks), written, ..Self::noise(noise, seed) }
     }
 
     /// Whether content is verifiable, so that writes to one block must not overtake each other.
     pub(crate) fn is_verifiable(&self) -> bool {
-        self.block_bytes.is_some()
+        self.blocks.is_some()
     }
 
     /// What was written, if it is remembered.
-    pub(crate) fn written(&self) -> Option<&Written> {
-        self.written.as_ref()
+    pub(crate) fn written_mut(&mut self) -> Option<&mut Written> {
+        self.written.as_mut()
     }
 
     /// Forgets what was written, for another pass.
@@ -74,32 +80,27 @@ impl Content {
         }
     }
 
-    /// Fills a fresh buffer with noise, once.
+    /// Fills a fresh buffer, once.
     pub(crate) fn prime(&mut self, buffer: &mut [u8]) {
-        for chunk in buffer.chunks_mut(8) {
-            chunk.copy_from_slice(&self.random.next().to_le_bytes()[..chunk.len()]);
-        }
+        self.noise.prime(buffer);
     }
 
     /// Prepares the buffer of a write.
     #[inline]
     pub(crate) fn fill(&mut self, io: Io, buffer: &mut [u8]) {
         self.sequence += 1;
-        let Some(block_bytes) = self.block_bytes else {
-            for sector in buffer.chunks_exact_mut(SCRAMBLE_BYTES) {
-                sector[..8].copy_from_slice(&self.sequence.to_le_bytes());
-                sector[8..16].copy_from_slice(&io.offset_bytes.to_le_bytes());
-            }
-            return;
-        };
-        self.fill_blocks(io, buffer, block_bytes);
+        if self.blocks.is_none() {
+            return self.noise.fill(self.sequence, io.offset_bytes, buffer);
+        }
+        self.fill_blocks(io, buffer);
     }
 
-    fn fill_blocks(&mut self, io: Io, buffer: &mut [u8], block_bytes: u32) {
-        let offsets = (io.offset_bytes..).step_by(block_bytes as usize);
-        for (block, offset_bytes) in buffer.chunks_exact_mut(block_bytes as usize).zip(offsets) {
+    fn fill_blocks(&mut self, io: Io, buffer: &mut [u8]) {
+        let Some(blocks) = &self.blocks else { return };
+        let offsets = (io.offset_bytes..).step_by(blocks.bytes as usize);
+        for (block, offset_bytes) in buffer.chunks_exact_mut(blocks.bytes as usize).zip(offsets) {
             let identity = Identity { offset_bytes, sequence: self.sequence, seed: self.seed };
-            verify::fill(block, identity);
+            verify::fill(&blocks.scheme, block, identity);
             if let Some(written) = &mut self.written {
                 written.note(io.file, offset_bytes, self.sequence);
             }
@@ -110,27 +111,32 @@ impl Content {
     ///
     /// # Errors
     /// The first block that is wrong.
-    pub(crate) fn check(&self, io: Io, data: &[u8], remembered: bool) -> Result<(), Mismatch> {
-        let Some(block_bytes) = self.block_bytes else { return Ok(()) };
-        let offsets = (io.offset_bytes..).step_by(block_bytes as usize);
-        for (block, offset_bytes) in data.chunks_exact(block_bytes as usize).zip(offsets) {
-            let verdict = verify::check(block, offset_bytes)
+    pub(crate) fn check(&self, io: Io, data: &[u8], remembered: bool) -> Result<(), Box<Mismatch>> {
+        let Some(blocks) = &self.blocks else { return Ok(()) };
+        let offsets = (io.offset_bytes..).step_by(blocks.bytes as usize);
+        for (block, offset_bytes) in data.chunks_exact(blocks.bytes as usize).zip(offsets) {
+            let verdict = verify::check(&blocks.scheme, block, offset_bytes)
                 .and_then(|identity| self.compare(io.file, identity, remembered));
             if let Err(fault) = verdict {
-                return Err(Mismatch {
+                let rebuilt = || verify::rebuilt(&blocks.scheme, block, offset_bytes);
+                return Err(Box::new(Mismatch {
                     file: io.file,
                     offset_bytes,
-                    len_bytes: block_bytes,
+                    len_bytes: blocks.bytes,
                     fault,
-                    checksums: verify::checksums(block),
-                });
+                    checksums: verify::checksums(&blocks.scheme, block),
+                    dump: blocks.dumped.then(|| (block.to_vec(), rebuilt())),
+                }));
             }
         }
         Ok(())
     }
 
-    fn compare(&self, file: u32, found: Identity, remembered: bool) -> Result<(), Fault> {
-        let Some(written) = self.written.as_ref().filter(|_| remembered) else { return Ok(()) };
+    fn compare(&self, file: u32, found: Option<Identity>, remembered: bool) -> Result<(), Fault> {
+        let (Some(found), Some(written)) = (found, self.written.as_ref().filter(|_| remembered))
+        else {
+            return Ok(());
+        };
         if found.seed != self.seed {
             return Err(Fault::Seed { expected: self.seed, found: found.seed });
         }

@@ -6,9 +6,26 @@
 //!
 //! Not here: buffers and their content (`content`), time limits (`run::control`).
 
+mod block_sizes;
+mod distribution;
+mod file_choice;
+mod place;
+
+use fio_compat::{Distribution, FileService, Strided};
+
 use crate::ioengine::Operation;
 use crate::random::Random;
-use crate::random_map::RandomMap;
+
+pub(crate) use block_sizes::Blocks;
+use file_choice::FileChoice;
+use place::FileState;
+
+/// Nothing was written since the last flush.
+const CLEAN: (u64, u64) = (u64::MAX, u64::MAX);
+const READ: usize = 0;
+const WRITE: usize = 1;
+const TRIM: usize = 2;
+const OPERATIONS: [Operation; 3] = [Operation::Read, Operation::Write, Operation::Trim];
 
 /// The part of one file that a job works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +45,62 @@ pub(crate) enum Mix {
     Write,
     /// So many of a hundred I/Os are reads.
     Both { read_percent: u8 },
+    /// Trims only.
+    Trim,
+    /// Each block is trimmed and then written.
+    TrimWrite,
+}
+
+impl Mix {
+    /// Whether there are reads, writes and trims.
+    pub(crate) const fn directions(self) -> [bool; 3] {
+        match self {
+            Self::Read => [true, false, false],
+            Self::Write => [false, true, false],
+            Self::Both { .. } => [true, true, false],
+            Self::Trim => [false, false, true],
+            Self::TrimWrite => [false, true, true],
+        }
+    }
+}
+
+/// What is rarely asked for about places and files.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Places {
+    /// Alignment of random offsets by direction; 0 is the shortest block.
+    pub(crate) align: [u64; 3],
+    /// Share of random I/Os in a random job.
+    pub(crate) percent_random: [u8; 3],
+    /// Distribution of random offsets.
+    pub(crate) distribution: [Distribution; 3],
+    /// Full cycles instead of draws.
+    pub(crate) lfsr: bool,
+    /// I/Os per random offset (`runs`), or bytes added after each I/O.
+    pub(crate) number: Option<i64>,
+    /// Whether `number` counts I/Os.
+    pub(crate) runs: bool,
+    /// A run repeats its offset instead of going on behind it.
+    pub(crate) identical: bool,
+    /// Zones with gaps.
+    pub(crate) strided: Option<Strided>,
+    /// How files take turns, and after how many I/Os.
+    pub(crate) files: (FileService, u64),
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            align: [0; 3],
+            percent_random: [100; 3],
+            distribution: Default::default(),
+            lfsr: false,
+            number: None,
+            runs: false,
+            identical: false,
+            strided: None,
+            files: (FileService::RoundRobin, 1),
+        }
+    }
 }
 
 /// Everything that determines the sequence, apart from the seed.
@@ -35,10 +108,10 @@ pub(crate) enum Mix {
 pub(crate) struct Shape {
     /// Where; one per file, in the order of the engine's files.
     pub(crate) regions: Vec<Region>,
-    /// Bytes per read.
-    pub(crate) read_bytes: u32,
-    /// Bytes per write.
-    pub(crate) write_bytes: u32,
+    /// Lengths of reads, writes and trims; or of sequential and random I/Os.
+    pub(crate) blocks: [Blocks; 3],
+    /// The lengths go by pattern and not by direction.
+    pub(crate) blocks_by_pattern: bool,
     /// Directions.
     pub(crate) mix: Mix,
     /// Offsets are drawn instead of following each other.
@@ -53,17 +126,30 @@ pub(crate) struct Shape {
     pub(crate) flush_every: u64,
     /// How to flush.
     pub(crate) flush: Operation,
+    /// The rest.
+    pub(crate) places: Places,
 }
 
 impl Shape {
+    /// The lengths of a direction, for sequential or random I/O.
+    pub(crate) fn blocks_of(&self, direction: usize, random: bool) -> &Blocks {
+        &self.blocks[if self.blocks_by_pattern { usize::from(random) } else { direction }]
+    }
+
+    /// The lengths that occur.
+    fn used(&self) -> impl Iterator<Item = &Blocks> {
+        let partly = self.places.percent_random.iter().any(|percent| *percent < 100);
+        let used = if self.blocks_by_pattern {
+            [!self.random || partly, self.random, false]
+        } else {
+            self.mix.directions()
+        };
+        self.blocks.iter().zip(used).filter(|(_, used)| *used).map(|(blocks, _)| blocks)
+    }
+
     /// The unit of random offsets: the smallest I/O of the directions in use.
     pub(crate) fn unit_bytes(&self) -> u32 {
-        match self.mix {
-            Mix::Read => self.read_bytes,
-            Mix::Write => self.write_bytes,
-            Mix::Both { .. } => self.read_bytes.min(self.write_bytes),
-        }
-        .max(1)
+        self.used().map(Blocks::least).min().unwrap_or(1).max(1)
     }
 
     /// What one pass over all regions amounts to, whole units only.
@@ -73,18 +159,35 @@ impl Shape {
     }
 
     /// Whether all I/Os have the same length. Random maps and the ends of regions cut only
-    /// where the directions differ.
+    /// where lengths differ.
     pub(crate) fn is_uniform(&self) -> bool {
-        !matches!(self.mix, Mix::Both { .. }) || self.read_bytes == self.write_bytes
+        let unit = Blocks::One(self.unit_bytes());
+        self.used().all(|blocks| *blocks == unit)
     }
 
     /// The largest I/O, which a buffer must hold.
     pub(crate) fn buffer_bytes(&self) -> u32 {
-        match self.mix {
-            Mix::Read => self.read_bytes,
-            Mix::Write => self.write_bytes,
-            Mix::Both { .. } => self.read_bytes.max(self.write_bytes),
-        }
+        self.used().map(Blocks::most).max().unwrap_or(1)
+    }
+
+    /// Whether a random map is kept: it makes sense only where every block has the same chance.
+    pub(crate) fn has_map(&self) -> bool {
+        let places = &self.places;
+        let even = places.distribution.iter().all(|kind| *kind == Distribution::Random);
+        let whole = places.percent_random == [100; 3] && places.align == [0; 3];
+        let plain = !places.lfsr && !places.identical && places.strided.is_none();
+        self.random && self.random_map && even && whole && plain
+    }
+
+    /// Whether the short way of `place` will do.
+    fn is_simple(&self) -> bool {
+        let places = Places { files: self.places.files, ..Places::default() };
+        self.is_uniform() && self.places == places
+    }
+
+    /// What a pass over one region amounts to ends somewhere: `has_map`, a cycle, or in order.
+    fn is_bounded(&self) -> bool {
+        !self.random || self.has_map() || self.places.lfsr
     }
 }
 
@@ -95,21 +198,16 @@ pub(crate) enum Step {
     Do { operation: Operation, file: u32, offset_bytes: u64, len_bytes: u32 },
     /// The amount is done.
     Finished,
+    /// Nothing is due before that.
+    Wait { until_ns: u64 },
+    /// A pause; `drain` waits for what is in flight first.
+    Think { spin_ns: u64, sleep_ns: u64, drain: bool },
 }
 
 /// Whatever feeds the worker's loop with steps.
 pub(crate) trait Steps {
     /// What to do next.
     fn step(&mut self) -> Step;
-}
-
-/// State of one file.
-struct FileState {
-    region: Region,
-    units: u64,
-    /// Next offset per direction, relative to the region: read, write.
-    cursor: [u64; 2],
-    map: Option<RandomMap>,
 }
 
 /// What most jobs are: random, one direction, one file, no map, no flushes.
@@ -123,26 +221,31 @@ struct Plain {
 
 impl Plain {
     fn of(shape: &Shape) -> Option<Self> {
-        let (operation, len_bytes) = match shape.mix {
-            Mix::Read => (Operation::Read, shape.read_bytes),
-            Mix::Write if shape.flush_every == 0 => (Operation::Write, shape.write_bytes),
+        let (operation, blocks) = match shape.mix {
+            Mix::Read => (Operation::Read, &shape.blocks[0]),
+            Mix::Write if shape.flush_every == 0 => (Operation::Write, &shape.blocks[1]),
             _ => return None,
         };
-        let [region] = shape.regions[..] else { return None };
+        let (&[region], &Blocks::One(len_bytes)) = (&shape.regions[..], blocks) else {
+            return None;
+        };
         let units = region.len_bytes / u64::from(len_bytes.max(1));
         let plain = Self { operation, start_bytes: region.start_bytes, units, len_bytes };
-        (shape.random && !shape.random_map && units > 0).then_some(plain)
+        let simple = shape.is_simple() && !shape.blocks_by_pattern;
+        (simple && shape.random && !shape.random_map && units > 0).then_some(plain)
     }
 }
 
 /// Produces the sequence.
 pub(crate) struct Generator {
     plain: Option<Plain>,
+    simple: bool,
     files: Vec<FileState>,
     file: usize,
-    read_bytes: u32,
-    write_bytes: u32,
-    unit: u64,
+    choice: FileChoice,
+    blocks: [Blocks; 3],
+    blocks_by_pattern: bool,
+    places: Places,
     mix: Mix,
     random: bool,
     flush_every: u64,
@@ -151,28 +254,35 @@ pub(crate) struct Generator {
     ios_left: u64,
     writes_to_flush: u64,
     flush_due: bool,
+    /// The block that was trimmed last and is written next.
+    trimmed: Option<(u32, u64, u32)>,
+    /// The direction of the next I/O of a mixed job, in place of the draw.
+    forced: Option<usize>,
+    /// From where to where was written since the last flush.
+    dirty: (u64, u64),
     offsets: Random,
     choices: Random,
+    sizes: Random,
 }
 
 impl Generator {
     /// A generator at its start. `seed` decides everything that is drawn.
     pub(crate) fn new(shape: &Shape, seed: u64) -> Self {
         let unit = u64::from(shape.unit_bytes());
-        let files = shape.regions.iter().map(|region| {
-            let units = region.len_bytes / unit;
-            let map = (shape.random_map && shape.random).then(|| RandomMap::new(units));
-            FileState { region: *region, units, cursor: [0; 2], map }
-        });
+        let files = shape.regions.iter().map(|region| FileState::new(shape, *region, seed));
         let files: Vec<FileState> = files.collect();
         let hopeless = files.is_empty() || files.iter().any(|file| file.units == 0);
+        let pass = files.iter().map(|file| file.units * unit).collect();
+        let rule = shape.places.files;
         Self {
             plain: Plain::of(shape),
+            simple: shape.is_simple(),
+            choice: FileChoice::new(rule, pass, shape.is_bounded(), unit, seed ^ 0x6669_6c65),
             files,
             file: 0,
-            read_bytes: shape.read_bytes,
-            write_bytes: shape.write_bytes,
-            unit,
+            blocks: shape.blocks.clone(),
+            blocks_by_pattern: shape.blocks_by_pattern,
+            places: shape.places.clone(),
             mix: shape.mix,
             random: shape.random,
             flush_every: shape.flush_every,
@@ -181,20 +291,45 @@ impl Generator {
             ios_left: shape.limit_ios.unwrap_or(u64::MAX),
             writes_to_flush: shape.flush_every,
             flush_due: false,
+            trimmed: None,
+            forced: None,
+            dirty: CLEAN,
             offsets: Random::new(seed),
             choices: Random::new(seed ^ 0x5bd1_e995_0000_0001),
+            sizes: Random::new(seed ^ 0x7369_7a65),
         }
+    }
+
+    /// Whether the job both reads and writes, so that a direction can be forced.
+    pub(crate) const fn is_mixed(&self) -> bool {
+        matches!(self.mix, Mix::Both { .. })
+    }
+
+    /// Makes the next I/O of a mixed job one of that direction: 0 reads, 1 writes.
+    pub(crate) const fn force(&mut self, direction: usize) {
+        self.forced = Some(direction);
     }
 
     #[cold]
     fn flush_step(&mut self) -> Step {
         self.flush_due = false;
         let file = u32::try_from(self.file).unwrap_or(0);
-        Step::Do { operation: self.flush, file, offset_bytes: 0, len_bytes: 0 }
+        let (mut offset_bytes, mut len_bytes) = (0, 0);
+        if self.flush == Operation::SyncRange {
+            let (from, to) = std::mem::replace(&mut self.dirty, CLEAN);
+            offset_bytes = from;
+            len_bytes = u32::try_from(to - from).unwrap_or(0);
+        }
+        Step::Do { operation: self.flush, file, offset_bytes, len_bytes }
     }
 
     #[inline]
-    fn note_write(&mut self) {
+    fn note_write(&mut self, offset_bytes: u64, len_bytes: u32) {
+        if self.flush == Operation::SyncRange {
+            let end = offset_bytes + u64::from(len_bytes);
+            let before = if self.dirty == CLEAN { 0 } else { self.dirty.1 };
+            self.dirty = (self.dirty.0.min(offset_bytes), before.max(end));
+        }
         if self.flush_every > 0 {
             self.writes_to_flush -= 1;
             if self.writes_to_flush == 0 {
@@ -224,73 +359,62 @@ impl Generator {
     /// A step of any job.
     #[inline(never)]
     fn any_step(&mut self) -> Step {
+        if let Some((file, offset_bytes, len_bytes)) = self.trimmed.take() {
+            self.note_write(offset_bytes, len_bytes);
+            return Step::Do { operation: Operation::Write, file, offset_bytes, len_bytes };
+        }
         if self.flush_due {
             return self.flush_step();
         }
         if self.bytes_left == 0 || self.ios_left == 0 {
             return Step::Finished;
         }
-        let write = match self.mix {
-            Mix::Read => false,
-            Mix::Write => true,
-            Mix::Both { read_percent } => self.choices.below(100) >= u64::from(read_percent),
+        let direction = match self.mix {
+            Mix::Read => READ,
+            Mix::Write => WRITE,
+            Mix::Both { read_percent } => {
+                let drawn = usize::from(self.choices.below(100) >= u64::from(read_percent));
+                self.forced.take().unwrap_or(drawn)
+            }
+            Mix::Trim | Mix::TrimWrite => TRIM,
         };
         if self.files.len() > 1 {
-            self.file = (self.file + 1) % self.files.len();
+            self.file = self.choice.next();
         }
-        let wanted = if write { self.write_bytes } else { self.read_bytes };
-        let state = &mut self.files[self.file];
-        let (at, len_bytes) = if self.random {
-            state.random(wanted, self.unit, &mut self.offsets)
-        } else {
-            state.sequential(usize::from(write), wanted, self.unit)
-        };
-        let offset_bytes = state.region.start_bytes + at;
+        let (at, len_bytes) = self.place(direction);
+        let offset_bytes = self.files[self.file].region.start_bytes + at;
+        if self.files.len() > 1 {
+            self.choice.note(u64::from(len_bytes));
+        }
         self.bytes_left = self.bytes_left.saturating_sub(u64::from(len_bytes));
         self.ios_left -= 1;
-        if write {
-            self.note_write();
+        if direction == WRITE {
+            self.note_write(offset_bytes, len_bytes);
         }
-        let operation = if write { Operation::Write } else { Operation::Read };
         let file = u32::try_from(self.file).unwrap_or(0);
-        Step::Do { operation, file, offset_bytes, len_bytes }
-    }
-}
-
-impl FileState {
-    /// Offset relative to the region, and the length that fits there.
-    #[inline]
-    fn sequential(&mut self, direction: usize, wanted: u32, unit: u64) -> (u64, u32) {
-        let usable = self.units * unit;
-        let len = u64::from(wanted).min(usable);
-        let mut at = self.cursor[direction];
-        if at + len > usable {
-            at = 0;
+        if self.mix == Mix::TrimWrite {
+            self.trimmed = Some((file, offset_bytes, len_bytes));
         }
-        self.cursor[direction] = at + len;
-        (at, u32::try_from(len).unwrap_or(wanted))
+        Step::Do { operation: OPERATIONS[direction], file, offset_bytes, len_bytes }
     }
 
     #[inline]
-    fn random(&mut self, wanted: u32, unit: u64, offsets: &mut Random) -> (u64, u32) {
-        if u64::from(wanted) == unit {
-            let drawn = offsets.below(self.units);
-            let Some(map) = &mut self.map else { return (drawn * unit, wanted) };
-            return (map.take(drawn, 1).0 * unit, wanted);
+    fn place(&mut self, direction: usize) -> (u64, u32) {
+        let state = &mut self.files[self.file];
+        let fixed = if self.blocks_by_pattern { usize::from(self.random) } else { direction };
+        if self.simple
+            && let Blocks::One(wanted) = self.blocks[fixed]
+        {
+            return match self.random {
+                true => state.random(wanted, &mut self.offsets),
+                false => state.sequential(direction, wanted),
+            };
         }
-        self.random_long(wanted, unit, offsets)
-    }
-
-    /// The direction with the larger block: it must start early enough to end inside.
-    fn random_long(&mut self, wanted: u32, unit: u64, offsets: &mut Random) -> (u64, u32) {
-        let count = u64::from(wanted).div_ceil(unit);
-        let drawn = offsets.below(self.units.saturating_sub(count - 1).max(1));
-        let (first, count) = match &mut self.map {
-            Some(map) => map.take(drawn, count),
-            None => (drawn, count.min(self.units)),
-        };
-        let len = (count * unit).min(u64::from(wanted));
-        (first * unit, u32::try_from(len).unwrap_or(wanted))
+        let percent = u64::from(self.places.percent_random[direction]);
+        let random = self.random && (percent == 100 || self.choices.below(100) < percent);
+        let by = if self.blocks_by_pattern { usize::from(random) } else { direction };
+        let draws = (&mut self.offsets, &mut self.sizes);
+        state.place_any(&self.places, (direction, random), &self.blocks[by], draws)
     }
 }
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fio_compat::SyncIo;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 
@@ -47,12 +48,18 @@ impl Drop for Created {
 fn lacking(plan: &Plan) -> impl Iterator<Item = &Target> {
     plan.targets.iter().filter(|target| {
         let usable = matches!(target.kind, Kind::Missing | Kind::Regular { .. });
-        usable && target.path.metadata().map_or(0, |facts| facts.len()) < target.needed_bytes()
+        // A file that fills its file system has no length to be given.
+        let filling = plan.job.workload.fill_device && target.path.exists();
+        let present = || target.path.metadata().map_or(0, |facts| facts.len());
+        usable && !filling && present() < target.needed_bytes()
     })
 }
 
 /// How many files a layout would write, and their bytes; `None` when everything is there.
 pub(crate) fn outstanding(plan: &Plan) -> Option<(u64, u64)> {
+    if plan.job.workload.fill_device {
+        return None;
+    }
     let count = u64::try_from(lacking(plan).count()).unwrap_or(0);
     let bytes = lacking(plan).map(Target::needed_bytes).sum();
     (count > 0).then_some((count, bytes))
@@ -67,6 +74,12 @@ pub(crate) fn prepare(plan: &Plan, filled: bool, signal: &AtomicUsize) -> Result
     for target in lacking(plan) {
         let present = target.path.metadata().ok().map(|facts| facts.len());
         let filled = filled || plan.job.rw.reads();
+        if plan.job.workload.fill_device {
+            let made = File::create(&target.path).map(drop);
+            let shown = target.path.display();
+            made.map_err(|error| format!("cannot create {shown}: {}", reason(&error)))?;
+            continue;
+        }
         if let Err(error) = lay_out(target, present.unwrap_or(0), filled, signal) {
             if present.is_none() {
                 drop(remove_file(&target.path));
@@ -113,7 +126,7 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
         let reads = job.rw.reads() || job.verify != fio_compat::Verify::None;
         // A namespace is past the page cache in any case, and knows no O_DIRECT.
         let direct = job.direct && !matches!(target.kind, Kind::Namespace { .. });
-        let file = open_one(&target.path, reads, job.rw.writes(), direct)
+        let file = open_one(&target.path, (reads, job.rw.writes()), flags(job, direct))
             .map_err(|error| cannot_open(&target.path, job.direct, &error))?;
         if job.invalidate && !job.direct {
             // Advice: a file system that does not take it simply stays warm.
@@ -124,8 +137,17 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
     Ok(files)
 }
 
-fn open_one(path: &Path, reads: bool, writes: bool, direct: bool) -> io::Result<File> {
-    let flags = if direct { libc::O_DIRECT } else { 0 };
+/// What `direct` and `sync` ask of an open file.
+fn flags(job: &fio_compat::Job, direct: bool) -> i32 {
+    let through = match job.durability.sync {
+        SyncIo::None => 0,
+        SyncIo::Sync => libc::O_SYNC,
+        SyncIo::Dsync => libc::O_DSYNC,
+    };
+    through | if direct { libc::O_DIRECT } else { 0 }
+}
+
+fn open_one(path: &Path, (reads, writes): (bool, bool), flags: i32) -> io::Result<File> {
     OpenOptions::new().read(reads).write(writes).custom_flags(flags).open(path)
 }
 

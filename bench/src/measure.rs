@@ -69,6 +69,7 @@ pub(crate) struct Recorder {
 pub(crate) fn direction(operation: Operation) -> usize {
     match operation {
         Operation::Read => 0,
+        Operation::Trim => 2,
         _ => 1,
     }
 }
@@ -102,13 +103,13 @@ impl Recorder {
         *self = Self { totals, before: totals, logs, ..Self::new(self.wanted) };
     }
 
-    /// A copy as if the phase that began at `phase_ns` and goes in `directions` ended now.
+    /// A copy as if the phase that began at `since_ns` and goes in `directions` ended now.
     #[cold]
-    pub(crate) fn so_far(&self, directions: [bool; 3], phase_ns: u64, usage: ThreadUsage) -> Self {
+    pub(crate) fn so_far(&self, directions: [bool; 3], since_ns: u64, usage: ThreadUsage) -> Self {
         let mut copy = Self { logs: None, ..self.clone() };
         let done = copy.recorded();
         let used = std::array::from_fn(|index| directions[index] && done[index].ios > 0);
-        copy.add_runtime(used, crate::clock::now_ns().saturating_sub(phase_ns));
+        copy.add_runtime(used, crate::clock::now_ns().saturating_sub(since_ns));
         copy.add_usage(ThreadUsage::now().since(usage));
         copy
     }
@@ -116,7 +117,7 @@ impl Recorder {
     /// Counts a completed I/O.
     #[inline]
     pub(crate) fn count(&mut self, operation: Operation, bytes: u32) {
-        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+        if operation.is_sync() {
             self.syncs += 1;
             return;
         }
@@ -134,7 +135,7 @@ impl Recorder {
     #[inline]
     pub(crate) fn time(&mut self, operation: Operation, times: Times, synchronous: bool) {
         let completion = times.complete_ns.saturating_sub(times.issue_ns);
-        if matches!(operation, Operation::Fsync | Operation::Fdatasync) {
+        if operation.is_sync() {
             self.sync.record(completion);
             return;
         }

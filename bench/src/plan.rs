@@ -5,20 +5,24 @@
 //!
 //! Not here: the options themselves (`fio_compat`), creating files (`layout`).
 
+mod region;
+mod shape;
+
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use fio_compat::{IoEngine, Job, Verify};
+use fio_compat::{IoEngine, Job, SyncFileRange, SyncIo, Verify};
 use mfio_engine::OpenOptions;
 use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
 
-use crate::generator::{Mix, Region, Shape};
-use crate::ioengine::Operation;
+use crate::generator::{Blocks, Region, Shape};
 use crate::layout::{direct_works, direct_works_on, no_direct};
-use crate::verify::HEADER_BYTES;
+use crate::verify::Scheme;
+
+use region::Part;
 
 /// What a path is at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,36 +141,21 @@ fn check_undisturbed<'a>(
 }
 
 fn one(job: &Job, clone: u32) -> Result<Plan, String> {
-    let unit = job.bs.min_bytes(job.rw);
-    let paths = paths(job, clone);
-    let count = u64::try_from(paths.len()).unwrap_or(1).max(1);
+    let unit = job.block_min_bytes().max(1);
+    let paths = region::paths(job, clone);
+    let files = u64::try_from(paths.len()).unwrap_or(1).max(1);
     let mut targets = Vec::new();
-    for path in paths {
+    for (path, file) in paths.into_iter().zip(0..) {
         let kind = look(job, &path)?;
         check_engine(job, &path, kind)?;
-        let region = region(job, &path, kind, count, unit)?;
+        let part = Part { job, clone, unit, file, files };
+        let region = part.region(&path, kind)?;
         targets.push(Target { path, kind, region });
     }
     check_direct(job)?;
-    let shape = shape(job, targets.iter().map(|target| target.region).collect())?;
+    let shape = shape::shape(job, targets.iter().map(|target| target.region).collect())?;
     check_verify(job, &shape)?;
     Ok(Plan { job: job.clone(), clone, targets, shape })
-}
-
-/// fio's rule: the names given, else a device the job is named after, else `name.clone.file`.
-fn paths(job: &Job, clone: u32) -> Vec<PathBuf> {
-    let directory = match job.directories.len() {
-        0 => PathBuf::new(),
-        count => PathBuf::from(&job.directories[clone as usize % count]),
-    };
-    if !job.filenames.is_empty() {
-        return job.filenames.iter().map(|name| directory.join(name)).collect();
-    }
-    let named = Path::new(&job.name);
-    if named.metadata().is_ok_and(|facts| facts.file_type().is_block_device()) {
-        return vec![named.to_path_buf()];
-    }
-    vec![directory.join(format!("{}.{clone}.0", job.name))]
 }
 
 /// Finds out what is at `path` without changing anything.
@@ -248,9 +237,20 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
             job.ioengine.as_str()
         ));
     }
+    let durability = job.durability;
+    if namespace
+        && (job.rw.trims()
+            || durability.sync != SyncIo::None
+            || durability.sync_file_range != SyncFileRange::default())
+    {
+        return Err(format!(
+            "{shown}: trims, sync=1 and sync_file_range are not sent as NVMe commands; use the \
+             block device of the namespace"
+        ));
+    }
     match kind {
         Kind::Namespace { block_bytes, .. }
-            if !job.bs.min_bytes(job.rw).is_multiple_of(u64::from(block_bytes)) =>
+            if !job.block_min_bytes().is_multiple_of(u64::from(block_bytes)) =>
         {
             Err(format!("{shown} has blocks of {block_bytes} bytes; bs must be a multiple"))
         }
@@ -293,48 +293,20 @@ fn device_bytes(path: &Path) -> Result<u64, String> {
     size.map_err(|error| format!("cannot open {}: {}", path.display(), reason(&error)))
 }
 
-fn region(job: &Job, path: &Path, kind: Kind, files: u64, unit: u64) -> Result<Region, String> {
-    let shown = path.display();
-    let present = match kind {
-        Kind::Regular { len_bytes }
-        | Kind::Block { len_bytes }
-        | Kind::Namespace { len_bytes, .. } => Some(len_bytes),
-        Kind::Missing | Kind::Unused => None,
-    };
-    let whole = present.unwrap_or(0);
-    let relative = |extent| matches!(extent, fio_compat::Extent::Percent(_));
-    if present.is_none() && (job.size.is_none_or(relative) || relative(job.offset)) {
-        let why =
-            if kind == Kind::Unused { "the null engine has no file" } else { "it is missing" };
-        return Err(format!("you need to specify size= in bytes for {shown}: {why}"));
-    }
-    let start_bytes = job.offset.resolve(whole, unit);
-    let len_bytes = match job.size {
-        Some(fio_compat::Extent::Bytes(bytes)) => bytes / files,
-        Some(extent) => extent.resolve(whole, unit),
-        None => whole.saturating_sub(start_bytes),
-    };
-    if job.size.is_none() && len_bytes == 0 {
-        return Err(format!("{shown} is empty; you need to specify size="));
-    }
-    if len_bytes < unit {
-        return Err(format!("size={len_bytes} of {shown} is smaller than one block (bs={unit})"));
-    }
-    let end = start_bytes.checked_add(len_bytes).filter(|end| *end <= i64::MAX.cast_unsigned());
-    let Some(end) = end else {
-        return Err(format!("offset and size of {shown} exceed what a file can hold"));
-    };
-    if kind.is_device() && end > whole {
-        return Err(format!("{shown} holds {whole} bytes, but the job ends at {end}"));
-    }
-    Ok(Region { start_bytes, len_bytes })
-}
-
 /// `O_DIRECT` with a block the device cannot address fails at the first I/O; say so before.
 fn check_direct(job: &Job) -> Result<(), String> {
     const SECTOR: u64 = 512;
-    let unaligned = !job.bs.read_bytes.is_multiple_of(SECTOR) && job.rw.reads()
-        || !job.bs.write_bytes.is_multiple_of(SECTOR) && job.rw.writes();
+    let used = (0..3).zip(job.blocks_in_use()).filter(|(_, used)| *used);
+    let mut sizes = used.flat_map(|(direction, _)| {
+        let (least, most) = job.block_range(direction);
+        let split = job.workload.bs_split[direction].iter().map(|share| share.bytes);
+        split.chain([least, most])
+    });
+    let aligns = job.workload.block_align.iter().flatten().copied();
+    let unaligned = sizes.any(|bytes| !bytes.is_multiple_of(SECTOR))
+        || aligns.into_iter().any(|bytes| !bytes.is_multiple_of(SECTOR));
+    let anyhow = job.workload.bs_unaligned && job.workload.bs_range.iter().any(Option::is_some);
+    let unaligned = unaligned || anyhow;
     if job.direct && job.ioengine != IoEngine::Null && unaligned {
         return Err("direct=1 needs a bs that is a multiple of 512; use direct=0 instead".into());
     }
@@ -345,59 +317,56 @@ fn check_verify(job: &Job, shape: &Shape) -> Result<(), String> {
     if job.verify == Verify::None {
         return Ok(());
     }
-    let block = verify_block_bytes(shape);
-    if (block as usize) < HEADER_BYTES {
-        return Err(format!("verify=crc32c needs a bs of at least {HEADER_BYTES} bytes"));
+    let method = job.verify.as_str();
+    let block = verify_block_bytes(job, shape);
+    let least = scheme(job).block_bytes_min();
+    if (block as usize) < least {
+        return Err(format!("verify={method} needs blocks of at least {least} bytes"));
     }
-    if matches!(shape.mix, Mix::Both { .. }) && shape.read_bytes != shape.write_bytes {
-        return Err("verify=crc32c needs the same bs for reads and writes".into());
+    let used = shape.mix.directions();
+    if used[0] && used[1] && shape.blocks[0] != shape.blocks[1] {
+        return Err(format!("verify={method} needs the same bs for reads and writes"));
+    }
+    let mut lengths = shape.blocks.iter().zip(used).filter(|(_, used)| *used);
+    if lengths.any(|(blocks, _)| !is_multiple(blocks, block)) {
+        let what = "verify_interval or the smallest block";
+        return Err(format!("verify={method} needs sizes that are multiples of {block} ({what})"));
+    }
+    let aligns = shape.places.align.iter().any(|align| !align.is_multiple_of(u64::from(block)));
+    let number = shape.places.number.filter(|_| !shape.places.runs).unwrap_or(0).unsigned_abs();
+    if aligns || !number.is_multiple_of(u64::from(block)) {
+        return Err(format!("verify={method} needs offsets that are multiples of {block}"));
     }
     if job.ioengine == IoEngine::Null {
-        return Err("verify=crc32c needs an engine that stores data; null does not".into());
+        return Err(format!("verify={method} needs an engine that stores data; null does not"));
     }
     Ok(())
 }
 
 /// The unit in which content is verified.
-pub(crate) fn verify_block_bytes(shape: &Shape) -> u32 {
-    if shape.mix == Mix::Read { shape.read_bytes } else { shape.write_bytes }
+pub(crate) fn verify_block_bytes(job: &Job, shape: &Shape) -> u32 {
+    match u32::try_from(job.content.verify_interval) {
+        Ok(interval @ 1..) => interval.min(shape.buffer_bytes()),
+        _ => shape.unit_bytes(),
+    }
 }
 
-fn block(bytes: u64) -> Result<u32, String> {
-    const MAX: u32 = 1 << 30;
-    let fits = u32::try_from(bytes).ok().filter(|bytes| (1..=MAX).contains(bytes));
-    fits.ok_or_else(|| format!("bs={bytes} is not between 1 and {MAX} bytes"))
+/// How blocks are made and checked.
+pub(crate) fn scheme(job: &Job) -> Scheme {
+    Scheme {
+        method: job.verify,
+        header_at: usize::try_from(job.content.verify_offset).unwrap_or(usize::MAX / 2),
+        pattern: job.content.verify_pattern.clone(),
+    }
 }
 
-fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
-    let (fsync, fdatasync) = (u64::from(job.fsync), u64::from(job.fdatasync));
-    let mix = match (job.rw.reads(), job.rw.writes()) {
-        (true, true) => Mix::Both { read_percent: job.rwmixread_percent },
-        (_, false) => Mix::Read,
-        (false, true) => Mix::Write,
-    };
-    let mut shape = Shape {
-        regions,
-        read_bytes: block(job.bs.read_bytes)?,
-        write_bytes: block(job.bs.write_bytes)?,
-        mix,
-        random: job.rw.is_random(),
-        random_map: !job.norandommap,
-        limit_bytes: None,
-        limit_ios: job.number_ios,
-        flush_every: if fsync > 0 { fsync } else { fdatasync },
-        flush: if fsync > 0 { Operation::Fsync } else { Operation::Fdatasync },
-    };
-    let pass = match job.io_size {
-        Some(extent) => extent.resolve(shape.pass_bytes(), u64::from(shape.unit_bytes())),
-        None => shape.pass_bytes(),
-    };
-    // Passes that are verified are made one by one, each followed by its verification.
-    let verified = job.verify != Verify::None && job.rw.writes();
-    shape.limit_bytes = match (job.time_based, verified) {
-        (_, true) => Some(pass),
-        (true, false) => None,
-        (false, false) => Some(pass.saturating_mul(job.loops.max(1))),
-    };
-    Ok(shape)
+/// Whether every length is a whole number of units.
+fn is_multiple(blocks: &Blocks, unit: u32) -> bool {
+    match blocks {
+        Blocks::One(bytes) => bytes.is_multiple_of(unit),
+        Blocks::Range { least, step, .. } => {
+            least.is_multiple_of(unit) && step.is_multiple_of(unit)
+        }
+        Blocks::Split(list) => list.iter().all(|(bytes, _)| bytes.is_multiple_of(unit)),
+    }
 }

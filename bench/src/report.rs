@@ -5,11 +5,13 @@
 //!
 //! Not here: text and JSON (`fio_compat::render`).
 
-use fio_compat::report::{DiskUtil, JobFailure, JobReport, RunReport};
-use fio_compat::{Invocation, OutputFormat, render};
+use fio_compat::report::{DiskUtil, ErrorCounts, JobFailure, JobReport, RunReport};
+use fio_compat::{ContinueOnError, Invocation, OutputFormat, render};
 use serde_json::json;
 
 use crate::clock::unix_ms;
+use crate::content::Mismatch;
+use crate::run::policy::Errors;
 use crate::run::{Finished, Live};
 
 /// Our name and version, as it appears in reports.
@@ -36,6 +38,7 @@ pub(crate) fn run_report(frame: Frame<'_>, finished: Vec<Finished>) -> RunReport
         let live = Live {
             plan: &job.plan,
             recorder: job.outcome.recorder,
+            errors: job.outcome.errors,
             samples: &job.samples,
             started_unix_ms: job.started_unix_ms,
         };
@@ -85,6 +88,11 @@ fn job_report(live: Live<'_>, failure: Option<JobFailure>, begun_unix_ms: u64) -
     report.elapsed_s = unix_ms().saturating_sub(begun_unix_ms).div_ceil(1000);
     live.recorder.fill(&mut report, failure);
     live.samples.fill([&mut report.read, &mut report.write, &mut report.trim]);
+    let Errors { total, first } = live.errors;
+    if live.plan.job.control.continue_on_error != ContinueOnError::default() || total > 0 {
+        let first = first.map(|first| first.report());
+        report.errors = Some(ErrorCounts { total, first });
+    }
     report
 }
 
@@ -117,19 +125,21 @@ pub(crate) fn failure_lines(finished: &[Finished]) -> Vec<String> {
         let paths: Vec<_> = job.plan.targets.iter().map(|target| target.path.clone()).collect();
         for wrong in &job.outcome.mismatches {
             let path = paths.get(wrong.file as usize).map(|path| path.display().to_string());
-            let (expected, received) = wrong.checksums;
+            let (expected, received) = &wrong.checksums;
             lines.push(format!(
-                "crc32c: verify failed at file {} offset {}, length {} \
+                "{}: verify failed at file {} offset {}, length {} \
                  (requested block: offset={}, length={})",
-                path.unwrap_or_default(),
+                job.plan.job.verify.as_str(),
+                path.clone().unwrap_or_default(),
                 wrong.offset_bytes,
                 wrong.len_bytes,
                 wrong.offset_bytes,
                 wrong.len_bytes,
             ));
-            lines.push(format!("       Expected CRC: {expected:08x}"));
-            lines.push(format!("       Received CRC: {received:08x}"));
+            lines.push(format!("       Expected CRC: {expected}"));
+            lines.push(format!("       Received CRC: {received}"));
             lines.push(format!("       {}", wrong.fault));
+            lines.extend(dump(wrong, path.as_deref().unwrap_or_default()));
         }
         let shown = u64::try_from(job.outcome.mismatches.len()).unwrap_or(0);
         if job.outcome.mismatch_count > shown {
@@ -139,6 +149,22 @@ pub(crate) fn failure_lines(finished: &[Finished]) -> Vec<String> {
         lines.extend(job.outcome.failure.as_ref().and_then(|failure| failure.line(&paths)));
     }
     lines
+}
+
+/// fio's `verify_dump`: the block as it is and as it should be, in files beside the program.
+fn dump(wrong: &Mismatch, path: &str) -> Vec<String> {
+    let Some((found, wanted)) = &wrong.dump else { return Vec::new() };
+    let name = std::path::Path::new(path).file_name().unwrap_or_default().to_string_lossy();
+    let parts = [(Some(found), "received"), (wanted.as_ref(), "expected")];
+    let write = |(bytes, suffix): (Option<&Vec<u8>>, &str)| {
+        let file = format!("{name}.{}.{suffix}", wrong.offset_bytes);
+        let outcome = std::fs::write(&file, bytes?);
+        Some(match outcome {
+            Ok(()) => format!("       {suffix} data dumped as {file}"),
+            Err(error) => format!("       cannot dump {file}: {error}"),
+        })
+    };
+    parts.into_iter().filter_map(write).collect()
 }
 
 /// fio's exit code: the number of jobs that failed.

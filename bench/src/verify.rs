@@ -2,19 +2,58 @@
 //!
 //! Writing: offset, sequence and seed go in, a header and a payload that follows from them come
 //! out. Reading: bytes and the place they were read from go in, `Ok` or exactly what is wrong
-//! comes out. The checksum covers header and payload, so one flipped bit anywhere is found; the
-//! offset and the sequence find whole blocks that went to the wrong place or never arrived.
+//! comes out. The header guards itself, so a block whose payload is wrong still says what it
+//! should have been: the payload is made again and compared, which tells a flipped bit from a
+//! torn write.
 //!
-//! Not here: which blocks to expect (`written`), the phases (`run`).
+//! Not here: which blocks to expect (`written`), names of faults (`fault`), the phases (`run`).
 
-use std::fmt;
+use fio_compat::{Pattern, Verify};
 
+use crate::digest;
 use crate::random::mix;
 
-/// Bytes of the header; the smallest block that can be verified.
-pub(crate) const HEADER_BYTES: usize = 40;
+pub(crate) use fault::Fault;
+
+mod fault;
+#[cfg(test)]
+mod tests;
+
+/// Bytes of the header without a digest.
+const FIXED_BYTES: usize = 36;
+const HEADER_CRC_AT: usize = 32;
 const MAGIC: u32 = 0x6f69_666d;
-const CRC_AT: usize = 36;
+
+/// How blocks are made and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scheme {
+    /// The method.
+    pub(crate) method: Verify,
+    /// Where the header begins in a block.
+    pub(crate) header_at: usize,
+    /// The payload, instead of noise.
+    pub(crate) pattern: Option<Pattern>,
+}
+
+impl Scheme {
+    /// Bytes of the header and its digest; 0 where there is no header.
+    pub(crate) const fn header_bytes(&self) -> usize {
+        match self.method {
+            Verify::Pattern | Verify::Null | Verify::None => 0,
+            method => FIXED_BYTES + digest::len(method),
+        }
+    }
+
+    /// The smallest block that can be verified.
+    pub(crate) const fn block_bytes_min(&self) -> usize {
+        self.header_at + self.header_bytes()
+    }
+
+    /// Whether a block names its write.
+    const fn has_header(&self) -> bool {
+        self.header_bytes() > 0
+    }
+}
 
 /// What a block says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,169 +66,159 @@ pub(crate) struct Identity {
     pub(crate) seed: u64,
 }
 
-/// Why a block is not what it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// No header of ours.
-    Magic { found: u32 },
-    /// A header whose length is not the block's.
-    Length { found: u32 },
-    /// Header and payload do not match their checksum.
-    Checksum { expected: u32, received: u32 },
-    /// A valid block that belongs elsewhere.
-    Offset { found: u64 },
-    /// A valid block of another write: an older one survived, or a foreign one.
-    Stale { expected: u64, found: u64 },
-    /// A valid block of another run.
-    Seed { expected: u64, found: u64 },
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Magic { found } => write!(f, "bad magic header {found:x}, wanted {MAGIC:x}"),
-            Self::Length { found } => write!(f, "bad header length {found}"),
-            Self::Checksum { .. } => f.write_str("header or data changed after it was written"),
-            Self::Offset { found } => write!(f, "bad header offset {found}: a misplaced block"),
-            Self::Stale { expected, found } => {
-                write!(f, "bad header sequence {found}, wanted {expected}: a lost write")
-            }
-            Self::Seed { expected, found } => {
-                write!(f, "bad header seed {found:016x}, wanted {expected:016x}: a lost write")
-            }
-        }
-    }
-}
-
 fn word<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&block[at..at + N]);
     bytes
 }
 
-fn checksum(block: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&block[..CRC_AT]), &block[HEADER_BYTES..])
+/// Fills all of `block` with what follows from `identity`; the header is put over it.
+fn payload(scheme: &Scheme, block: &mut [u8], identity: Identity) {
+    if let Some(pattern) = &scheme.pattern {
+        return repeat(pattern, block, identity.offset_bytes);
+    }
+    let mut state = mix(identity.seed ^ mix(identity.offset_bytes ^ mix(identity.sequence)));
+    for chunk in block.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+    }
+}
+
+/// Fills `block` with a pattern; the block's offset goes where the pattern says so.
+pub(crate) fn repeat(pattern: &Pattern, block: &mut [u8], offset_bytes: u64) {
+    if pattern.bytes.is_empty() {
+        return;
+    }
+    for piece in block.chunks_mut(pattern.bytes.len()) {
+        let len = piece.len();
+        piece.copy_from_slice(&pattern.bytes[..len]);
+        for at in &pattern.offsets {
+            let room = len.saturating_sub(*at).min(8);
+            if room > 0 {
+                piece[*at..at + room].copy_from_slice(&offset_bytes.to_le_bytes()[..room]);
+            }
+        }
+    }
+}
+
+/// The digest of everything but the digest itself.
+fn digest_of(scheme: &Scheme, block: &[u8]) -> digest::DigestBytes {
+    let from = scheme.header_at + FIXED_BYTES;
+    let to = scheme.header_at + scheme.header_bytes();
+    digest::of(scheme.method, &[&block[..from], &block[to..]])
 }
 
 /// Fills `block` with a header and the payload that follows from `identity`.
 ///
 /// # Panics
 /// When the block is shorter than a header: the job was validated.
-pub(crate) fn fill(block: &mut [u8], identity: Identity) {
-    assert!(block.len() >= HEADER_BYTES, "validated: a block holds a header");
-    let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
-    let mut state = mix(identity.seed ^ mix(identity.offset_bytes ^ mix(identity.sequence)));
-    for chunk in block[HEADER_BYTES..].chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+pub(crate) fn fill(scheme: &Scheme, block: &mut [u8], identity: Identity) {
+    assert!(block.len() >= scheme.block_bytes_min(), "validated: a block holds a header");
+    payload(scheme, block, identity);
+    if !scheme.has_header() {
+        return;
     }
-    block[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    block[4..8].copy_from_slice(&len.to_le_bytes());
-    block[8..16].copy_from_slice(&identity.offset_bytes.to_le_bytes());
-    block[16..24].copy_from_slice(&identity.sequence.to_le_bytes());
-    block[24..32].copy_from_slice(&identity.seed.to_le_bytes());
-    block[32..CRC_AT].fill(0);
-    let crc = checksum(block);
-    block[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    let len = u32::try_from(block.len()).unwrap_or(u32::MAX);
+    let header = &mut block[scheme.header_at..];
+    header[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&len.to_le_bytes());
+    header[8..16].copy_from_slice(&identity.offset_bytes.to_le_bytes());
+    header[16..24].copy_from_slice(&identity.sequence.to_le_bytes());
+    header[24..32].copy_from_slice(&identity.seed.to_le_bytes());
+    let crc = crc32c::crc32c(&header[..HEADER_CRC_AT]);
+    header[HEADER_CRC_AT..FIXED_BYTES].copy_from_slice(&crc.to_le_bytes());
+    let digest = digest_of(scheme, block);
+    let (from, len) = (scheme.header_at + FIXED_BYTES, digest::len(scheme.method));
+    block[from..from + len].copy_from_slice(&digest[..len]);
 }
 
-/// Checks that `block` is whole and belongs to `offset_bytes`; says who wrote it.
+/// Checks that `block` is whole and belongs to `offset_bytes`; says who wrote it, if it does.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
-pub(crate) fn check(block: &[u8], offset_bytes: u64) -> Result<Identity, Fault> {
-    let magic = u32::from_le_bytes(word(block, 0));
-    let len = u32::from_le_bytes(word(block, 4));
-    let expected = u32::from_le_bytes(word(block, CRC_AT));
-    let received = checksum(block);
-    // A header with damage in one field and a wrong checksum is damage, not another block.
-    if received != expected && magic == MAGIC {
-        return Err(Fault::Checksum { expected, received });
+/// What is wrong with it, by its name.
+pub(crate) fn check(
+    scheme: &Scheme,
+    block: &[u8],
+    offset_bytes: u64,
+) -> Result<Option<Identity>, Fault> {
+    match scheme.method {
+        Verify::Null | Verify::None => return Ok(None),
+        Verify::Pattern => return check_pattern(scheme, block, offset_bytes).map(|()| None),
+        _ => {}
     }
-    if magic != MAGIC {
+    let header = &block[scheme.header_at..];
+    let magic = u32::from_le_bytes(word(header, 0));
+    if magic != MAGIC && block.iter().all(|byte| *byte == 0) {
+        return Err(Fault::Zeroed);
+    }
+    let expected = u32::from_le_bytes(word(header, HEADER_CRC_AT));
+    let received = crc32c::crc32c(&header[..HEADER_CRC_AT]);
+    if magic != MAGIC && expected != received {
         return Err(Fault::Magic { found: magic });
     }
+    if expected != received {
+        return Err(Fault::Header { expected, received });
+    }
+    let identity = Identity {
+        offset_bytes: u64::from_le_bytes(word(header, 8)),
+        sequence: u64::from_le_bytes(word(header, 16)),
+        seed: u64::from_le_bytes(word(header, 24)),
+    };
+    let len = u32::from_le_bytes(word(header, 4));
     if usize::try_from(len).ok() != Some(block.len()) {
         return Err(Fault::Length { found: len });
     }
-    let identity = Identity {
-        offset_bytes: u64::from_le_bytes(word(block, 8)),
-        sequence: u64::from_le_bytes(word(block, 16)),
-        seed: u64::from_le_bytes(word(block, 24)),
-    };
+    let (from, count) = (scheme.header_at + FIXED_BYTES, digest::len(scheme.method));
+    let damaged = block[from..from + count] != digest_of(scheme, block)[..count];
+    if damaged || scheme.method == Verify::PatternHeader {
+        let mut whole = vec![0; block.len()];
+        fill(scheme, &mut whole, identity);
+        if let Some(fault) = fault::difference(&whole, block) {
+            return Err(fault);
+        }
+    }
     if identity.offset_bytes != offset_bytes {
         return Err(Fault::Offset { found: identity.offset_bytes });
     }
-    Ok(identity)
+    Ok(Some(identity))
 }
 
-/// The checksums of a block, for the report: stored and computed.
-pub(crate) fn checksums(block: &[u8]) -> (u32, u32) {
-    (u32::from_le_bytes(word(block, CRC_AT)), checksum(block))
+fn check_pattern(scheme: &Scheme, block: &[u8], offset_bytes: u64) -> Result<(), Fault> {
+    let mut whole = vec![0; block.len()];
+    payload(scheme, &mut whole, Identity { offset_bytes, sequence: 0, seed: 0 });
+    if block != whole && block.iter().all(|byte| *byte == 0) {
+        return Err(Fault::Zeroed);
+    }
+    fault::difference(&whole, block).map_or(Ok(()), Err)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IDENTITY: Identity = Identity { offset_bytes: 8192, sequence: 3, seed: 99 };
-
-    fn block() -> Vec<u8> {
-        let mut block = vec![0; 4096];
-        fill(&mut block, IDENTITY);
-        block
+/// What `block` should have been, as far as it says so itself.
+pub(crate) fn rebuilt(scheme: &Scheme, block: &[u8], offset_bytes: u64) -> Option<Vec<u8>> {
+    let mut whole = vec![0; block.len()];
+    if !scheme.has_header() {
+        payload(scheme, &mut whole, Identity { offset_bytes, sequence: 0, seed: 0 });
+        return Some(whole);
     }
+    let header = &block[scheme.header_at..];
+    let crc = u32::from_le_bytes(word(header, HEADER_CRC_AT));
+    let identity = Identity {
+        offset_bytes: u64::from_le_bytes(word(header, 8)),
+        sequence: u64::from_le_bytes(word(header, 16)),
+        seed: u64::from_le_bytes(word(header, 24)),
+    };
+    fill(scheme, &mut whole, identity);
+    (crc == crc32c::crc32c(&header[..HEADER_CRC_AT])).then_some(whole)
+}
 
-    #[test]
-    fn untouched_block_is_recognised() {
-        assert_eq!(check(&block(), 8192), Ok(IDENTITY));
+/// The digests of a block, for the report: stored and computed, the first 8 bytes of each.
+pub(crate) fn checksums(scheme: &Scheme, block: &[u8]) -> (String, String) {
+    let hex = |bytes: &[u8]| bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect();
+    let count = digest::len(scheme.method);
+    if count == 0 || !scheme.has_header() {
+        return (String::from("-"), String::from("-"));
     }
-
-    #[test]
-    fn any_flipped_bit_is_found() {
-        for at in 0..4096 {
-            let mut damaged = block();
-            damaged[at] ^= 1 << (at % 8);
-            assert!(check(&damaged, 8192).is_err(), "byte {at}");
-        }
-    }
-
-    #[test]
-    fn misplaced_block_and_zeros_are_told_apart() {
-        assert_eq!(check(&block(), 4096), Err(Fault::Offset { found: 8192 }));
-        assert_eq!(check(&[0; 4096], 0), Err(Fault::Magic { found: 0 }));
-    }
-
-    /// A disk that rots, misdirects or loses a write says nothing: the block does, and the
-    /// report names which of the three it was.
-    #[test]
-    fn f41_rotten_misdirected_and_lost_blocks_are_each_reported_by_name() {
-        let whole = block();
-        let mut rotten = whole.clone();
-        rotten[2000] ^= 4;
-        let mut torn = vec![0; 4096];
-        fill(&mut torn, Identity { sequence: 4, ..IDENTITY });
-        torn[..512].copy_from_slice(&whole[..512]);
-        for damaged in [&rotten, &torn] {
-            let told = check(damaged, 8192).unwrap_err().to_string();
-            assert!(told.contains("changed after it was written"), "{told}");
-        }
-        let told = check(&whole, 12_288).unwrap_err().to_string();
-        assert!(told.contains("8192: a misplaced block"), "{told}");
-        // An older write is whole and in its place: the sequence tells, which `written` keeps.
-        assert_eq!(check(&whole, 8192), Ok(IDENTITY));
-        let lost = Fault::Stale { expected: 4, found: IDENTITY.sequence }.to_string();
-        assert!(lost.contains("sequence 3, wanted 4: a lost write"), "{lost}");
-        let told = check(&[0; 4096], 0).unwrap_err().to_string();
-        assert!(told.contains("bad magic header"), "{told}");
-    }
-
-    #[test]
-    fn sequence_changes_the_payload() {
-        let mut other = vec![0; 4096];
-        fill(&mut other, Identity { sequence: 4, ..IDENTITY });
-        assert_ne!(block()[HEADER_BYTES..], other[HEADER_BYTES..]);
-    }
+    let from = scheme.header_at + FIXED_BYTES;
+    (hex(&block[from..from + count]), hex(&digest_of(scheme, block)[..count]))
 }

@@ -15,6 +15,8 @@ pub(crate) struct Written {
     block_bytes: u32,
     /// Per file and block: the low 32 bits of the write's number; 0 is never written.
     sequences: Vec<Vec<u32>>,
+    /// Written and not yet read back, where that is done in parts.
+    fresh: Option<Vec<(u32, u64)>>,
 }
 
 /// The low half of a write's number, never 0.
@@ -29,7 +31,7 @@ impl Written {
         let blocks = |region: &Region| region.len_bytes / u64::from(block_bytes.max(1));
         let count = |region: &Region| usize::try_from(blocks(region)).unwrap_or(usize::MAX);
         let sequences = regions.iter().map(|region| vec![0; count(region)]).collect();
-        Self { regions: regions.to_vec(), block_bytes, sequences }
+        Self { regions: regions.to_vec(), block_bytes, sequences, fresh: None }
     }
 
     fn index(&self, file: u32, offset_bytes: u64) -> (usize, usize) {
@@ -39,10 +41,28 @@ impl Written {
         (file, usize::try_from(block).unwrap_or(usize::MAX))
     }
 
+    /// Remembers from now on which blocks are new since the last reading back.
+    pub(crate) fn in_parts(mut self) -> Self {
+        self.fresh = Some(Vec::new());
+        self
+    }
+
+    /// The blocks that are new, up to `most`; they are new no longer.
+    pub(crate) fn read_back_fresh(&mut self, most: usize) -> Option<ReadBack> {
+        let fresh = self.fresh.as_mut()?;
+        let mut reads: Vec<_> = fresh.drain(..most.min(fresh.len())).collect();
+        reads.sort_unstable();
+        reads.dedup();
+        Some(ReadBack { reads, next: 0, len_bytes: self.block_bytes })
+    }
+
     /// Notes that write number `sequence` goes to the block at `offset_bytes`.
     pub(crate) fn note(&mut self, file: u32, offset_bytes: u64, sequence: u64) {
         let (file, block) = self.index(file, offset_bytes);
         self.sequences[file][block] = brief(sequence);
+        if let (Some(fresh), Ok(file)) = (&mut self.fresh, u32::try_from(file)) {
+            fresh.push((file, offset_bytes));
+        }
     }
 
     /// Whether the block's last write was number `sequence`.
@@ -60,6 +80,9 @@ impl Written {
     /// Forgets everything, for another pass.
     pub(crate) fn clear(&mut self) {
         self.sequences.iter_mut().for_each(|blocks| blocks.fill(0));
+        if let Some(fresh) = &mut self.fresh {
+            fresh.clear();
+        }
     }
 
     /// The reads that visit every written block once.

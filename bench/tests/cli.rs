@@ -200,7 +200,7 @@ fn lost_write_is_found_although_the_old_block_is_valid() {
     let output =
         place.run(&["--name=v", "--filename=f", "--rw=randread", "--verify=crc32c", "--bs=4k"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("a misplaced block"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("a misdirected"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -186,6 +186,16 @@ fn write_bw_log_write_iops_log_and_write_lat_log_have_a_line_per_io() {
 }
 
 #[test]
+fn write_iops_log_has_trims_in_their_direction_and_no_range_syncs() {
+    let place = Place::new("trims");
+    let args = ["--rw=trimwrite", "--write_iops_log=p", "--sync_file_range=write:2"];
+    place.json(&[&SMALL[..], &args].concat());
+    let directions: Vec<u64> = place.log("p_iops.1.log").iter().map(|line| line[2]).collect();
+    assert_eq!(directions.len(), 32, "{directions:?}");
+    assert_eq!(directions.iter().filter(|direction| **direction == 2).count(), 16);
+}
+
+#[test]
 fn write_lat_log_of_an_asynchronous_engine_adds_up() {
     let place = Place::new("async");
     let args = ["--name=a", "--ioengine=null", "--iodepth=4", "--size=64k", "--write_lat_log=p"];

@@ -25,19 +25,35 @@ pub(crate) struct Assembly<'a> {
     wanted: Vec<String>,
     /// Jobs of the second and later files wait for those of the file before.
     wall_is_due: bool,
+    /// `--set`: wins over what any section says.
+    overrides: Vec<Assignment>,
 }
 
 impl<'a> Assembly<'a> {
     /// Starts with what the command line says about the run as a whole.
     pub(crate) fn new(source: &'a dyn Source, invocation: Invocation, wanted: Vec<String>) -> Self {
-        Self { source, invocation, defaults: Job::new(""), wanted, wall_is_due: false }
+        Self {
+            source,
+            invocation,
+            defaults: Job::new(""),
+            wanted,
+            wall_is_due: false,
+            overrides: Vec::new(),
+        }
+    }
+
+    /// Lets an option win over what any section says.
+    pub(crate) fn overrides(&mut self, name: String, value: String) {
+        let place = Place::COMMAND_LINE;
+        self.overrides.push(Assignment { name, value: Some(value), place });
     }
 
     /// Takes over one section of the command line.
     pub(crate) fn section(&mut self, section: &Section) -> Result<(), ParseError> {
         if section.is_global() {
             let mut defaults = self.defaults.clone();
-            for assignment in by_priority(section).filter(|a| a.name != "name") {
+            let assignments = section.assignments.iter().filter(|a| a.name != "name");
+            for assignment in by_priority(assignments) {
                 let recorded = self.assign(&mut defaults, assignment)?;
                 record(&mut self.invocation.global_options, recorded);
             }
@@ -47,7 +63,8 @@ impl<'a> Assembly<'a> {
         let mut job = self.defaults.clone();
         job.name.clone_from(&section.name);
         let mut own = Vec::new();
-        for assignment in by_priority(section) {
+        let overrides = self.overrides.clone();
+        for assignment in by_priority(section.assignments.iter().chain(&overrides)) {
             let recorded = self.assign(&mut job, assignment)?;
             record(&mut own, recorded);
         }
@@ -83,6 +100,7 @@ impl<'a> Assembly<'a> {
             let message = format!("there is no job section `{missing}`");
             return Err(ParseError::new(Place::COMMAND_LINE, message));
         }
+        waitees(jobs)?;
         for pair in jobs.windows(2) {
             if pair[0].group_id == pair[1].group_id
                 && pair[0].group_reporting
@@ -182,11 +200,27 @@ impl<'a> Assembly<'a> {
 }
 
 /// As in fio, units are settled before any number is read; the rest keeps its order.
-fn by_priority(section: &Section) -> impl Iterator<Item = &Assignment> {
+fn by_priority<'a>(
+    assignments: impl Iterator<Item = &'a Assignment>,
+) -> impl Iterator<Item = &'a Assignment> {
     let settles = |assignment: &&Assignment| assignment.name == "kb_base";
-    let assignments = section.assignments.iter();
     let (first, rest): (Vec<_>, Vec<_>) = assignments.partition(settles);
     first.into_iter().chain(rest)
+}
+
+/// `wait_for` names one earlier job, as fio demands.
+fn waitees(jobs: &[Job]) -> Result<(), ParseError> {
+    for (index, job) in jobs.iter().enumerate() {
+        let Some(name) = &job.control.wait_for else { continue };
+        let found = jobs[..index].iter().filter(|earlier| earlier.name == *name).count();
+        if found != 1 {
+            let place = job.place_of("wait_for").unwrap_or(Place::COMMAND_LINE);
+            let what = if found == 0 { "unknown" } else { "ambiguous" };
+            let error = ParseError::new(place, format!("waitee job {name} {what}."));
+            return Err(error.with_remedy("name one job that is defined before this one"));
+        }
+    }
+    Ok(())
 }
 
 /// Every option with its value in force.

@@ -5,7 +5,7 @@
 //! Not here: a single job's fields (`job`), the syntax they come from (`command_line`, `lex`).
 
 use crate::error::Warning;
-use crate::job::Job;
+use crate::job::{Job, Origin};
 use crate::render::TerseVersion;
 
 /// One complete, validated request.
@@ -40,12 +40,14 @@ pub struct Invocation {
     pub status_interval_ns: Option<u64>,
     /// Log the bandwidth of all jobs together to `PREFIX-read_bw.log` and its relatives.
     pub bandwidth_log: Option<String>,
+    /// Print every option in force and where it came from, and run nothing.
+    pub effective: bool,
     /// Surprises found while parsing.
     pub warnings: Vec<Warning>,
 }
 
 /// What the command line asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Run the jobs (or only show or check them, see the flags of [`Invocation`]).
     Run,
@@ -53,6 +55,8 @@ pub enum Action {
     Help,
     /// Print the version.
     Version,
+    /// Print this text.
+    Print(String),
 }
 
 /// How a report is written.
@@ -99,6 +103,7 @@ impl Default for Invocation {
             terse_version: TerseVersion::default(),
             status_interval_ns: None,
             bandwidth_log: None,
+            effective: false,
             warnings: Vec::new(),
         }
     }
@@ -116,6 +121,23 @@ impl Invocation {
     #[must_use]
     pub fn is_for_people(&self) -> bool {
         self.formats.contains(&OutputFormat::Normal)
+    }
+
+    /// Every option of every job: value, and where it was set (`--effective`).
+    #[must_use]
+    pub fn show_effective(&self) -> String {
+        let mut text = String::new();
+        for job in &self.jobs {
+            text.push_str(&format!("[{}]\n", job.name));
+            for setting in job.effective() {
+                let origin = match &setting.origin {
+                    Origin::Default => "default".to_owned(),
+                    Origin::Set(place) => place.to_string(),
+                };
+                text.push_str(&format!("{}={} # {origin}\n", setting.option, setting.value));
+            }
+        }
+        text
     }
 
     /// The command line that defines the same jobs (`--showcmd`).

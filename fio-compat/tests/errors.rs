@@ -50,7 +50,7 @@ fn broken_command_line_is_refused_in_one_clear_line() {
              always, never",
         ),
         ("--eta-interval=1ms", "argument 1: eta-interval=1ms is below the minimum of 250ms"),
-        ("--name=a --rate=1m", "argument 2: option `rate` is known to fio but not supported yet"),
+        ("--name=a --uid=1", "argument 2: option `uid` is known to fio but not supported yet"),
         (
             "--name=a --iodepth=0",
             "argument 2: failed parsing `iodepth=0`: the value must be from 1 to 65536",
@@ -102,20 +102,10 @@ fn broken_job_file_is_refused_with_line_and_column() {
         ("[a]\nqqqqqqqq=1\n", "2:1: unknown option `qqqqqqqq`"),
         ("[a]\niodepht=1\n", "2:1: unknown option `iodepht`; did you mean `iodepth`?"),
         (
-            "[a]\nverify=md5\n",
-            "2:1: failed parsing `verify=md5`: value `md5` is known to fio but not supported \
-             yet; valid values are none, 0, crc32c, crc32c-intel",
-        ),
-        (
             "[a]\nrw=randreed\n",
             "2:1: failed parsing `rw=randreed`: no such value; did you mean randread? valid \
-             values are read, write, randread, randwrite, rw, readwrite, randrw",
-        ),
-        (
-            "[a]\nrw=randread:8\n",
-            "2:1: failed parsing `rw=randread:8`: value `randread:8` is known to fio but not \
-             supported yet; valid values are read, write, randread, randwrite, rw, readwrite, \
-              randrw",
+             values are read, write, trim, rw, readwrite, randread, randwrite, randtrim, \
+             randrw, trimwrite, randtrimwrite",
         ),
         (
             "[a]\nbs=4q\n",

@@ -76,6 +76,18 @@ fn kb_base_decides_what_k_means_when_read_and_shown() {
     ] {
         assert_eq!(job(options).bs.read_bytes, bytes, "{options}");
     }
+    let job = job(
+        "--kb_base=1000 --bsrange=1k-2Ki,4KiB --zonemode=strided --zonesize=2k --zonerange=2k \
+         --rate=3k --offset_increment=5k --filesize=6k-7KiB --rw=read:8k",
+    );
+    let work = &job.workload;
+    assert_eq!(work.bs_range[..2], [Some((1000, 2000)), Some((4096, 4096))]);
+    assert_eq!((work.zone.size_bytes, work.filesize), (2000, Some((6000, 7168))));
+    assert_eq!((job.pace.rate[0], work.rw_number), (3000, Some(8000)));
+    assert_eq!(work.offset_increment, fio_compat::Extent::Bytes(5000));
+    // What is set for all jobs settles units as early.
+    let set = Machine::default().run("--set kb_base=1000 --name=j --size=1m --bs=4k");
+    assert_eq!(set.expect("valid").jobs[0].bs.read_bytes, 4000);
     let quiet = Machine::default().run("--name=j --size=1m --kb_base=1000 --bs=4KiB");
     assert!(quiet.expect("valid").warnings.is_empty(), "there it means what it says");
     let text = normal(&report("--kb_base=1000"));

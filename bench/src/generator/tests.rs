@@ -5,8 +5,8 @@ use super::*;
 fn shape(len_bytes: u64, mix: Mix, random: bool) -> Shape {
     Shape {
         regions: vec![Region { start_bytes: 0, len_bytes }],
-        read_bytes: 4096,
-        write_bytes: 4096,
+        blocks: [Blocks::One(4096), Blocks::One(4096), Blocks::One(4096)],
+        blocks_by_pattern: false,
         mix,
         random,
         random_map: true,
@@ -14,6 +14,7 @@ fn shape(len_bytes: u64, mix: Mix, random: bool) -> Shape {
         limit_ios: None,
         flush_every: 0,
         flush: Operation::Fdatasync,
+        places: Places::default(),
     }
 }
 
@@ -83,7 +84,7 @@ fn flush_follows_every_nth_write() {
         .iter()
         .map(|step| match step {
             Step::Do { operation, .. } => *operation,
-            Step::Finished => unreachable!("cut off by one_pass"),
+            _ => unreachable!("cut off by one_pass"),
         })
         .collect();
     use Operation::{Fdatasync, Write};
@@ -103,7 +104,7 @@ fn several_files_take_turns_and_offsets_start_at_their_regions() {
 fn long_random_reads_end_inside_the_region() {
     for random_map in [false, true] {
         let mut long = shape((1 << 20) + 4096, Mix::Both { read_percent: 50 }, true);
-        long.read_bytes = 65536;
+        long.blocks[0] = Blocks::One(65536);
         long.random_map = random_map;
         for step in one_pass(long) {
             let Step::Do { offset_bytes, len_bytes, .. } = step else { unreachable!("finished") };
@@ -111,4 +112,107 @@ fn long_random_reads_end_inside_the_region() {
             assert!(len_bytes.is_multiple_of(4096) && len_bytes > 0);
         }
     }
+}
+
+fn steps_of(shape: &Shape, count: usize) -> Vec<u64> {
+    let mut generator = Generator::new(shape, 7);
+    let mut list = Vec::new();
+    while list.len() < count {
+        let Step::Do { offset_bytes, .. } = generator.step() else { break };
+        list.push(offset_bytes);
+    }
+    list
+}
+
+#[test]
+fn rw_with_a_number_strides_forwards_and_backwards() {
+    let mut strided = shape(32768, Mix::Read, false);
+    strided.limit_bytes = Some(1 << 20);
+    strided.places.number = Some(4096);
+    assert_eq!(steps_of(&strided, 6), [0, 8192, 16384, 24576, 0, 8192]);
+    strided.places.number = Some(-8192);
+    assert_eq!(steps_of(&strided, 4), [0, 24576, 20480, 16384]);
+}
+
+#[test]
+fn rw_sequencer_continues_or_repeats_a_random_offset() {
+    for identical in [false, true] {
+        let mut runs = shape(1 << 30, Mix::Read, true);
+        runs.random_map = false;
+        runs.limit_bytes = Some(1 << 20);
+        (runs.places.number, runs.places.runs) = (Some(4), true);
+        runs.places.identical = identical;
+        let list = steps_of(&runs, 40);
+        for run in list.chunks(4) {
+            let step = if identical { 0 } else { 4096 };
+            let expected: Vec<u64> = (0..4).map(|index| run[0] + index * step).collect();
+            assert_eq!(run, expected);
+        }
+        assert_ne!(list[4], list[3] + 4096);
+    }
+}
+
+#[test]
+fn percentage_random_leaves_the_rest_sequential() {
+    let mut partly = shape(1 << 30, Mix::Read, true);
+    partly.limit_bytes = Some(1 << 26);
+    partly.places.percent_random[0] = 25;
+    let list = steps_of(&partly, 10_000);
+    let random = list.windows(2).filter(|pair| pair[1] != pair[0] + 4096).count();
+    assert!((2_300..2_700).contains(&random), "{random}");
+}
+
+#[test]
+fn blockalign_aligns_offsets_and_ends_inside_the_region() {
+    let mut aligned = shape(1 << 20, Mix::Read, true);
+    aligned.places.align = [16384; 3];
+    aligned.limit_bytes = Some(1 << 24);
+    let list = steps_of(&aligned, 1000);
+    assert!(list.iter().all(|at| at.is_multiple_of(16384) && at + 4096 <= 1 << 20));
+    assert!(list.contains(&((1 << 20) - 16384)));
+    aligned.places.align = [512; 3];
+    let list = steps_of(&aligned, 1000);
+    assert!(list.iter().all(|at| at.is_multiple_of(512) && at + 4096 <= 1 << 20));
+    assert!(list.iter().any(|at| !at.is_multiple_of(4096)));
+}
+
+#[test]
+fn bs_is_seq_rand_takes_the_first_size_in_order_and_the_second_at_random() {
+    for (random, expected) in [(false, 4096), (true, 16384)] {
+        let mut by_pattern = shape(1 << 20, Mix::Write, random);
+        by_pattern.blocks_by_pattern = true;
+        by_pattern.blocks[1] = Blocks::One(16384);
+        let steps = one_pass(by_pattern);
+        let length = |step: &Step| match step {
+            Step::Do { len_bytes, .. } => *len_bytes,
+            _ => 0,
+        };
+        assert!(steps.iter().all(|step| length(step) == expected));
+        assert_eq!(steps.len(), (1 << 20) / expected as usize);
+    }
+}
+
+#[test]
+fn rw_trimwrite_trims_each_block_before_it_is_written() {
+    for random in [false, true] {
+        let steps = one_pass(shape(1 << 18, Mix::TrimWrite, random));
+        assert_eq!(steps.len(), 128);
+        for pair in steps.chunks(2) {
+            assert_eq!(offsets(pair, Operation::Trim), offsets(pair, Operation::Write));
+        }
+    }
+}
+
+#[test]
+fn bssplit_with_a_random_map_covers_everything_once() {
+    let mut split = shape(1 << 20, Mix::Write, true);
+    split.blocks[1] = Blocks::split(&[(4096, 50), (8192, 30), (32768, 20)]);
+    let mut seen = vec![0_u32; 256];
+    for step in one_pass(split) {
+        let Step::Do { offset_bytes, len_bytes, .. } = step else { unreachable!("finished") };
+        for page in 0..u64::from(len_bytes) / 4096 {
+            seen[usize::try_from(offset_bytes / 4096 + page).unwrap()] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count == 1), "{seen:?}");
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use fio_compat::SyncIo;
 use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::SqPoll;
@@ -130,6 +131,11 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
         // Whether a device may be written was settled before the run, which holds it.
         options.device_write = DeviceWrite::IfUnused;
     }
+    options.write_through = match setup.sync {
+        SyncIo::None => None,
+        SyncIo::Sync => Some(Durability::Full),
+        SyncIo::Dsync => Some(Durability::Data),
+    };
     // fio opens without a flush, and so do the engines that this one is compared with.
     options.sync_on_open = false;
     shard.open(path, &options).map_err(io::Error::other)

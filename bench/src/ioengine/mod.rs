@@ -20,7 +20,7 @@ pub(crate) use buffers::SlotBuffers;
 pub(crate) use io_uring::{PacketEngine, kernel_ring_refusal};
 pub(crate) use null::Null;
 pub(crate) use psync::Psync;
-pub(crate) use raw_uring::RawUring;
+pub(crate) use raw_uring::{RawUring, sync_file_range};
 
 /// What one I/O does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,18 @@ pub(crate) enum Operation {
     Fsync,
     /// `fdatasync(2)`.
     Fdatasync,
+    /// Gives the range back to the file system or the device. Executed by the worker.
+    Trim,
+    /// `sync_file_range(2)`. Executed by the worker.
+    SyncRange,
+}
+
+impl Operation {
+    /// Whether the operation makes earlier writes durable instead of moving data.
+    #[inline]
+    pub(crate) const fn is_sync(self) -> bool {
+        matches!(self, Self::Fsync | Self::Fdatasync | Self::SyncRange)
+    }
 }
 
 /// One I/O, addressed by the slot whose buffer it uses.
@@ -86,6 +98,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) writes: bool,
     /// Whether the files bypass the page cache.
     pub(crate) direct: bool,
+    /// Whether every write is durable when it completes, and how.
+    pub(crate) sync: fio_compat::SyncIo,
     /// Register the buffers with the ring.
     pub(crate) fixed_buffers: bool,
     /// Register the files with the ring.

@@ -19,8 +19,10 @@ pub(crate) struct Null {
 
 fn whole(io: Io) -> i32 {
     match io.operation {
-        Operation::Read | Operation::Write => i32::try_from(io.len_bytes).unwrap_or(i32::MAX),
-        Operation::Fsync | Operation::Fdatasync => 0,
+        Operation::Read | Operation::Write | Operation::Trim => {
+            i32::try_from(io.len_bytes).unwrap_or(i32::MAX)
+        }
+        Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => 0,
     }
 }
 

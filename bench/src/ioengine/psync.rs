@@ -53,6 +53,7 @@ impl IoEngine for Psync {
             Operation::Write => to_result(file.write_at(&memory[..len], io.offset_bytes)),
             Operation::Fsync => to_result(file.sync_all().map(|()| 0)),
             Operation::Fdatasync => to_result(file.sync_data().map(|()| 0)),
+            Operation::Trim | Operation::SyncRange => -nix::libc::EOPNOTSUPP,
         };
         Queued::Done(result)
     }

@@ -194,7 +194,8 @@ impl RawUring {
             (Operation::Read, false) => file.read(memory, len, offset),
             (Operation::Write, false) => file.write(memory, len, offset),
             (Operation::Fsync, _) => file.sync(types::FsyncFlags::empty()),
-            (Operation::Fdatasync, _) => file.sync(types::FsyncFlags::DATASYNC),
+            // Trims and range syncs are executed by the worker.
+            (_, _) => file.sync(types::FsyncFlags::DATASYNC),
         }
     }
 }
@@ -355,6 +356,19 @@ impl IoEngine for RawUring {
         self.in_flight -= u32::try_from(events.len() - before).unwrap_or(0);
         Ok(())
     }
+}
+
+/// `sync_file_range(2)`, for which no safe call exists; it stands here because this is where
+/// unsafe may stand.
+pub(crate) fn sync_file_range(
+    file: &std::fs::File,
+    offset: i64,
+    len: i64,
+    flags: u32,
+) -> nix::Result<()> {
+    // SAFETY: the descriptor is open while `file` is borrowed; no argument points to memory.
+    Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) })?;
+    Ok(())
 }
 
 impl Drop for RawUring {

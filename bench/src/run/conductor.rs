@@ -11,15 +11,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use fio_compat::ExitWhat;
 use mfio_engine::DeviceClaim;
 
 use crate::clock::{now_ns, unix_ms};
 use crate::layout::{self, Created};
 use crate::plan::{Plan, stages};
 
+use super::flow::Flow;
+use super::gate::{self, Gate};
 use super::job::{self, Assignment, Outcome};
 use super::lane::{Lane, Order, Stage};
-use super::live::{self, Live};
+use super::live::{self, Live, Snapshot};
 use super::logs::{self, Handles};
 use super::sampler::Sampler;
 
@@ -110,12 +113,21 @@ pub(crate) fn conduct(
     let lanes: Vec<Lane> = plans.iter().map(|plan| Lane::new(plan.job.ramp_time_ns > 0)).collect();
     let run_seed = crate::random::mix(unix_ms() ^ u64::from(std::process::id()) << 40);
     let mut finished = Vec::new();
-    let mut conductor =
-        Conductor { plans: &plans, lanes: &lanes, run_seed, signal, observer, asked_ns: None };
+    let begun_ns = now_ns();
+    let mut conductor = Conductor {
+        plans: &plans,
+        lanes: &lanes,
+        run_seed,
+        signal,
+        observer,
+        asked_ns: None,
+        begun_ns,
+        over: false,
+    };
     let mut files = files.into_iter().zip(logs);
     let stages = stages(&plans);
     let mut begin = 0;
-    while begin < plans.len() && signal.load(Ordering::Relaxed) == 0 {
+    while begin < plans.len() && signal.load(Ordering::Relaxed) == 0 && !conductor.over {
         let end = stages.partition_point(|stage| *stage <= stages[begin]);
         let equipment = files.by_ref().take(end - begin).collect();
         let done = conductor.stage(begin, equipment, &finished);
@@ -141,6 +153,10 @@ struct Conductor<'a> {
     observer: &'a mut dyn Observer,
     /// When results so far were asked for that are not reported yet.
     asked_ns: Option<u64>,
+    /// When the first job could have started.
+    begun_ns: u64,
+    /// A job that ended has ended all that would come.
+    over: bool,
 }
 
 impl Finished {
@@ -153,6 +169,7 @@ impl Finished {
         Live {
             plan: &self.plan,
             recorder: self.outcome.recorder.clone(),
+            errors: self.outcome.errors.clone(),
             samples: &self.samples,
             started_unix_ms: self.started_unix_ms,
         }
@@ -190,8 +207,11 @@ impl Conductor<'_> {
                 .zip(lanes)
                 .map(|(assignment, lane)| {
                     let here = here.clone();
+                    let gate = Gate::of(&assignment.plan, self.plans, self.lanes, self.begun_ns);
+                    let flow = Flow::of(&assignment.plan, self.plans, self.lanes, lane);
                     scope.spawn(move || {
-                        let outcome = job::run(assignment, lane);
+                        gate.pass(lane);
+                        let outcome = job::run(assignment, lane, flow);
                         here.unpark();
                         outcome
                     })
@@ -212,6 +232,20 @@ impl Conductor<'_> {
             .collect()
     }
 
+    /// `exitall`: the first job that has ended ends others.
+    fn end_others(&mut self, lanes: &[Lane], assignments: &[Assignment]) {
+        for (lane, assignment) in lanes.iter().zip(assignments) {
+            let Some(what) = gate::ends_others(&assignment.plan, lane) else { continue };
+            let group = assignment.plan.job.group_id;
+            for (other, of) in lanes.iter().zip(assignments) {
+                if what != ExitWhat::Group || of.plan.job.group_id == group {
+                    other.give(Order::Abort);
+                }
+            }
+            self.over |= what == ExitWhat::All;
+        }
+    }
+
     /// Sleeps and gives orders until every worker has ended.
     fn watch(
         &mut self,
@@ -225,6 +259,7 @@ impl Conductor<'_> {
             // Until all have begun, nothing is known of what is due, so the naps are short.
             let begun = lanes.iter().all(|lane| lane.started_ns().is_some());
             let mut wake_ns = now + if begun { NAP_NS } else { STARTING_NAP_NS };
+            self.end_others(lanes, assignments);
             for ((lane, assignment), sampler) in lanes.iter().zip(assignments).zip(&mut *samplers) {
                 if self.signal.load(Ordering::Relaxed) != 0 {
                     lane.give(Order::Abort);
@@ -263,9 +298,9 @@ impl Conductor<'_> {
         self.asked_ns = None;
         let clones = stage.lanes.iter().zip(stage.assignments).zip(samplers);
         let running = clones.filter_map(|((lane, assignment), samples)| {
-            let recorder = lane.snapshot()?.recorder;
+            let Snapshot { recorder, errors } = *lane.snapshot()?;
             let started_unix_ms = stage.started_unix_ms;
-            Some(Live { plan: &assignment.plan, recorder, samples, started_unix_ms })
+            Some(Live { plan: &assignment.plan, recorder, errors, samples, started_unix_ms })
         });
         self.observer.status(stage.before.iter().map(Finished::live).chain(running).collect());
     }
@@ -298,7 +333,11 @@ fn direct(lane: &Lane, plan: &Plan, sampler: &mut Sampler, now_ns: u64) -> Optio
     if sampler.due_ns().is_some_and(|due_ns| now_ns >= due_ns) {
         sampler.sample(now_ns, lane.totals());
     }
-    let due_ns = sampler.due_ns();
+    if sampler.minimum.is_missed(&plan.job.pace, now_ns, lane.totals()) {
+        lane.fail_slow();
+    }
+    let judged_ns = sampler.minimum.due_ns(&plan.job.pace);
+    let due_ns = sampler.due_ns().into_iter().chain(judged_ns).min();
     match end_ns {
         Some(end_ns) if now_ns >= end_ns => {
             lane.give(Order::TimeUp);

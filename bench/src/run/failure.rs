@@ -36,6 +36,12 @@ impl Failure {
         Self { errno: EILSEQ, io: None, text: None }
     }
 
+    /// The job was slower than it has to be.
+    pub(crate) fn slow() -> Self {
+        let text = "the job was below its rate_min (or rate_iops_min) for a rate_cycle";
+        Self { errno: libc::EIO, io: None, text: Some(text.to_owned()) }
+    }
+
     /// What goes into the report.
     pub(crate) fn report(&self) -> JobFailure {
         JobFailure::new(self.errno, Errno::from_raw(self.errno).desc())
@@ -44,14 +50,15 @@ impl Failure {
     /// fio's line for an I/O that failed; `None` where other lines say it already.
     pub(crate) fn line(&self, paths: &[PathBuf]) -> Option<String> {
         if let Some(text) = &self.text {
-            return Some(format!("mfio-bench: the engine failed: {text}"));
+            return Some(format!("mfio-bench: the job failed: {text}"));
         }
         let io = self.io?;
         let path = paths.get(io.file as usize).map(|path| path.display().to_string());
         let what = match io.operation {
             Operation::Read => "read",
             Operation::Write => "write",
-            Operation::Fsync | Operation::Fdatasync => "sync",
+            Operation::Trim => "trim",
+            Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => "sync",
         };
         Some(format!(
             "fio: io_u error on file {}: {}: {what} offset={}, buflen={}",

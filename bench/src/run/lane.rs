@@ -62,6 +62,8 @@ pub(crate) struct Lane {
     answered: AtomicU32,
     stage: AtomicU32,
     started_ns: AtomicU64,
+    /// The job ended with an error.
+    failed: AtomicU32,
     /// Reads, writes, trims.
     totals: [(AtomicU64, AtomicU64); 3],
 }
@@ -76,6 +78,7 @@ impl Lane {
             answered: AtomicU32::new(0),
             stage: AtomicU32::new(Stage::Starting as u32),
             started_ns: AtomicU64::new(0),
+            failed: AtomicU32::new(0),
             totals: Default::default(),
         }
     }
@@ -165,6 +168,27 @@ impl Lane {
     /// Notes when the main phase began.
     pub(crate) fn start(&self, now_ns: u64) {
         self.started_ns.store(now_ns.max(1), Relaxed);
+    }
+
+    /// Notes that the job failed.
+    pub(crate) fn fail(&self) {
+        self.failed.store(1, Relaxed);
+    }
+
+    /// Notes that the job is slower than it has to be, which ends it.
+    pub(crate) fn fail_slow(&self) {
+        self.failed.store(2, Relaxed);
+        self.give(Order::Abort);
+    }
+
+    /// Whether that was noted.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.failed.load(Relaxed) == 2
+    }
+
+    /// Whether the job failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed) != 0
     }
 
     /// Publishes what was done since the start, ramp time included.

@@ -8,6 +8,7 @@
 use crate::measure::Recorder;
 use crate::plan::Plan;
 
+use super::policy::Errors;
 use super::sampler::Sampler;
 
 /// How long a worker that waits for its device may hold a report up.
@@ -18,6 +19,8 @@ pub(crate) const PATIENCE_NS: u64 = 500_000_000;
 pub(crate) struct Snapshot {
     /// A copy of its statistics.
     pub(crate) recorder: Recorder,
+    /// Errors that did not end the job.
+    pub(crate) errors: Errors,
 }
 
 /// One clone that has begun, as it stands.
@@ -26,6 +29,8 @@ pub(crate) struct Live<'a> {
     pub(crate) plan: &'a Plan,
     /// What it has done.
     pub(crate) recorder: Recorder,
+    /// Errors that did not end it.
+    pub(crate) errors: Errors,
     /// Its rates.
     pub(crate) samples: &'a Sampler,
     /// When it began, in milliseconds since 1970.

@@ -4,13 +4,20 @@
 //!
 //! Not here: what a job is (`plan`), what is printed about it (`report`, `summary`).
 
+mod beside;
 pub(crate) mod conductor;
 pub(crate) mod failure;
+mod flow;
+mod gate;
 pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod live;
 pub(crate) mod logs;
+mod minimum;
+mod paced;
+pub(crate) mod policy;
 mod sampler;
+mod steps;
 pub(crate) mod worker;
 
 pub(crate) use conductor::{Finished, Observer, Tick, conduct};

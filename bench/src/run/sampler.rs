@@ -11,6 +11,7 @@ use fio_compat::stats::SampleStat;
 
 use super::lane::Totals;
 use super::logs::{Handles, RateLogs};
+use super::minimum::Minimum;
 
 /// One kind of window: how long, and what was done when it began.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub(crate) struct Sampler {
     logs: Option<RateLogs>,
     bandwidth: [SampleStat; 3],
     iops: [SampleStat; 3],
+    /// Minimum rates, judged beside the samples.
+    pub(crate) minimum: Minimum,
 }
 
 impl Window {
@@ -68,6 +71,7 @@ impl Sampler {
             logs,
             bandwidth: Default::default(),
             iops: Default::default(),
+            minimum: Minimum::default(),
         }
     }
 

@@ -4,8 +4,12 @@
 //! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
 //! is read and no histogram touched, and one call both submits and waits.
 //!
-//! Not here: what to run and in which order (`job`), orders of the conductor (`lane`).
+//! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
+//! the conductor (`lane`).
 
+mod wait;
+
+use std::fs::File;
 use std::io;
 
 use crate::clock::Baseline;
@@ -15,9 +19,11 @@ use crate::ioengine::{Event, Io, IoEngine, Operation, Queued};
 use crate::measure::{Recorder, Times};
 
 use super::failure::Failure;
+use super::flow::Flow;
 use super::lane::{Lane, Order};
 use super::live::Snapshot;
 use super::logs::JobLogs;
+use super::policy::{Errors, Policy, Verdict};
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,16 @@ pub(crate) struct Rules {
     pub(crate) fatal: bool,
 }
 
+/// What becomes of an I/O whose result was not the length asked for.
+enum After {
+    /// It was queued again.
+    Again,
+    /// It is done.
+    Counts,
+    /// It is over and does not count.
+    Lost,
+}
+
 /// Wrong blocks kept for the report; more are only counted.
 const MISMATCHES_KEPT: usize = 8;
 
@@ -56,6 +72,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) engine: E,
     /// Orders and progress.
     pub(crate) lane: &'a Lane,
+    /// The files, for what no engine does.
+    files: &'a [File],
     /// Statistics.
     pub(crate) recorder: Recorder,
     /// Data.
@@ -66,6 +84,14 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) mismatches: Vec<Mismatch>,
     /// All wrong blocks.
     pub(crate) mismatch_count: u64,
+    /// Which errors end the job.
+    pub(crate) policy: Policy,
+    /// Those that did not.
+    pub(crate) errors: Errors,
+    /// Who shares I/Os with this job.
+    pub(crate) flow: Flow<'a>,
+    /// How ranges are written out.
+    pub(crate) range_flags: u32,
     pacing: Pacing,
     synchronous: bool,
     slots: Vec<Io>,
@@ -81,8 +107,8 @@ pub(crate) struct Worker<'a, E> {
     /// The order obeyed last, and the word it stood in; a change is noticed by comparison.
     order: Order,
     word: u32,
-    /// When the phase in progress began.
-    phase_ns: u64,
+    /// The directions whose time runs, and since when.
+    pub(crate) span: ([bool; 3], u64),
     /// No further I/O is started: the phase was ended from outside, or something failed.
     stopping: bool,
     /// When the recorded part began, and what the thread had used then.
@@ -98,7 +124,7 @@ fn log(
     times: Times,
     synchronous: bool,
 ) {
-    if len_bytes > 0 {
+    if !operation.is_sync() {
         let direction = crate::measure::direction(operation);
         logs.completed(direction, (offset_bytes, len_bytes), times, synchronous);
     }
@@ -117,7 +143,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// A worker with every slot free and its buffers primed.
     pub(crate) fn new(
         mut engine: E,
-        lane: &'a Lane,
+        (lane, files): (&'a Lane, &'a [File]),
         recorder: Recorder,
         mut content: Content,
         pacing: Pacing,
@@ -130,11 +156,16 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             synchronous: engine.synchronous(),
             engine,
             lane,
+            files,
             recorder,
             content,
             failure: None,
             mismatches: Vec::new(),
             mismatch_count: 0,
+            policy: Policy::default(),
+            errors: Errors::default(),
+            flow: Flow::default(),
+            range_flags: 0,
             pacing,
             slots: vec![IDLE; depth],
             active: vec![false; depth],
@@ -146,7 +177,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             times: vec![Times::default(); depth],
             order: lane.order(),
             word: lane.word(),
-            phase_ns: 0,
+            span: ([true; 3], 0),
             stopping: false,
             baseline: Baseline::now(),
         }
@@ -156,7 +187,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// flight afterwards.
     pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
         let mut finished = false;
-        self.phase_ns = crate::clock::now_ns();
         self.stopping = self.order >= rules.ends_at || self.failure.is_some();
         loop {
             if !self.lane.is_still(self.word) {
@@ -164,9 +194,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             }
             let going = !(finished || self.stopping);
             if going && let Some(slot) = self.free.pop() {
-                let Step::Do { operation, file, offset_bytes, len_bytes } = steps.step() else {
+                let step = steps.step();
+                let Step::Do { operation, file, offset_bytes, len_bytes } = step else {
                     self.free.push(slot);
-                    finished = true;
+                    finished = self.idle::<CLOCK>(step, rules);
                     continue;
                 };
                 let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
@@ -185,6 +216,11 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.lane.publish(&self.recorder.totals);
     }
 
+    /// Whether a phase under these rules is over before it began.
+    pub(crate) fn is_over(&self, rules: Rules) -> bool {
+        self.failure.is_some() || self.lane.order() >= rules.ends_at
+    }
+
     #[cold]
     fn obey(&mut self, rules: Rules) {
         let word = self.lane.word();
@@ -194,12 +230,12 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         if self.order == Order::WarmUp && order == Order::Record {
             self.recorder.restart();
             self.baseline = Baseline::now();
-            self.phase_ns = self.baseline.now_ns;
+            self.span.1 = self.baseline.now_ns;
         }
         if asked {
-            let directions = if rules.remembered { [true, false, false] } else { [true; 3] };
-            let recorder = self.recorder.so_far(directions, self.phase_ns, self.baseline.usage);
-            self.lane.deliver(Snapshot { recorder });
+            let (directions, since_ns) = self.span;
+            let recorder = self.recorder.so_far(directions, since_ns, self.baseline.usage);
+            self.lane.deliver(Snapshot { recorder, errors: self.errors.clone() });
         }
         self.order = order;
         self.stopping |= order >= rules.ends_at;
@@ -214,6 +250,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             }
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
+        } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
+            return self.beside::<CLOCK>(io, rules);
         }
         if CLOCK {
             let now = crate::clock::now_ns();
@@ -238,17 +276,35 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                     self.commit::<CLOCK>();
                 }
             }
-            Queued::Done(result) => {
-                if CLOCK {
-                    self.times[io.slot as usize].complete_ns = crate::clock::now_ns();
-                }
-                self.recorder.depth.level.record(1, 1);
-                self.recorder.depth.submit.record(1);
-                self.recorder.depth.complete.record(1);
-                self.complete::<CLOCK>(Event { slot: io.slot, result }, rules);
-                self.lane.publish(&self.recorder.totals);
-            }
+            Queued::Done(result) => self.done::<CLOCK>(io.slot, result, rules),
         }
+    }
+
+    /// An I/O was executed on the spot.
+    #[inline(always)]
+    fn done<const CLOCK: bool>(&mut self, slot: u32, result: i32, rules: Rules) {
+        if CLOCK {
+            self.times[slot as usize].complete_ns = crate::clock::now_ns();
+        }
+        self.recorder.depth.level.record(1, 1);
+        self.recorder.depth.submit.record(1);
+        self.recorder.depth.complete.record(1);
+        self.complete::<CLOCK>(Event { slot, result }, rules);
+        self.lane.publish(&self.recorder.totals);
+    }
+
+    /// What no engine does is a call of its own; as with fio, also where engines are
+    /// asynchronous.
+    #[cold]
+    fn beside<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+        let now = if CLOCK { crate::clock::now_ns() } else { 0 };
+        self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
+        self.slots[io.slot as usize] = io;
+        let result = self.files.get(io.file as usize).map_or_else(
+            || super::beside::pretend(io),
+            |file| super::beside::execute(file, io, self.range_flags),
+        );
+        self.done::<CLOCK>(io.slot, result, rules);
     }
 
     #[inline]
@@ -305,12 +361,15 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     #[inline(always)]
     fn complete<const CLOCK: bool>(&mut self, event: Event, rules: Rules) {
         let io = self.slots[event.slot as usize];
-        if u32::try_from(event.result) != Ok(io.len_bytes)
-            && self.continues::<CLOCK>(io, event.result, rules)
-        {
-            return;
+        let mut counts = true;
+        if u32::try_from(event.result) != Ok(io.len_bytes) {
+            match self.continues::<CLOCK>(io, event.result, rules) {
+                After::Again => return,
+                After::Counts => {}
+                After::Lost => counts = false,
+            }
         }
-        if !self.stopping || self.failure.is_none() {
+        if counts && (!self.stopping || self.failure.is_none()) {
             self.recorder.count(io.operation, io.skip_bytes + io.len_bytes);
             if CLOCK {
                 let times = self.times[event.slot as usize];
@@ -333,20 +392,20 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.free.push(event.slot);
     }
 
-    /// Deals with a result that is not the length asked for; true if the slot goes on.
+    /// Deals with a result that is not the length asked for.
     #[cold]
-    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> bool {
-        if matches!(io.operation, Operation::Fsync | Operation::Fdatasync) && result == 0 {
-            return false;
+    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> After {
+        if io.operation.is_sync() && result == 0 {
+            return After::Counts;
         }
-        let errno = result.saturating_neg();
+        // Nothing where there should be something is the end of the file.
+        let errno = if result == 0 { nix::libc::EIO } else { result.saturating_neg() };
         let again = errno == nix::libc::EINTR || errno == nix::libc::EAGAIN;
         if result <= 0 && !again {
-            self.fail(Failure::io(io, errno));
-            return false;
+            return self.refused(io, errno);
         }
         if self.failure.is_some() {
-            return false;
+            return After::Lost;
         }
         let moved = u32::try_from(result).unwrap_or(0);
         if moved > 0 {
@@ -360,7 +419,19 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         };
         self.slots[io.slot as usize] = rest;
         self.queue::<CLOCK>(rest, rules);
-        true
+        After::Again
+    }
+
+    /// An I/O failed: that ends the job, or it does not count.
+    #[cold]
+    fn refused(&mut self, io: Io, errno: i32) -> After {
+        match self.policy.judge(io.operation, errno) {
+            Verdict::Fatal => self.fail(Failure::io(io, errno)),
+            Verdict::Full => self.stopping = true,
+            Verdict::Ignored => {}
+            Verdict::Counted => self.errors.note(Failure::io(io, errno)),
+        }
+        After::Lost
     }
 
     #[inline(never)]
@@ -376,7 +447,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         let Err(mismatch) = self.content.check(whole, data, rules.remembered) else { return };
         self.mismatch_count += 1;
         if self.mismatches.len() < MISMATCHES_KEPT {
-            self.mismatches.push(mismatch);
+            self.mismatches.push(*mismatch);
+        }
+        if self.policy.continues_after_mismatch {
+            self.errors.note(Failure::verify());
         }
         if rules.fatal {
             self.fail(Failure::verify());

@@ -6,6 +6,9 @@
 //! Not here: flushing (`shard::flush`), the levels a caller asks for (`shard::Durability`).
 
 use nix::errno::Errno;
+use nix::libc;
+
+use crate::Durability;
 
 /// How a durable write becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,15 @@ impl SyncMethod {
             Self::WriteThenFlush => "write, then flush",
             Self::Dsync => "RWF_DSYNC",
         }
+    }
+}
+
+/// The flags of `open(2)` that make every write durable when it completes.
+pub(super) const fn write_through_flags(durability: Option<Durability>) -> i32 {
+    match durability {
+        None | Some(Durability::None) => 0,
+        Some(Durability::Data | Durability::Fua) => libc::O_DSYNC,
+        Some(Durability::Full) => libc::O_SYNC,
     }
 }
 

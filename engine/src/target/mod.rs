@@ -20,6 +20,7 @@ mod facts;
 mod geometry;
 mod guard;
 mod in_use;
+mod lock;
 #[cfg(test)]
 pub(crate) mod loop_device;
 mod nvme;
@@ -36,11 +37,12 @@ pub use facts::{AtomicWrite, Facts};
 pub use geometry::{FileSystem, Geometry, TargetKind};
 pub use guard::{DeviceClaim, DeviceWrite};
 pub use in_use::{DeviceUse, UseKind};
+pub use lock::LOCK_WAIT_MS_MAX;
 pub use nvme::{NamespaceError, NvmeFacts};
 pub(crate) use open::look;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use open::settle_contents;
-pub use open::{DirectMode, LOCK_WAIT_MS_MAX, OpenOptions, Opened, open};
+pub use open::{DirectMode, OpenOptions, Opened, open};
 pub use poison::Inode;
 pub(crate) use poison::{Poison, own_description};
 pub use refusal::OpenError;

@@ -7,31 +7,26 @@
 //!
 //! Not here: fixed files (`shard`), why an open was refused in words (`refusal`).
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 
-use super::durability::SyncMethod;
+use super::durability::{SyncMethod, write_through_flags};
 use super::geometry::{Geometry, errno_of};
 use super::guard::{self, DeviceWrite};
+use super::lock::{LOCK_PAUSE, LOCK_WAIT_MS_MAX, lock, waited_ms};
 use super::nvme;
 use super::poison::Inode;
 use super::refusal::OpenError;
 use super::way::Way;
+use crate::Durability;
 use crate::ring::Poll;
 use crate::sys;
-
-/// How long an open waits for another process's lock, or for a device that others have open, in
-/// milliseconds.
-pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
-
-/// How long it pauses between two attempts.
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether transfers bypass the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +76,9 @@ pub struct OpenOptions {
     /// ring or the target cannot, its ops go by interrupt, and the ring's features say so.
     /// The shard then uses all of its core while such ops are in flight.
     pub poll: Poll,
+    /// Every write is durable when it completes: `O_DSYNC` for data, `O_SYNC` for all. Files and
+    /// block devices only; a namespace has no such flags, and is refused with them.
+    pub write_through: Option<Durability>,
 }
 
 impl OpenOptions {
@@ -98,6 +96,7 @@ impl OpenOptions {
             sync_on_open: true,
             sync_method: None,
             poll: Poll::Interrupt,
+            write_through: None,
         }
     }
 
@@ -135,6 +134,12 @@ impl OpenOptions {
     #[must_use]
     pub const fn sync_method(self, sync_method: Option<SyncMethod>) -> Self {
         Self { sync_method, ..self }
+    }
+
+    /// Sets whether every write is durable when it completes.
+    #[must_use]
+    pub const fn write_through(self, write_through: Option<Durability>) -> Self {
+        Self { write_through, ..self }
     }
 
     /// Sets whether it is locked against other openers.
@@ -317,6 +322,7 @@ fn take_way(
 /// through the block device and its page cache has gone down when that was closed.
 fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
     let sys = Path::new("/sys");
+    no_write_through(path, options)?;
     let claim = if options.write { hold_namespace(path, options)? } else { None };
     let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
     let (file, _) = open_descriptor(path, &buffered, false)?;
@@ -334,6 +340,15 @@ fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenErro
         nvme::flush(&file, &geometry).map_err(why)?;
     }
     Ok(Opened { file, geometry, fell_back: false, way: None, claim, poll: options.poll })
+}
+
+/// Commands know nothing of the flags of an open file.
+fn no_write_through(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
+    if write_through_flags(options.write_through) == 0 {
+        return Ok(());
+    }
+    let must = "ask for durability with each write, where the target is an NVMe namespace";
+    Err(OpenError::Options { path: path.to_owned(), must })
 }
 
 /// The block device of the namespace: held, or only open where a claim of this process holds it.
@@ -383,7 +398,8 @@ fn open_descriptor(
         let mut how = std::fs::OpenOptions::new();
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
         how.read(options.read).write(options.write).create(options.create && !exclusive);
-        let flags = flags | if exclusive { libc::O_EXCL } else { 0 };
+        let through = write_through_flags(options.write_through);
+        let flags = flags | through | if exclusive { libc::O_EXCL } else { 0 };
         how.mode(options.mode).custom_flags(flags);
         loop {
             match how.open(path).map_err(|error| errno_of(&error)) {
@@ -458,29 +474,6 @@ pub(crate) fn settle_contents(
             Err(OpenError::LostData { path: path.to_owned(), errno })
         }
         Err(errno) => Err(OpenError::Os { path: path.to_owned(), call: "fsync", errno }),
-    }
-}
-
-fn waited_ms(started_ns: u64) -> u64 {
-    (sys::now_ns() - started_ns) / 1_000_000
-}
-
-fn lock(path: &Path, file: &File, exclusive: bool) -> Result<(), OpenError> {
-    let started_ns = sys::now_ns();
-    loop {
-        let attempt = if exclusive { file.try_lock() } else { file.try_lock_shared() };
-        let waited_ms = waited_ms(started_ns);
-        match attempt {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::WouldBlock) if waited_ms >= LOCK_WAIT_MS_MAX => {
-                return Err(OpenError::Locked { path: path.to_owned(), waited_ms });
-            }
-            Err(TryLockError::WouldBlock) => sys::pause(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => {
-                let errno = errno_of(&error);
-                return Err(OpenError::Os { path: path.to_owned(), call: "flock", errno });
-            }
-        }
     }
 }
 

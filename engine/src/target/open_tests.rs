@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -117,6 +118,10 @@ fn contradictory_options_are_refused_before_anything_is_touched() {
         assert!(matches!(refused, OpenError::Options { .. }), "{refused:?}");
         assert!(refused.to_string().contains(expected), "{refused}");
     }
+    // There is no namespace here to be opened.
+    let through = |durability| no_write_through(&path, &WRITING.write_through(durability));
+    assert!(matches!(through(Some(Durability::Data)), Err(OpenError::Options { .. })));
+    assert!(through(None).is_ok() && through(Some(Durability::None)).is_ok());
     let nul = Path::new("a\0b");
     assert!(open(nul, &WRITING).unwrap_err().to_string().contains("NUL"));
     assert!(!path.exists());

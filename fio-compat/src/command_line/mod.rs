@@ -26,10 +26,12 @@ pub fn parse_command_line(args: &[String], source: &dyn Source) -> Result<Invoca
     let mut reader = Reader::default();
     reader.read(args)?;
     let Reader { settings, sections, files } = reader;
-    let action = settings.invocation.action;
-    let mut assembly = Assembly::new(source, settings.invocation.clone(), settings.sections);
-    if action != Action::Run {
+    if settings.invocation.action != Action::Run {
         return Ok(settings.invocation);
+    }
+    let mut assembly = Assembly::new(source, settings.invocation, settings.sections);
+    for (name, value) in settings.overrides {
+        assembly.overrides(name, value);
     }
     for section in &sections {
         assembly.section(section)?;

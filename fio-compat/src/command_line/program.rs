@@ -6,7 +6,7 @@
 
 use crate::error::Complaint;
 use crate::invocation::{Action, Eta, Invocation, OutputFormat};
-use crate::options::units;
+use crate::options::{engine_details, option_details, units};
 use crate::render::TerseVersion;
 
 /// fio refuses to redraw the progress line more often.
@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub(super) invocation: Invocation,
     /// Names given to `--section`.
     pub(super) sections: Vec<String>,
+    /// Options that win over those of every job, and their values.
+    pub(super) overrides: Vec<(String, String)>,
 }
 
 /// How an option gets its value.
@@ -52,6 +54,13 @@ const fn valued(
     apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
 ) -> ProgramOption {
     ProgramOption { name, argument: Argument::Required, apply }
+}
+
+const fn inline(
+    name: &'static str,
+    apply: fn(&mut Settings, &str) -> Result<(), Complaint>,
+) -> ProgramOption {
+    ProgramOption { name, argument: Argument::Inline, apply }
 }
 
 pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
@@ -128,6 +137,29 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         settings.invocation.action = Action::Version;
         Ok(())
     }),
+    valued("set", |settings, text| {
+        let Some((name, value)) = text.split_once('=') else {
+            let complaint = Complaint::new(format!("`set={text}` names no option and value"));
+            return Err(complaint.with_remedy("write --set OPTION=VALUE"));
+        };
+        let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+        settings.overrides.push((name, value));
+        Ok(())
+    }),
+    inline("cmdhelp", |settings, text| {
+        let text = option_details(text)?;
+        settings.invocation.action = Action::Print(text);
+        Ok(())
+    }),
+    inline("enghelp", |settings, text| {
+        let text = engine_details(text)?;
+        settings.invocation.action = Action::Print(text);
+        Ok(())
+    }),
+    flag("effective", |settings, _| {
+        settings.invocation.effective = true;
+        Ok(())
+    }),
     // Limits of fio's shared memory, passed by test drivers; nothing here is limited that way.
     valued("max-jobs", |_, _| Ok(())),
     valued("alloc-size", |_, _| Ok(())),
@@ -135,8 +167,6 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
 
 /// Known to fio, refused here until they are implemented.
 pub(super) static PROGRAM_NOT_YET: &[&str] = &[
-    "cmdhelp",
-    "enghelp",
     "warnings-fatal",
     "idle-prof",
     "aux-path",

@@ -5,15 +5,27 @@
 //!
 //! Not here: option syntax (`options`), the order of sections (`assemble`), clones and threads.
 
+mod content;
+mod control;
+mod durability;
+mod pace;
 mod reporting;
 mod validate;
 mod values;
+mod workload;
 
 use crate::error::Place;
 use crate::options;
 
+pub use content::{Content, Pattern};
+pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
+pub use durability::{Durability, SyncFileRange, SyncIo};
+pub use pace::{Pace, ThinkAfter};
 pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
+pub use workload::{
+    BlockShare, Distribution, FileService, RandomGenerator, Sequencer, Strided, Workload, Zone,
+};
 
 /// fio's default `percentile_list`.
 const PERCENTILES: [f64; 17] = [
@@ -146,6 +158,16 @@ pub struct Job {
     pub reporting: Reporting,
     /// Logs of single I/Os or of intervals.
     pub logs: LogOptions,
+    /// Sizes, places and files in detail.
+    pub workload: Workload,
+    /// Starting, waiting, ending and errors.
+    pub control: Control,
+    /// Rates, pauses and limits of latency.
+    pub pace: Pace,
+    /// What is written, and how it is checked.
+    pub content: Content,
+    /// When writes become durable.
+    pub durability: Durability,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -236,6 +258,11 @@ impl Job {
             nonvectored: false,
             reporting: Reporting::default(),
             logs: LogOptions::default(),
+            workload: Workload::default(),
+            control: Control::default(),
+            pace: Pace::default(),
+            content: Content::default(),
+            durability: Durability::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

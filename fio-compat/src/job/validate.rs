@@ -24,6 +24,9 @@ impl Job {
         self.settle_engine(&mut warnings);
         self.check_ring_options()?;
         self.settle_depth();
+        self.settle_workload()?;
+        self.check_pace()?;
+        self.check_content()?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;
@@ -88,7 +91,7 @@ impl Job {
     }
 
     fn check_amounts(&self) -> Result<(), ParseError> {
-        let bs = self.bs.min_bytes(self.rw);
+        let bs = self.block_min_bytes();
         if bs == 0 {
             return Err(self.error("bs", "a block cannot have 0 bytes"));
         }
@@ -127,7 +130,7 @@ impl Job {
         }
     }
 
-    fn error(&self, option: &str, message: impl Into<String>) -> ParseError {
+    pub(super) fn error(&self, option: &str, message: impl Into<String>) -> ParseError {
         ParseError::new(self.place_of(option).unwrap_or(Place::COMMAND_LINE), message)
     }
 

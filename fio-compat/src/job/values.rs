@@ -19,25 +19,48 @@ pub enum Rw {
     ReadWrite,
     /// Random reads and writes, mixed.
     RandRw,
+    /// Sequential trims.
+    Trim,
+    /// Random trims.
+    RandTrim,
+    /// Every block is trimmed and then written, in order.
+    TrimWrite,
+    /// The same at random.
+    RandTrimWrite,
 }
 
 impl Rw {
     /// Whether the job reads.
     #[must_use]
     pub const fn reads(self) -> bool {
-        !matches!(self, Self::Write | Self::RandWrite)
+        matches!(self, Self::Read | Self::RandRead | Self::ReadWrite | Self::RandRw)
     }
 
-    /// Whether the job writes.
+    /// Whether the job changes its target: writes or trims.
     #[must_use]
     pub const fn writes(self) -> bool {
         !matches!(self, Self::Read | Self::RandRead)
     }
 
+    /// Whether the job trims.
+    #[must_use]
+    pub const fn trims(self) -> bool {
+        matches!(self, Self::Trim | Self::RandTrim | Self::TrimWrite | Self::RandTrimWrite)
+    }
+
+    /// Whether the job writes data: changes its target otherwise than by trimming.
+    #[must_use]
+    pub const fn writes_data(self) -> bool {
+        self.writes() && !matches!(self, Self::Trim | Self::RandTrim)
+    }
+
     /// Whether offsets are random.
     #[must_use]
     pub const fn is_random(self) -> bool {
-        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw)
+        matches!(
+            self,
+            Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim | Self::RandTrimWrite
+        )
     }
 
     /// fio's canonical word.
@@ -50,6 +73,10 @@ impl Rw {
             Self::RandWrite => "randwrite",
             Self::ReadWrite => "rw",
             Self::RandRw => "randrw",
+            Self::Trim => "trim",
+            Self::RandTrim => "randtrim",
+            Self::TrimWrite => "trimwrite",
+            Self::RandTrimWrite => "randtrimwrite",
         }
     }
 }
@@ -69,11 +96,10 @@ impl BlockSizes {
     /// The smallest block this pattern issues: the unit regions are rounded to.
     #[must_use]
     pub fn min_bytes(self, rw: Rw) -> u64 {
-        match (rw.reads(), rw.writes()) {
-            (true, true) => self.read_bytes.min(self.write_bytes),
-            (false, _) => self.write_bytes,
-            (true, false) => self.read_bytes,
-        }
+        let used = [rw.reads(), rw.writes_data(), rw.trims()];
+        let sizes = [self.read_bytes, self.write_bytes, self.trim_bytes];
+        let used = used.into_iter().zip(sizes).filter(|(used, _)| *used);
+        used.map(|(_, bytes)| bytes).min().unwrap_or(0)
     }
 }
 
@@ -141,6 +167,40 @@ pub enum Verify {
     None,
     /// A header with a CRC-32C of the block.
     Crc32c,
+    /// The same with md5.
+    Md5,
+    /// The same with crc64.
+    Crc64,
+    /// The same with crc32.
+    Crc32,
+    /// The same with crc16.
+    Crc16,
+    /// The same with crc7.
+    Crc7,
+    /// The same with sha1.
+    Sha1,
+    /// The same with sha256.
+    Sha256,
+    /// The same with sha512.
+    Sha512,
+    /// The same with sha3-224.
+    Sha3_224,
+    /// The same with sha3-256.
+    Sha3_256,
+    /// The same with sha3-384.
+    Sha3_384,
+    /// The same with sha3-512.
+    Sha3_512,
+    /// The same with xxhash.
+    Xxhash,
+    /// A header alone.
+    Meta,
+    /// The bytes of `verify_pattern`, without a header.
+    Pattern,
+    /// A header and the bytes of `verify_pattern`.
+    PatternHeader,
+    /// Reads back and checks nothing.
+    Null,
 }
 
 impl Verify {
@@ -150,6 +210,23 @@ impl Verify {
         match self {
             Self::None => "none",
             Self::Crc32c => "crc32c",
+            Self::Md5 => "md5",
+            Self::Crc64 => "crc64",
+            Self::Crc32 => "crc32",
+            Self::Crc16 => "crc16",
+            Self::Crc7 => "crc7",
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+            Self::Sha3_224 => "sha3-224",
+            Self::Sha3_256 => "sha3-256",
+            Self::Sha3_384 => "sha3-384",
+            Self::Sha3_512 => "sha3-512",
+            Self::Xxhash => "xxhash",
+            Self::Meta => "meta",
+            Self::Pattern => "pattern",
+            Self::PatternHeader => "pattern_hdr",
+            Self::Null => "null",
         }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Not here: the rows themselves (`rows`, `known`) and reading values (`value`).
 
+use crate::error::Complaint;
 use crate::job::{Extent, Job};
 
 use super::known::{IGNORED, Ignored, NOT_YET};
@@ -73,6 +74,10 @@ pub(crate) enum Kind {
     Percentiles(fn(&mut Job, Vec<f64>)),
     /// CPU numbers and ranges separated by commas.
     Cpus(fn(&mut Job, Vec<u32>)),
+    /// A grammar of its own.
+    Parsed(fn(&mut Job, &str) -> Result<(), Complaint>),
+    /// A grammar of its own with size suffixes in it.
+    ParsedSizes(fn(&mut Job, &str) -> Result<(), Complaint>),
 }
 
 /// What a name stands for.

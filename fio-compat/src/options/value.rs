@@ -39,7 +39,11 @@ pub(crate) fn apply(
 fn holds_sizes(kind: &Kind) -> bool {
     matches!(
         kind,
-        Kind::Count { .. } | Kind::Number { .. } | Kind::Extent(_) | Kind::PerDirection(_)
+        Kind::Count { .. }
+            | Kind::Number { .. }
+            | Kind::Extent(_)
+            | Kind::PerDirection(_)
+            | Kind::ParsedSizes(_)
     )
 }
 
@@ -70,6 +74,7 @@ fn store(kind: &Kind, text: Option<&str>, job: &mut Job) -> Result<Option<String
         Kind::Choice { choices, not_yet } => choice(text, choices, not_yet)?(job),
         Kind::Percentiles(set) => set(job, percentiles(text)?),
         Kind::Cpus(set) => set(job, cpus(text)?),
+        Kind::Parsed(set) | Kind::ParsedSizes(set) => set(job, text)?,
     }
     Ok(surprise)
 }

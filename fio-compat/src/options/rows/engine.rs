@@ -105,7 +105,7 @@ pub(super) const ROWS: &[Row] = &[
     ),
 ];
 
-const ENGINES: &[Choice] = &[
+pub(super) const ENGINES: &[Choice] = &[
     ("io_uring", |job| set_engine(job, IoEngine::IoUring, "io_uring")),
     ("raw_uring", |job| set_engine(job, IoEngine::RawUring, "raw_uring")),
     ("psync", |job| set_engine(job, IoEngine::Psync, "psync")),

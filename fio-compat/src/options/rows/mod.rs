@@ -4,13 +4,18 @@
 //!
 //! Not here: reading values (`value`), names that are refused or ignored (`known`).
 
+mod content;
+mod control;
+mod durability;
 mod engine;
 mod jobs;
+mod pace;
 mod pattern;
 mod reporting;
 mod target;
 mod time;
 mod verify;
+mod workload;
 
 use super::table::{Choice, Kind, Row};
 use crate::job::{Extent, Job};
@@ -24,7 +29,17 @@ pub(super) static ALL: &[&[Row]] = &[
     time::ROWS,
     verify::ROWS,
     reporting::ROWS,
+    workload::ROWS,
+    control::ROWS,
+    pace::ROWS,
+    content::ROWS,
+    durability::ROWS,
 ];
+
+/// The names of all engines.
+pub(super) fn engine_names() -> impl Iterator<Item = &'static str> {
+    engine::ENGINES.iter().map(|(name, _)| *name)
+}
 
 const fn row(
     name: &'static str,

@@ -4,15 +4,20 @@
 //!
 //! Not here: drawing offsets (the bench).
 
-use super::{Choice, Kind, Row, digit, row};
+use super::{Kind, Row, digit, row};
+use crate::error::Complaint;
 use crate::job::{BlockSizes, Job, Rw};
+use crate::options::parts::{bytes, word};
 
 pub(super) const ROWS: &[Row] = &[
     row(
         "rw",
         &["readwrite"],
-        Kind::Choice { choices: RW, not_yet: &["trim", "randtrim", "trimwrite", "randtrimwrite"] },
-        |job| job.rw.as_str().to_owned(),
+        Kind::ParsedSizes(set_rw),
+        |job| match job.workload.rw_number {
+            None => job.rw.as_str().to_owned(),
+            Some(number) => format!("{}:{number}", job.rw.as_str()),
+        },
         "direction and pattern",
     ),
     row(
@@ -97,17 +102,47 @@ pub(super) const ROWS: &[Row] = &[
     ),
 ];
 
-const RW: &[Choice] = &[
-    ("read", |job| job.rw = Rw::Read),
-    ("write", |job| job.rw = Rw::Write),
-    ("randread", |job| job.rw = Rw::RandRead),
-    ("randwrite", |job| job.rw = Rw::RandWrite),
-    ("rw", |job| job.rw = Rw::ReadWrite),
-    ("readwrite", |job| job.rw = Rw::ReadWrite),
-    ("randrw", |job| job.rw = Rw::RandRw),
+const RW: &[(&str, Rw)] = &[
+    ("read", Rw::Read),
+    ("write", Rw::Write),
+    ("trim", Rw::Trim),
+    ("rw", Rw::ReadWrite),
+    ("readwrite", Rw::ReadWrite),
+    ("randread", Rw::RandRead),
+    ("randwrite", Rw::RandWrite),
+    ("randtrim", Rw::RandTrim),
+    ("randrw", Rw::RandRw),
+    ("trimwrite", Rw::TrimWrite),
+    ("randtrimwrite", Rw::RandTrimWrite),
 ];
 
+/// A word, and perhaps a number behind it: I/Os per random offset, or bytes to add each time.
+fn set_rw(job: &mut Job, text: &str) -> Result<(), Complaint> {
+    let (name, number) = text.split_once(':').map_or((text, None), |(a, b)| (a, Some(b)));
+    let rw = word(name, RW)?;
+    let number = match number {
+        None => None,
+        Some(text) => {
+            let (digits, negative) = text.strip_prefix('-').map_or((text, false), |d| (d, true));
+            let too_large = |_| Complaint::new("the number is too large");
+            let value = i64::try_from(bytes(digits)?).map_err(too_large)?;
+            if rw.is_random() && (negative || value == 0) {
+                let remedy = "write rw=randread:8 for a new offset every 8 I/Os";
+                return Err(Complaint::new("the number must be positive").with_remedy(remedy));
+            }
+            Some(if negative { -value } else { value })
+        }
+    };
+    job.rw = rw;
+    job.workload.rw_number = number;
+    Ok(())
+}
+
+/// As in fio, a size given later replaces a range given before.
 fn set_block_sizes(job: &mut Job, [read, write, trim]: [Option<u64>; 3]) {
+    for (range, size) in job.workload.bs_range.iter_mut().zip([read, write, trim]) {
+        *range = range.filter(|_| size.is_none());
+    }
     job.bs = BlockSizes {
         read_bytes: read.unwrap_or(job.bs.read_bytes),
         write_bytes: write.unwrap_or(job.bs.write_bytes),

@@ -1,0 +1,48 @@
+//! What no engine does: giving ranges back, and writing ranges out.
+//!
+//! Data flow: file and I/O -> one system call -> bytes or a negated errno.
+//!
+//! Not here: when (`worker`), anything with data (`ioengine`).
+
+use std::fs::File;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc;
+
+use crate::ioengine::{Io, Operation, sync_file_range};
+
+/// The flags of `sync_file_range(2)` that a job asks for.
+pub(crate) fn range_flags(range: fio_compat::SyncFileRange) -> u32 {
+    let parts = [
+        (range.wait_before, libc::SYNC_FILE_RANGE_WAIT_BEFORE),
+        (range.write, libc::SYNC_FILE_RANGE_WRITE),
+        (range.wait_after, libc::SYNC_FILE_RANGE_WAIT_AFTER),
+    ];
+    parts.into_iter().filter(|(used, _)| *used).map(|(_, flag)| flag).sum()
+}
+
+/// What it would have said, for the engine that has no files.
+pub(crate) fn pretend(io: Io) -> i32 {
+    if io.operation == Operation::Trim { whole(io) } else { 0 }
+}
+
+/// The result of a trim that did all of it.
+fn whole(io: Io) -> i32 {
+    i32::try_from(io.len_bytes).unwrap_or(i32::MAX)
+}
+
+/// Executes a trim or a range sync on the spot.
+pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
+    let Ok(offset) = i64::try_from(io.offset_bytes) else { return -libc::EINVAL };
+    let len = i64::from(io.len_bytes);
+    let outcome = match io.operation {
+        // Devices take it for a discard that leaves zeros, files for a hole.
+        Operation::Trim => {
+            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(file, flags, offset, len).map(|()| whole(io))
+        }
+        Operation::SyncRange => sync_file_range(file, offset, len, range_flags).map(|()| 0),
+        _ => Err(nix::errno::Errno::EOPNOTSUPP),
+    };
+    outcome.unwrap_or_else(|errno| -(errno as i32))
+}

@@ -1,0 +1,99 @@
+//! Options about rates and pauses, against the clock.
+#![allow(clippy::unwrap_used, reason = "a test; clippy.toml covers only functions marked so")]
+
+mod place;
+
+use place::{Place, ios, number};
+
+/// I/Os per second of a direction.
+fn rate_of(args: &str, direction: &str) -> f64 {
+    let place = Place::new("rate");
+    let common = "--name=r --ioengine=null --size=1g --time_based --runtime=1 --bs=4k";
+    place.job(&format!("{common} {args}"))[direction]["iops"].as_f64().unwrap()
+}
+
+#[test]
+fn rate_rate_iops_and_rate_process_hold_what_they_say() {
+    for args in ["--rate_iops=1000", "--rate=4000k", "--rate_iops=1000 --iodepth=16"] {
+        let found = rate_of(args, "read");
+        assert!((980.0..=1020.0).contains(&found), "{args}: {found}");
+    }
+    let found = rate_of("--rate_iops=2000 --rate_process=poisson", "read");
+    assert!((1850.0..=2150.0).contains(&found), "{found}");
+    // Each direction has its own.
+    let args = "--rw=randrw --rate_iops=500,1500 --rwmixread=25";
+    assert!((480.0..=520.0).contains(&rate_of(args, "read")));
+    assert!((1450.0..=1550.0).contains(&rate_of(args, "write")));
+}
+
+#[test]
+fn rate_min_and_rate_iops_min_and_rate_cycle_end_a_job_that_is_too_slow() {
+    let place = Place::new("rate-min");
+    let args = "--name=r --ioengine=null --size=1g --time_based --runtime=5 --rate_cycle=200 \
+                --thinktime=10000";
+    for least in ["--rate_iops_min=5000", "--rate_min=10m"] {
+        let told = place.refused(&format!("{args} {least}"));
+        assert!(told.contains("rate_min"), "{told}");
+    }
+    place.job(&format!("{args} --runtime=1 --rate_iops_min=20"));
+    let told = place.refused("--name=r --size=4k --rate=1m --rate_iops=5");
+    assert!(told.contains("exclude each other"), "{told}");
+}
+
+#[test]
+fn thinktime_pauses_after_thinktime_blocks_and_thinktime_spin_burns_cpu() {
+    let place = Place::new("think");
+    let common = "--name=t --ioengine=null --size=64k --thinktime=20000";
+    let runtime = |args: &str| number(&place.job(&format!("{common} {args}"))["read"]["runtime"]);
+    let time = runtime("--thinktime_blocks=4");
+    assert!((80..140).contains(&time), "{time}");
+    let time = runtime("--thinktime_blocks=4 --thinktime_blocks_type=issue --iodepth=4");
+    assert!((80..140).contains(&time), "{time}");
+    let idle = place.job(&format!("{common} --thinktime_blocks=4"));
+    let spun = place.job(&format!("{common} --thinktime_blocks=4 --thinktime_spin=20ms"));
+    let cpu = |job: &serde_json::Value| job["usr_cpu"].as_f64().unwrap();
+    assert!(cpu(&spun) > cpu(&idle) + 10.0, "{} {}", cpu(&spun), cpu(&idle));
+}
+
+#[test]
+fn thinktime_is_not_cut_short_by_status_interval() {
+    let place = Place::new("think-status");
+    let args = "--name=t --ioengine=null --size=16k --bs=4k --thinktime=400ms \
+                --status-interval=150ms --output-format=json";
+    let output = place.run(args);
+    let documents = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let documents: Vec<serde_json::Value> = documents.map(Result::unwrap).collect();
+    assert!(documents.len() > 3, "{}", place::text(&output));
+    let last = &documents.last().unwrap()["jobs"][0]["read"];
+    assert!(number(&last["runtime"]) >= 1200 && number(&last["total_ios"]) == 4, "{last}");
+}
+
+#[test]
+fn flow_flow_id_and_flow_sleep_share_the_ios_in_their_ratio() {
+    let place = Place::new("flow");
+    let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=1\nflow_id=7\n\
+                rate_iops=4000\n[a]\nflow=8\n\
+                [b]\nflow=1\nflow_sleep=100\nruntime=800ms\n\
+                [c]\nflow_id=9\nflow=1\nrate_iops=100\n";
+    std::fs::write(place.0.join("f.fio"), jobs).unwrap();
+    let document = place.json("f.fio");
+    let done = |at: usize| ios(&document["jobs"][at], "read");
+    let (a, b) = (done(0), done(1));
+    // The one that is held back ends first: alone, it would catch up with its rate. The other
+    // does the rest of its own.
+    let together = a * 4 / 5;
+    assert!(b > 20 && together.abs_diff(8 * b) <= 8 + a / 10, "{a} {b}");
+    assert!((95..=105).contains(&done(2)), "alone in its flow: {}", done(2));
+}
+
+#[test]
+fn thinktime_iotime_and_rate_ignore_thinktime_change_what_is_done() {
+    let place = Place::new("iotime");
+    let args = "--name=t --ioengine=null --size=1g --time_based --runtime=1 --thinktime=100ms \
+                --rate_iops=1000";
+    let full = place.job(&format!("{args} --thinktime_iotime=100ms"));
+    let less = place.job(&format!("{args} --thinktime_iotime=100ms --rate_ignore_thinktime=1"));
+    // Pauses are caught up with, except where that is not wanted.
+    assert!((850..1010).contains(&ios(&full, "read")), "{}", ios(&full, "read"));
+    assert!((400..650).contains(&ios(&less, "read")), "{}", ios(&less, "read"));
+}
