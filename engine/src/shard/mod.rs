@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, MetricsReader};
 use crate::ring::{AutoRing, Features, Plant, Ring, Wait};
 use crate::route::Mailbox;
 use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOptions, Poison};
-use crate::target::{open, own_description};
+use crate::target::{open_on_shard, own_description};
 
 mod abandon;
 mod alarm;
@@ -161,7 +161,12 @@ impl<R: Ring> Shard<R> {
     /// # Errors
     /// [`EngineError::Open`], naming the path and what to do.
     pub fn open(&self, path: &Path, options: &OpenOptions) -> Result<File<R>, EngineError> {
-        let opened = open(path, &self.trusting(options))?;
+        let mut pause = || {
+            // What this shard has closed, the kernel may only let go of in the ring.
+            let _tried = self.inner.core.borrow_mut().enter_ring(Wait::NONE);
+            crate::target::pause();
+        };
+        let opened = open_on_shard(path, &self.trusting(options), &mut pause)?;
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
         let geometry = opened.geometry;

@@ -16,19 +16,26 @@ use crate::sys;
 /// milliseconds.
 pub const LOCK_WAIT_MS_MAX: u64 = 2_000;
 
-/// How long it pauses between two attempts.
-pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// What is done between two attempts: giving up the processor for a moment.
+pub(crate) fn pause() {
+    sys::pause(Duration::from_millis(5));
+}
 
 /// How long something that began then has taken, in milliseconds.
 pub(super) fn waited_ms(started_ns: u64) -> u64 {
     (sys::now_ns() - started_ns) / 1_000_000
 }
 
-/// Takes the lock, shared or `exclusive`.
+/// Takes the lock, shared or `exclusive`; calls `pause` between two attempts.
 ///
 /// # Errors
 /// [`OpenError::Locked`] where another process held it all of the time; [`OpenError::Os`].
-pub(super) fn lock(path: &Path, file: &File, exclusive: bool) -> Result<(), OpenError> {
+pub(super) fn lock(
+    path: &Path,
+    file: &File,
+    exclusive: bool,
+    pause: &mut dyn FnMut(),
+) -> Result<(), OpenError> {
     let started_ns = sys::now_ns();
     loop {
         let attempt = if exclusive { file.try_lock() } else { file.try_lock_shared() };
@@ -38,7 +45,7 @@ pub(super) fn lock(path: &Path, file: &File, exclusive: bool) -> Result<(), Open
             Err(TryLockError::WouldBlock) if waited_ms >= LOCK_WAIT_MS_MAX => {
                 return Err(OpenError::Locked { path: path.to_owned(), waited_ms });
             }
-            Err(TryLockError::WouldBlock) => sys::pause(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => pause(),
             Err(TryLockError::Error(error)) => {
                 let errno = errno_of(&error);
                 return Err(OpenError::Os { path: path.to_owned(), call: "flock", errno });

@@ -38,11 +38,12 @@ pub use geometry::{FileSystem, Geometry, TargetKind};
 pub use guard::{DeviceClaim, DeviceWrite};
 pub use in_use::{DeviceUse, UseKind};
 pub use lock::LOCK_WAIT_MS_MAX;
+pub(crate) use lock::pause;
 pub use nvme::{NamespaceError, NvmeFacts};
-pub(crate) use open::look;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use open::settle_contents;
 pub use open::{DirectMode, OpenOptions, Opened, open};
+pub(crate) use open::{look, open_on_shard};
 pub use poison::Inode;
 pub(crate) use poison::{Poison, own_description};
 pub use refusal::OpenError;

@@ -19,7 +19,7 @@ use nix::libc;
 use super::durability::{SyncMethod, write_through_flags};
 use super::geometry::{Geometry, errno_of};
 use super::guard::{self, DeviceWrite};
-use super::lock::{LOCK_PAUSE, LOCK_WAIT_MS_MAX, lock, waited_ms};
+use super::lock::{LOCK_WAIT_MS_MAX, lock, pause, waited_ms};
 use super::nvme;
 use super::poison::Inode;
 use super::refusal::OpenError;
@@ -245,15 +245,29 @@ pub struct Opened {
 /// - [`OpenError::LostData`]: writes of earlier processes never reached the device (F38).
 /// - [`OpenError::Os`]: `ENOENT`, `EACCES`, `EMFILE` (F36) and whatever else the calls say.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
-    open_on(path, options, true)
+    open_on(path, options, true, &mut pause)
+}
+
+/// As [`open`], on a shard, whose next `enter` may let go of what it has closed: `pause` does it.
+pub(crate) fn open_on_shard(
+    path: &Path,
+    options: &OpenOptions,
+    pause: &mut dyn FnMut(),
+) -> Result<Opened, OpenError> {
+    open_on(path, options, true, pause)
 }
 
 /// As [`open`], for whoever transfers nothing: it does not matter how others have it open.
 pub(crate) fn look(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
-    open_on(path, options, false)
+    open_on(path, options, false, &mut pause)
 }
 
-fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, OpenError> {
+fn open_on(
+    path: &Path,
+    options: &OpenOptions,
+    claims: bool,
+    pause: &mut dyn FnMut(),
+) -> Result<Opened, OpenError> {
     options.validate(path)?;
     // Looked at before it is opened, because opening a pipe or a device can do something; and
     // again afterwards, because it may have become something else.
@@ -262,7 +276,7 @@ fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, O
         check_kind(path, metadata, options)?;
     }
     if before.as_ref().is_some_and(is_namespace) {
-        return open_namespace(path, options);
+        return open_namespace(path, options, pause);
     }
     let device = before.as_ref().filter(|metadata| options.write && is_block_device(metadata));
     let device = device.map(guard::number);
@@ -270,7 +284,7 @@ fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, O
         guard::check_use(path, number)?;
     }
     let exclusive = device.is_some_and(|number| !guard::is_claimed(number));
-    let (file, mut fell_back) = open_descriptor(path, options, exclusive)?;
+    let (file, mut fell_back) = open_descriptor(path, options, exclusive, pause)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
@@ -285,7 +299,7 @@ fn open_on(path: &Path, options: &OpenOptions, claims: bool) -> Result<Opened, O
     let way = inode.map(|inode| take_way(path, options.direct, &file, inode, &mut fell_back));
     let way = way.transpose()?;
     if options.lock {
-        lock(path, &file, options.write)?;
+        lock(path, &file, options.write, pause)?;
     }
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
@@ -320,19 +334,23 @@ fn take_way(
 /// Opens the character device of a namespace, which is always past the page cache and takes no
 /// `O_DIRECT`. What its own cache holds is flushed before it is read (F38); what a process wrote
 /// through the block device and its page cache has gone down when that was closed.
-fn open_namespace(path: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+fn open_namespace(
+    path: &Path,
+    options: &OpenOptions,
+    pause: &mut dyn FnMut(),
+) -> Result<Opened, OpenError> {
     let sys = Path::new("/sys");
     no_write_through(path, options)?;
     let claim = if options.write { hold_namespace(path, options)? } else { None };
     let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
-    let (file, _) = open_descriptor(path, &buffered, false)?;
+    let (file, _) = open_descriptor(path, &buffered, false, pause)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     if !is_namespace(&metadata) {
         return Err(OpenError::Replaced { path: path.to_owned() });
     }
     if options.lock {
-        lock(path, &file, options.write)?;
+        lock(path, &file, options.write, pause)?;
     }
     let why = |why| OpenError::Namespace { path: path.to_owned(), why };
     let geometry = nvme::geometry(&file, sys).map_err(why)?;
@@ -380,10 +398,8 @@ fn check_kind(
     if !metadata.is_file() && !is_device {
         return Err(OpenError::NoPositions { path: path() });
     }
-    if is_device && options.write && options.device_write == DeviceWrite::Refuse {
-        return Err(OpenError::BlockDeviceWrite { path: path() });
-    }
-    Ok(())
+    let refused = is_device && options.write && options.device_write == DeviceWrite::Refuse;
+    if refused { Err(OpenError::BlockDeviceWrite { path: path() }) } else { Ok(()) }
 }
 
 /// The descriptor, and whether direct I/O was given up for it. `exclusive` is for a device.
@@ -391,9 +407,10 @@ fn open_descriptor(
     path: &Path,
     options: &OpenOptions,
     exclusive: bool,
+    pause: &mut dyn FnMut(),
 ) -> Result<(File, bool), OpenError> {
     let started_ns = sys::now_ns();
-    let open = |flags| {
+    let mut open = |flags| {
         // std always adds O_CLOEXEC.
         let mut how = std::fs::OpenOptions::new();
         // With O_CREAT, O_EXCL would mean something else: that there is no file yet.
@@ -405,7 +422,7 @@ fn open_descriptor(
             match how.open(path).map_err(|error| errno_of(&error)) {
                 // Of a ring that has gone, or of a process, the kernel closes files late.
                 Err(Errno::EBUSY) if exclusive && waited_ms(started_ns) < LOCK_WAIT_MS_MAX => {
-                    sys::pause(LOCK_PAUSE);
+                    pause();
                 }
                 other => return other,
             }
