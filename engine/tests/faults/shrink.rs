@@ -85,8 +85,7 @@ impl Load {
             self.across.set(self.across.get() + u64::from(done > 0));
         }
         let (kind, errno) = (error.error.kind(), error.error.errno());
-        let told =
-            kind == ErrorKind::UnexpectedEof || (kind == ErrorKind::Os && errno == Some(libc::EIO));
+        let told = kind == ErrorKind::Os && matches!(errno, Some(libc::EIO | libc::ENODEV));
         assert!(told, "{error}");
         self.note(format!("{kind:?}, errno {errno:?}"));
     }
