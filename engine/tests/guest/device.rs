@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use mfio_core::AlignedBuf;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::target::DeviceWrite;
 use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard};
 
 pub(crate) type Kernel = Shard<KernelRing>;
@@ -52,7 +53,7 @@ pub(crate) fn kernel_shard() -> Kernel {
 
 /// For writing, on devices too.
 pub(crate) const fn destructive(direct: DirectMode) -> OpenOptions {
-    OpenOptions::new().write(true).allow_device_write(true).direct(direct)
+    OpenOptions::new().write(true).device_write(DeviceWrite::Overwrite).direct(direct)
 }
 
 /// Numbers that depend on their seed alone.
