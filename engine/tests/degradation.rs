@@ -4,6 +4,9 @@
 //! (`losetup`, `mount`) says loudly that it was skipped where they are missing.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
+#[path = "../src/target/loop_device.rs"]
+mod loop_device;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -17,6 +20,8 @@ use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::{AutoRing, Wait};
 use mfio_engine::target::OpenError;
 use mfio_engine::{Config, DirectMode, Durability, EngineError, File, IoError, OpenOptions, Shard};
+
+use loop_device::Loop;
 
 const PAGE: usize = 4096;
 /// Set in the child that runs one test under its limits.
@@ -300,26 +305,22 @@ impl Drop for Undo {
 }
 
 /// A loop device of 8 MiB with sectors of `sector` bytes, and the file behind it.
-fn loop_device(directory: &Path, sector: u32, undo: &mut Undo) -> Option<(PathBuf, PathBuf)> {
+fn device_of(directory: &Path, sector: u32) -> Option<(Loop, PathBuf)> {
     let image = directory.join(format!("image{sector}"));
     let bytes: Vec<u8> = (0..8_u32 << 20).map(|at| u8::try_from(at / 512 % 251).unwrap()).collect();
     std::fs::write(&image, &bytes).unwrap();
-    let image_name = image.display();
-    let device = rooted(&format!("losetup --find --show --sector-size {sector} {image_name}"))?;
-    undo.0.push(format!("losetup --detach {device}"));
-    Some((PathBuf::from(device), image))
+    let device = Loop::over(&image, &[&format!("--sector-size={sector}")])?;
+    Some((device, image))
 }
 
 #[test]
 fn f44_devices_with_either_sector_size_are_read_at_any_offset() {
-    let (directory, mut undo) = (scratch(), Undo(Vec::new()));
+    let directory = scratch();
     for sector in [512, 4096] {
-        let Some((device, image)) = loop_device(directory.path(), sector, &mut undo) else {
-            return;
-        };
+        let Some((device, image)) = device_of(directory.path(), sector) else { return };
         let Some(shard) = usual() else { return };
         let direct = OpenOptions { direct: DirectMode::Direct, ..OpenOptions::default() };
-        let file = shard.open(&device, &direct).unwrap();
+        let file = shard.open(device.path(), &direct).unwrap();
         let geometry = file.geometry();
         println!("{geometry:?}");
         assert_eq!((geometry.offset_align, geometry.len_bytes), (sector, 8 << 20));
@@ -389,7 +390,7 @@ fn fill_up(shard: &Kernel, directory: &Path, direct: DirectMode) {
 
 #[test]
 fn f42_full_file_system_fails_what_does_not_fit_and_nothing_else() {
-    let (directory, mut undo) = (scratch(), Undo(Vec::new()));
+    let directory = scratch();
     let Some(shard) = usual() else { return };
     let small = directory.path().join("small");
     std::fs::create_dir(&small).unwrap();
@@ -399,8 +400,8 @@ fn f42_full_file_system_fails_what_does_not_fit_and_nothing_else() {
         fill_up(&shard, &small, DirectMode::Buffered);
     }
     for sector in [512, 4096] {
-        let Some((device, _)) = loop_device(directory.path(), sector, &mut undo) else { return };
-        let device = device.display();
+        let Some((device, _)) = device_of(directory.path(), sector) else { return };
+        let device = device.path().display();
         let made = rooted(&format!("mkfs.ext4 -q -F -O ^has_journal -m 0 {device}"));
         let Some(_) = made.and_then(|_| rooted(&format!("mount {device} {at}"))) else { return };
         let _unmount = Undo(vec![format!("umount {at}")]);

@@ -4,9 +4,11 @@
 //! Needs root for a loop device; says so where there is none.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
+#[path = "../src/target/loop_device.rs"]
+mod loop_device;
+
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use mfio_core::{AlignedBuf, block_on};
 use mfio_engine::ring::Ring;
@@ -14,27 +16,11 @@ use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::{Config, DirectMode, Durability, Engine, OpenOptions, Shard, Shards};
 
-/// Runs `losetup`; `None`, with the reason printed, where it cannot be had.
-fn losetup(args: &[&str]) -> Option<String> {
-    let done = Command::new("losetup").args(args).output().ok()?;
-    if !done.status.success() {
-        println!("SKIP: losetup {args:?}: {}", String::from_utf8_lossy(&done.stderr).trim());
-        return None;
-    }
-    Some(String::from_utf8_lossy(&done.stdout).trim().to_owned())
-}
-
-struct Loop(String);
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _said = losetup(&["--detach", &self.0]);
-    }
-}
+use loop_device::Loop;
 
 fn device(image: &tempfile::NamedTempFile) -> Option<Loop> {
     image.as_file().set_len(1 << 20).unwrap();
-    losetup(&["--find", "--show", image.path().to_str().unwrap()]).map(Loop)
+    Loop::over(image.path(), &[])
 }
 
 fn options() -> OpenOptions {
@@ -73,7 +59,7 @@ fn device_is_closed_when_the_engine_has_ended_before_its_handle() {
     for _ in 0..50 {
         let engine = Engine::builder().shards(Shards::Count(1)).queue_depth(8).build().unwrap();
         let remote = engine.remote();
-        let file = block_on(&remote, remote.open(&device.0, &options())).unwrap().unwrap();
+        let file = block_on(&remote, remote.open(device.path(), &options())).unwrap().unwrap();
         let page = AlignedBuf::new(4096, 4096);
         block_on(&remote, file.write_durable_at(0, page)).unwrap().0.unwrap();
         assert!(engine.shutdown().is_clean());
@@ -81,7 +67,7 @@ fn device_is_closed_when_the_engine_has_ended_before_its_handle() {
         // By somebody who does not wait.
         let mut how = std::fs::OpenOptions::new();
         how.read(true).write(true).custom_flags(libc::O_EXCL);
-        how.open(&device.0).expect("the kernel still has it open");
+        how.open(device.path()).expect("the kernel still has it open");
     }
 }
 
@@ -89,7 +75,7 @@ fn device_is_closed_when_the_engine_has_ended_before_its_handle() {
 fn device_that_was_closed_is_opened_exclusively_again() {
     let image = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(device) = device(&image) else { return };
-    let path = Path::new(&device.0);
+    let path = device.path();
     for shard_stays in [false, true] {
         again_and_again(|| ThreadRing::new(2, 8).unwrap(), path, shard_stays);
         if let Err(error) = KernelRing::new(&KernelConfig::new(8)) {

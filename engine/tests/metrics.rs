@@ -89,6 +89,15 @@ fn counters_say_what_was_done() {
     counters(thread_ring());
 }
 
+/// Tells the watcher to stop, also where what it watches panics.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn watched<R: Ring>(ring: R) {
     let shard = Shard::with_ring(ring, &Config::new()).unwrap();
     let (scratch, reader) = (Scratch::new("watched", &shard), shard.metrics_reader());
@@ -105,8 +114,9 @@ fn watched<R: Ring>(ring: R) {
             }
             seen
         });
+        let stops = Stop(&stop);
         (0..20).for_each(|_| work(&shard, &scratch));
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         let seen = watching.join().unwrap();
         assert!(seen.is_sorted(), "{seen:?}");
     });

@@ -2,7 +2,10 @@
 //! with a byte array.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::os::unix::fs::MetadataExt;
+#[path = "../src/target/loop_device.rs"]
+mod loop_device;
+
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use mfio_core::{ErrorKind, block_on};
@@ -11,6 +14,8 @@ use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::{Config, DirectMode, Durability, File, Geometry, OpenOptions, Shard};
 use mfio_engine::{SyncMethod, SyncSource};
+
+use loop_device::Loop;
 
 const KIB: u64 = 1 << 10;
 
@@ -189,32 +194,11 @@ fn length_beyond_what_the_file_system_has_is_an_error_with_its_errno() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A loop device over a file of its own.
-struct Loop(String, PathBuf);
-
-impl Loop {
-    fn new(name: &str) -> Option<Self> {
-        let image = path(name);
-        std::fs::write(&image, vec![7; 4 << 20]).ok()?;
-        let mut losetup = std::process::Command::new("losetup");
-        let output = losetup.args(["-f", "--show"]).arg(&image).output().ok()?;
-        let device = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-        output.status.success().then_some(Self(device, image))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _detached = std::process::Command::new("losetup").args(["-d", &self.0]).status();
-        let _removed = std::fs::remove_file(&self.1);
-    }
-}
-
-fn device_ranges<R: Ring>(ring: R, device: &Loop) {
+fn device_ranges<R: Ring>(ring: R, device: &Path) {
     let shard = Shard::with_ring(ring, &Config::new()).unwrap();
-    let opened = std::fs::File::options().read(true).write(true).open(&device.0).unwrap();
+    let opened = std::fs::File::options().read(true).write(true).open(device).unwrap();
     let geometry = Geometry::of(&opened).unwrap();
-    let file = shard.adopt(&device.0, opened, geometry);
+    let file = shard.adopt(&device.to_string_lossy(), opened, geometry);
     let filled = |byte: u8| vec![byte; 64 << 10];
     let run = async {
         file.write_all_at(0, vec![9_u8; 1 << 20]).await.0.unwrap();
@@ -245,11 +229,11 @@ fn device_ranges<R: Ring>(ring: R, device: &Loop) {
 
 #[test]
 fn block_device_discards_and_zeroes_ranges_of_whole_sectors() {
-    let Some(device) = Loop::new("ranges-loop") else {
-        return println!("SKIP: needs root and a loop device");
-    };
-    device_ranges(thread_ring(), &device);
+    let image = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    image.as_file().write_all_at(&vec![7; 4 << 20], 0).unwrap();
+    let Some(device) = Loop::over(image.path(), &[]) else { return };
+    device_ranges(thread_ring(), device.path());
     if let Some(ring) = kernel_ring() {
-        device_ranges(ring, &device);
+        device_ranges(ring, device.path());
     }
 }

@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 #![allow(clippy::disallowed_methods, reason = "a test waits for other threads")]
 
+#[path = "../src/target/loop_device.rs"]
+mod loop_device;
+
 use std::future::Future;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ use mfio_engine::ring::{AutoRing, Ring, Wait};
 use mfio_engine::{
     Config, DirectMode, Engine, File, IoError, OpenOptions, Remote, RemoteFile, Shard, Shards,
 };
+
+use loop_device::Loop;
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -255,9 +260,9 @@ fn f27_no_op_on_an_idle_device_is_older_than_a_second() {
     panic!("an op took {oldest_ns} ns");
 }
 
-/// A loop device over a file, detached when it goes.
+/// A loop device over a file that can be made shorter.
 struct Device {
-    name: String,
+    device: Loop,
     backing: PathBuf,
 }
 
@@ -271,14 +276,11 @@ impl Device {
         std::fs::write(&backing, bytes).unwrap();
         // Past its own page cache, so that what is behind the end of the backing is an error,
         // and not zeros.
-        let words = ["--find", "--show", "--direct-io=on"];
-        let made = Command::new("losetup").args(words).arg(&backing).output();
-        let made = made.ok().filter(|made| made.status.success());
-        let Some(made) = made else {
+        let device = Loop::over(&backing, &["--direct-io=on"]);
+        if device.is_none() {
             println!("SKIP: a loop device takes root; tests/media.rs damages a simulated one");
-            return None;
-        };
-        Some(Self { name: String::from_utf8(made.stdout).unwrap().trim().to_owned(), backing })
+        }
+        Some(Self { device: device?, backing })
     }
 
     /// What the device still has is the first `len_bytes`.
@@ -289,22 +291,16 @@ impl Device {
 
     /// The device itself notices.
     fn notice(&self) {
-        let noticed = Command::new("losetup").args(["--set-capacity", &self.name]).status();
+        let path = self.device.path();
+        let noticed = Command::new("losetup").arg("--set-capacity").arg(path).status();
         assert!(noticed.unwrap().success());
     }
 
     fn open<R: Ring>(&self, ring: R, config: &Config) -> (Shard<R>, File<R>) {
         let shard = Shard::with_ring(ring, config).unwrap();
         let options = OpenOptions::new().direct(DirectMode::Direct).sync_on_open(false);
-        let file = shard.open(Path::new(&self.name), &options).unwrap();
+        let file = shard.open(self.device.path(), &options).unwrap();
         (shard, file)
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        let detached = Command::new("losetup").args(["--detach", &self.name]).status();
-        assert!(detached.is_ok_and(|status| status.success()), "{} stays behind", self.name);
     }
 }
 

@@ -2,7 +2,9 @@
 //! device, not the end of a file or a lack of space.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::path::Path;
+#[path = "../src/target/loop_device.rs"]
+mod loop_device;
+
 use std::process::Command;
 
 use mfio_core::{AlignedBuf, Error, ErrorKind, block_on};
@@ -12,23 +14,7 @@ use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::{Config, DirectMode, OpenOptions, Shard};
 use nix::errno::Errno;
 
-/// Runs `losetup`; `None`, with the reason printed, where it cannot be had.
-fn losetup(args: &[&str]) -> Option<String> {
-    let done = Command::new("losetup").args(args).output().ok()?;
-    if !done.status.success() {
-        println!("SKIP: losetup {args:?}: {}", String::from_utf8_lossy(&done.stderr).trim());
-        return None;
-    }
-    Some(String::from_utf8_lossy(&done.stdout).trim().to_owned())
-}
-
-struct Loop(String);
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _said = losetup(&["--detach", &self.0]);
-    }
-}
+use loop_device::Loop;
 
 fn page() -> AlignedBuf {
     AlignedBuf::new(4096, 4096)
@@ -37,21 +23,18 @@ fn page() -> AlignedBuf {
 fn shrinks_under<R: Ring>(ring: R, direct: DirectMode) {
     let image = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     image.as_file().set_len(8 << 20).unwrap();
-    let name = image.path().to_str().unwrap();
-    let Some(device) = losetup(&["--find", "--show", name]) else { return };
-    let device = Loop(device);
+    let Some(device) = Loop::over(image.path(), &[]) else { return };
     let shard = Shard::with_ring(ring, &Config::new()).unwrap();
     let options = OpenOptions::new().write(true).allow_device_write(true).direct(direct);
-    let file = shard.open(Path::new(&device.0), &options).unwrap();
+    let file = shard.open(device.path(), &options).unwrap();
     let read = |at| block_on(&shard, file.read_exact_at(at, page())).unwrap().0;
     let write = |at| block_on(&shard, file.write_all_at(at, page())).unwrap().0;
     write(0).unwrap();
     write(6 << 20).unwrap();
 
     image.as_file().set_len(4 << 20).unwrap();
-    if losetup(&["--set-capacity", &device.0]).is_none() {
-        return;
-    }
+    let told = Command::new("losetup").arg("--set-capacity").arg(device.path()).status();
+    assert!(told.unwrap().success());
     let gone = Error::os(Errno::ENODEV as i32);
     read(0).unwrap();
     write(0).unwrap();

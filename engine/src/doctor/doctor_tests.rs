@@ -337,7 +337,7 @@ fn file_in_memory_is_called_meaningless_and_punting() {
 fn f44_device_of_4096_byte_sectors_is_described_as_such() {
     let backing = file_on_disk();
     backing.as_file().set_len(4 << 20).unwrap();
-    let Some(device) = Loop::over(backing.path(), 4096) else { return };
+    let Some(device) = Loop::over(backing.path(), &["--sector-size=4096"]) else { return };
     let report = Doctor::new().target(device.path());
     check_form(&report);
     let value = |what| report.find(what).unwrap().value.as_str();

@@ -105,7 +105,7 @@ fn f44_device_of_4096_byte_sectors_demands_them_of_memory_too() {
     let directory = std::env::current_exe().unwrap().parent().unwrap().to_owned();
     let backing = tempfile::NamedTempFile::new_in(directory).unwrap();
     backing.as_file().set_len(4 << 20).unwrap();
-    let Some(device) = Loop::over(backing.path(), 4096) else { return };
+    let Some(device) = Loop::over(backing.path(), &["--sector-size=4096"]) else { return };
     let mut how = OpenOptions::new();
     let file = how.read(true).custom_flags(libc::O_DIRECT).open(device.path()).unwrap();
     let geometry = Geometry::of(&file).unwrap();

@@ -2,8 +2,9 @@
 //!
 //! Data flow: program that prints the name of a device it has attached → [`Loop`] → detached.
 //!
-//! Not here: anything outside tests.
+//! Not here: anything outside tests; those of `tests/` take this file by its path.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,18 +12,25 @@ use std::process::Command;
 pub(crate) struct Loop(String);
 
 impl Loop {
-    /// The device that `program` attaches and prints; `None` where this machine has none for
-    /// us: no privilege, no `losetup`, no free device.
+    /// The device that `program` attaches and prints; `None`, and why on stderr, where this
+    /// machine has none for us: no privilege, no `losetup`, no free device.
     pub(crate) fn attached_by(program: &str, args: &[&str]) -> Option<Self> {
-        let output = Command::new(program).args(args).output().ok()?;
-        let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (output.status.success() && name.starts_with("/dev/loop")).then_some(Self(name))
+        let output = Command::new(program).args(args).output();
+        let said = match &output {
+            Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if said.starts_with("/dev/loop") && output.is_ok_and(|output| output.status.success()) {
+            return Some(Self(said));
+        }
+        let skipped = writeln!(std::io::stderr().lock(), "SKIP: no loop device for us: {said}");
+        skipped.ok().and(None)
     }
 
-    /// A device of such sectors over the file `backing`.
-    pub(crate) fn over(backing: &Path, sector_bytes: u32) -> Option<Self> {
-        let sector = format!("--sector-size={sector_bytes}");
-        Self::attached_by("losetup", &["--find", "--show", &sector, backing.to_str()?])
+    /// A device over the file `backing`, with `options` of losetup(8).
+    pub(crate) fn over(backing: &Path, options: &[&str]) -> Option<Self> {
+        let args = [&["--find", "--show"], options, &[backing.to_str()?]].concat();
+        Self::attached_by("losetup", &args)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -200,7 +200,7 @@ fn device_is_written_only_where_allowed_and_by_one_at_a_time() {
     let directory = directory();
     let backing = directory.path().join("backing");
     File::create(&backing).unwrap().set_len(1 << 20).unwrap();
-    let Some(device) = Loop::over(&backing, 512) else { return };
+    let Some(device) = Loop::over(&backing, &[]) else { return };
     let refused = open(device.path(), &OpenOptions::new().write(true)).unwrap_err();
     assert_eq!(refused, OpenError::BlockDeviceWrite { path: device.path().to_owned() });
     // Even where it says to make a file: there is something already, and O_EXCL holds.
@@ -220,7 +220,7 @@ fn device_that_is_just_being_closed_is_waited_for() {
     let directory = directory();
     let backing = directory.path().join("backing");
     File::create(&backing).unwrap().set_len(1 << 20).unwrap();
-    let Some(device) = Loop::over(&backing, 512) else { return };
+    let Some(device) = Loop::over(&backing, &[]) else { return };
     let allowed = WRITING.allow_device_write(true).lock(false);
     let held = open(device.path(), &allowed).unwrap();
     let closing = std::thread::spawn(move || {

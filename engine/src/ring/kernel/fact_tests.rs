@@ -521,7 +521,7 @@ fn kernel_tmpfs_hides_the_alignment_that_devices_demand() {
     let directory = directory();
     let backing = directory.path().join("backing");
     File::create(&backing).unwrap().set_len(1 << 20).unwrap();
-    let Some(device) = Loop::over(&backing, 4096) else {
+    let Some(device) = Loop::over(&backing, &["--sector-size=4096"]) else {
         return println!("SKIP: needs root and loop devices; `plan` is tested with any alignment");
     };
     let file = direct(device.path()).unwrap();

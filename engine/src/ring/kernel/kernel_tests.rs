@@ -413,7 +413,7 @@ fn block_device_takes_a_discard_as_a_command() {
         tempfile::NamedTempFile::new_in(std::env::current_exe().unwrap().parent().unwrap());
     let backing = backing.unwrap();
     backing.as_file().set_len(1 << 20).unwrap();
-    let Some(device) = Loop::over(backing.path(), 512) else { return };
+    let Some(device) = Loop::over(backing.path(), &[]) else { return };
     let file = File::options().read(true).write(true).open(device.path()).unwrap();
     let target = ring.register_file(file.as_raw_fd());
     let mut push = |slot, force_async| {
