@@ -19,7 +19,7 @@ use crate::run::conductor::Manner;
 use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
 use crate::status::Status;
-use crate::{compare, default_job, device, doctor, report, summary};
+use crate::{compare, default_job, device, doctor, report, summary, sweep};
 
 /// The exit code of everything that was refused before it started.
 const REFUSED: u8 = 1;
@@ -29,9 +29,15 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
        mfio-bench --name=NAME [OPTION…]    run a job given on the command line
        mfio-bench [--size=S] [--runtime=T] [--directory=D]
                                            run the default job: write, verify, read
-       mfio-bench compare --a ENGINE --b ENGINE [--min-ratio R] [--max-cpu-ratio R]
-                          [--rounds N] JOB…
-                                           run one job on two engines in alternation
+       mfio-bench compare --a SIDE --b SIDE [--c SIDE…] [--min-ratio R] [--max-cpu-ratio R]
+                          [--gate=median|bound] [--rounds N] [--output-format=normal|json]
+                          [--output=FILE] JOB…
+                                           run one job on engines in alternation; a SIDE is an
+                                           engine and what differs: \"io_uring iodepth=8\"
+       mfio-bench sweep [--over OPTION=LOW..HIGH|OPTION=V,V…|rate_iops=auto] [--steps N]
+                        [--rounds N] [--goal p99<=500us] [--csv=FILE] [--svg=FILE]
+                        [--output-format=normal|json] [--output=FILE] JOB…
+                                           throughput against latency, and where it bends
        mfio-bench doctor [--output-format=normal|json] [TARGET…]
                                            say what this machine and the targets can do,
                                            and how to mend what is wrong; changes nothing
@@ -50,10 +56,7 @@ pub(crate) fn main(args: &[String]) -> u8 {
     let outcome = match args.first().map(String::as_str) {
         Some("compare") => compare::main(&args[1..]),
         Some("doctor") => doctor::main(&args[1..]),
-        Some("sweep") => {
-            Err("the subcommand sweep does not exist yet; a job file of that name is ./sweep"
-                .into())
-        }
+        Some("sweep") => sweep::main(&args[1..]),
         _ => fio(args),
     };
     outcome.unwrap_or_else(|line| {

@@ -108,3 +108,45 @@ pub(crate) fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
+
+/// What all CPUs together have done since the machine started, in ticks (`proc_stat(5)`).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CpuTimes {
+    stolen: u64,
+    all: u64,
+}
+
+impl CpuTimes {
+    /// Now; zeros where it cannot be read.
+    pub(crate) fn now() -> Self {
+        Self::of(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    fn of(stat: &str) -> Self {
+        let line = stat.lines().next().unwrap_or_default();
+        let fields = line.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0));
+        // user nice system idle iowait irq softirq steal; what follows is part of the first two.
+        let fields: Vec<u64> = fields.take(8).collect();
+        Self { stolen: fields.get(7).copied().unwrap_or(0), all: fields.iter().sum() }
+    }
+
+    /// The share that the hypervisor gave to others since then, in percent.
+    pub(crate) fn steal_percent_since(self, earlier: Self) -> f64 {
+        let all = self.all.saturating_sub(earlier.all).max(1);
+        crate::summary::ratio(self.stolen.saturating_sub(earlier.stolen), all) * 100.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steal_is_the_eighth_column_of_all() {
+        let times = |stolen| CpuTimes::of(&format!("cpu  10 0 20 60 5 1 4 {stolen} 7 7\ncpu0 1"));
+        assert!(times(25).steal_percent_since(times(0)) - 100.0 < 1e-9);
+        let later = CpuTimes { stolen: 10, all: 300 };
+        assert!((later.steal_percent_since(times(0)) - 5.0).abs() < 1e-9);
+        assert!(CpuTimes::of("").steal_percent_since(CpuTimes::of("")).abs() < 1e-9);
+    }
+}

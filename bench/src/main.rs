@@ -27,10 +27,13 @@ mod random;
 mod random_map;
 mod report;
 mod run;
+mod sample;
 mod signals;
 mod statistics;
 mod status;
+mod subcommand;
 mod summary;
+mod sweep;
 mod verify;
 mod written;
 

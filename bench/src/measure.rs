@@ -183,6 +183,11 @@ impl Recorder {
         &self.latencies[direction].clat
     }
 
+    /// The latency of a direction from creation to completion.
+    pub(crate) fn total_latency(&self, direction: usize) -> &LatencyStat {
+        &self.latencies[direction].lat
+    }
+
     /// What the thread used while recording.
     pub(crate) fn usage(&self) -> ThreadUsage {
         self.usage

@@ -90,7 +90,9 @@ pub use chain::STEPS_MAX;
 pub use config::{ClassLimits, Config};
 pub use engine::{Engine, EngineBuilder, Joinable, Shards, ShutdownReport};
 pub use error::{EngineError, IoError};
-pub use metrics::{Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, Punts, punts};
+pub use metrics::{
+    Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, PuntCounter, Punts, punts,
+};
 pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};

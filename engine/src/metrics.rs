@@ -13,7 +13,7 @@ pub(crate) use latency::Stamps;
 pub use latency::{Direction, Histogram};
 pub(crate) use publish::Published;
 pub use publish::{LATENCY_CLASSES, MetricsReader};
-pub use punts::{Punts, punts};
+pub use punts::{PuntCounter, Punts, punts};
 
 /// Declares the counters once: as fields, and as words that another thread can be shown.
 macro_rules! counters {

@@ -38,25 +38,42 @@ pub struct Punts {
     pub cpu_ticks: u64,
 }
 
-/// Counts the punts of the thread that made it.
+/// Counts the punts of the thread that made it, whatever ring they come from. Costs nothing
+/// while there are none.
 #[derive(Debug)]
-pub(super) struct PuntCounter(File);
+pub struct PuntCounter(File);
 
 impl PuntCounter {
-    /// `None` without tracefs, `CAP_PERFMON` or `kernel.perf_event_paranoid` of -1.
-    pub(super) fn of_this_thread() -> Option<Self> {
-        let id = TRACEFS.iter().find_map(|root| {
-            let file = format!("{root}/events/io_uring/io_uring_queue_async_work/id");
-            read_to_string(file).ok()?.trim().parse().ok()
-        });
-        sys::count_tracepoint(id?).ok().map(Self)
+    /// Counts from now on. `None` without tracefs, `CAP_PERFMON` or `kernel.perf_event_paranoid`
+    /// of -1 (`perf_event_open(2)`).
+    #[must_use]
+    pub fn of_this_thread() -> Option<Self> {
+        sys::count_tracepoint(tracepoint()?, false).ok().map(Self)
     }
 
-    pub(super) fn ops(&self) -> Option<u64> {
+    /// As [`PuntCounter::of_this_thread`], and of all threads that it starts from now on. Every
+    /// switch between threads costs them a little more as long as it exists.
+    #[must_use]
+    pub fn of_this_thread_and_its_children() -> Option<Self> {
+        sys::count_tracepoint(tracepoint()?, true).ok().map(Self)
+    }
+
+    /// Ops that the kernel has handed to a worker since the counter was made; may be read on any
+    /// thread. `None` if the kernel does not tell.
+    #[must_use]
+    pub fn ops(&self) -> Option<u64> {
         let mut count = [0; 8];
         (&self.0).read_exact(&mut count).ok()?;
         Some(u64::from_ne_bytes(count))
     }
+}
+
+/// The number of the tracepoint that an op passes when it goes to a worker.
+fn tracepoint() -> Option<u64> {
+    TRACEFS.iter().find_map(|root| {
+        let file = format!("{root}/events/io_uring/io_uring_queue_async_work/id");
+        read_to_string(file).ok()?.trim().parse().ok()
+    })
 }
 
 /// Looks at the workers of this process. Anything unreadable counts as absent.

@@ -33,13 +33,17 @@ struct Attributes {
 // The kernel knows the version by this size (`PERF_ATTR_SIZE_VER0`).
 const _: () = assert!(size_of::<Attributes>() == 64);
 
-/// Counts how often the calling thread meets the tracepoint from now on. A read of eight bytes
-/// from the file, by any thread, is the count.
-pub(crate) fn count_tracepoint(tracepoint: u64) -> Result<File, Errno> {
+/// Bit 1 of the attributes' flags: threads started from now on are counted too.
+const INHERIT: u64 = 2;
+
+/// Counts how often the calling thread, and with `inherit` every thread that it starts from now
+/// on, meets the tracepoint. A read of eight bytes from the file, by any thread, is the count.
+pub(crate) fn count_tracepoint(tracepoint: u64, inherit: bool) -> Result<File, Errno> {
     let attributes = Attributes {
         kind: TYPE_TRACEPOINT,
         size_bytes: 64,
         config: tracepoint,
+        flags: if inherit { INHERIT } else { 0 },
         ..Attributes::default()
     };
     let (this_thread, any_cpu, no_group): (libc::pid_t, libc::c_int, libc::c_int) = (0, -1, -1);

@@ -1,0 +1,122 @@
+//! One side of a comparison: an engine, and what else differs from the job.
+//!
+//! Data flow: `"ENGINE OPTION=VALUE …"` -> [`Side`] -> the job as this side runs it.
+//!
+//! Not here: running it (`sample`).
+
+use std::collections::BTreeSet;
+
+use fio_compat::{IoEngine, Job};
+
+use crate::subcommand::one_job;
+
+/// Engines that can be compared.
+const ENGINES: [IoEngine; 4] =
+    [IoEngine::IoUring, IoEngine::RawUring, IoEngine::Psync, IoEngine::Null];
+
+/// What one side is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Side {
+    /// `a`, `b` and so on.
+    pub(super) name: String,
+    /// What was asked for, as it was.
+    pub(super) text: String,
+    engine: IoEngine,
+    options: Vec<(String, String)>,
+}
+
+impl Side {
+    /// Reads `ENGINE [OPTION=VALUE …]`, the value of the option `--name`.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let mut words = text.split_whitespace();
+        let known = ENGINES.map(IoEngine::as_str).join(", ");
+        let first = words.next().ok_or_else(|| needs(name))?;
+        let engine = ENGINES.into_iter().find(|engine| engine.as_str() == first);
+        let engine =
+            engine.ok_or_else(|| format!("--{name} {first}: no such engine, only {known}"))?;
+        let option = |word: &str| {
+            let (option, value) = word
+                .split_once('=')
+                .ok_or_else(|| format!("--{name}: `{word}` is no OPTION=VALUE"))?;
+            Ok((option.to_owned(), value.to_owned()))
+        };
+        let options = words.map(option).collect::<Result<_, String>>()?;
+        Ok(Self { name: name.to_owned(), text: text.to_owned(), engine, options })
+    }
+
+    /// The job of the command line `args` as this side runs it on `cpu`. Nothing is measured
+    /// that costs time inside the loop, unless `gtod_reduce=0` asks for fio's full statistics.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn job(
+        &self,
+        args: &[String],
+        cpu: Option<u32>,
+        said: &mut BTreeSet<String>,
+    ) -> Result<Job, String> {
+        let engine = ("ioengine".to_owned(), self.engine.as_str().to_owned());
+        let overrides: Vec<_> = std::iter::once(engine).chain(self.options.clone()).collect();
+        let mut job = one_job("compare", args, &overrides, said)?;
+        if job.numjobs != 1 {
+            return Err("compare runs its job on one core: numjobs must be 1".into());
+        }
+        let ring = matches!(self.engine, IoEngine::IoUring | IoEngine::RawUring);
+        job.fixedbufs = ring && (job.fixedbufs || !job.is_set("fixedbufs"));
+        job.registerfiles = ring && (job.registerfiles || !job.is_set("registerfiles"));
+        if !job.is_set("gtod_reduce") || job.gtod_reduce {
+            job.gtod_reduce = true;
+            (job.disable_lat, job.disable_clat, job.disable_slat) = (true, true, true);
+            job.disable_bw_measurement = true;
+        }
+        if job.cpus_allowed.is_empty() {
+            job.cpus_allowed = vec![cpu.ok_or("no CPU is available to this process")?];
+        }
+        Ok(job)
+    }
+}
+
+/// What to say where a side is missing.
+pub(super) fn needs(name: &str) -> String {
+    let known = ENGINES.map(IoEngine::as_str).join(", ");
+    format!("compare needs --{name} ENGINE, one of {known}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn side_is_an_engine_and_options_that_win() {
+        let side = Side::parse("a", "io_uring iodepth=8 fixedbufs=0").unwrap();
+        let args = args("--name=x --size=1m --iodepth=2");
+        let job = side.job(&args, Some(0), &mut BTreeSet::new()).unwrap();
+        assert_eq!((job.ioengine, job.iodepth), (IoEngine::IoUring, 8));
+        assert_eq!((job.fixedbufs, job.registerfiles, job.gtod_reduce), (false, true, true));
+        assert_eq!(job.cpus_allowed, [0]);
+    }
+
+    #[test]
+    fn statistics_are_off_unless_a_side_asks_for_them() {
+        let side = Side::parse("b", "raw_uring gtod_reduce=0").unwrap();
+        let job = side.job(&args("--name=x --size=1m"), Some(0), &mut BTreeSet::new()).unwrap();
+        assert!(!job.gtod_reduce && !job.disable_clat && !job.disable_slat && !job.disable_lat);
+    }
+
+    #[test]
+    fn what_is_no_side_is_refused() {
+        assert!(Side::parse("a", "").unwrap_err().contains("needs --a ENGINE"));
+        assert!(Side::parse("a", "libaio").unwrap_err().contains("no such engine"));
+        assert!(Side::parse("a", "psync direct").unwrap_err().contains("no OPTION=VALUE"));
+        let side = Side::parse("a", "psync numjobs=2").unwrap();
+        let refused = side.job(&args("--name=x --size=1m"), Some(0), &mut BTreeSet::new());
+        assert!(refused.unwrap_err().contains("numjobs must be 1"));
+    }
+}

@@ -1,0 +1,235 @@
+//! The curve of throughput and latency: its points, its knee, and what meets a goal.
+//!
+//! Data flow: rounds of [`Sample`]s per value -> [`Point`]s -> knee and goal -> CSV and JSON.
+//!
+//! Not here: running (`sweep`), drawing (`plot`).
+
+use serde_json::{Value, json};
+
+use crate::sample::Sample;
+use crate::statistics::{Median, median};
+
+/// One value of the axis, over all rounds.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    /// What the option was.
+    pub(super) value: String,
+    /// I/Os per second.
+    pub(super) iops: Median,
+    /// Bytes per second.
+    pub(super) bytes_per_s: f64,
+    /// CPU time of the workers per I/O.
+    pub(super) cpu_ns_per_io: f64,
+    /// From the creation of an I/O to its completion, nanoseconds: the rounds together.
+    pub(super) mean_ns: f64,
+    /// 50th, 99th and 99.9th percentile, nanoseconds.
+    pub(super) percentiles_ns: [u64; 3],
+    /// The longest, nanoseconds.
+    pub(super) max_ns: u64,
+    /// The percentile of the goal, nanoseconds; 0 without a goal.
+    pub(super) goal_ns: f64,
+}
+
+/// The percentiles of each point.
+pub(super) const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
+
+impl Point {
+    /// Puts the rounds of one value together.
+    pub(super) fn of(value: &str, rounds: &[Sample], goal: Option<Goal>) -> Self {
+        let figures = |of: fn(&Sample) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
+        let mut latency = fio_compat::stats::LatencyStat::default();
+        rounds.iter().for_each(|sample| latency.merge(&sample.latency));
+        let percentile = |percent| latency.percentile(percent).unwrap_or(0);
+        Self {
+            value: value.to_owned(),
+            iops: median(&figures(|sample| sample.iops)),
+            bytes_per_s: median(&figures(|sample| sample.bytes_per_s)).value,
+            cpu_ns_per_io: median(&figures(|sample| sample.cpu_ns_per_io)).value,
+            mean_ns: latency.moments.mean(),
+            percentiles_ns: PERCENTILES.map(percentile),
+            max_ns: latency.moments.max(),
+            goal_ns: goal.map_or(0.0, |goal| goal.of(&latency)),
+        }
+    }
+
+    /// I/Os in flight on average, by Little's law.
+    pub(super) fn in_flight(&self) -> f64 {
+        self.iops.value * self.mean_ns / 1e9
+    }
+
+    /// Kleinrock's power: throughput through latency.
+    fn power(&self) -> f64 {
+        self.iops.value / self.mean_ns.max(1.0)
+    }
+}
+
+/// A latency that must not be exceeded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Goal {
+    which: Which,
+    limit_ns: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Which {
+    Mean,
+    Max,
+    Percentile(f64),
+}
+
+impl Goal {
+    /// Reads `p99<=500us`, `mean<=1ms` or `max<=20ms`; a number without a unit is microseconds.
+    ///
+    /// # Errors
+    /// One line.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("--goal={text} is no goal: write p99<=500us, mean<=1ms or max<=20ms");
+        let (which, limit) = text.split_once("<=").ok_or_else(wrong)?;
+        let which = match which.trim() {
+            "mean" => Which::Mean,
+            "max" => Which::Max,
+            percentile => {
+                let number = percentile.strip_prefix('p').and_then(|text| text.parse().ok());
+                let number = number.filter(|number| *number > 0.0 && *number <= 100.0);
+                Which::Percentile(number.ok_or_else(wrong)?)
+            }
+        };
+        let limit = limit.trim();
+        let end = limit.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
+        let (number, unit) = limit.split_at(end.unwrap_or(limit.len()));
+        let unit_ns = match unit {
+            "ns" => 1.0,
+            "" | "us" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            _ => return Err(wrong()),
+        };
+        let number = number.parse().ok().filter(|number: &f64| *number > 0.0).ok_or_else(wrong)?;
+        Ok(Self { which, limit_ns: number * unit_ns })
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "nanoseconds of a latency, far below 2^52")]
+    fn of(self, latency: &fio_compat::stats::LatencyStat) -> f64 {
+        match self.which {
+            Which::Mean => latency.moments.mean(),
+            Which::Max => latency.moments.max() as f64,
+            Which::Percentile(percent) => latency.percentile(percent).unwrap_or(0) as f64,
+        }
+    }
+
+    /// Whether the point stays within it.
+    pub(super) fn is_met_by(self, point: &Point) -> bool {
+        point.goal_ns <= self.limit_ns
+    }
+}
+
+/// The point from which more load buys latency rather than throughput: where throughput through
+/// mean latency is largest (Kleinrock, "Power and deterministic rules of thumb for
+/// probabilistic problems in computer communications", 1979).
+pub(super) fn knee(points: &[Point]) -> Option<usize> {
+    let latency = points.iter().all(|point| point.mean_ns > 0.0);
+    let best = |a: &&Point, b: &&Point| a.power().total_cmp(&b.power());
+    let best = points.iter().max_by(best).filter(|_| latency)?;
+    points.iter().position(|point| std::ptr::eq(point, best))
+}
+
+/// The point of the highest throughput among those that meet the goal.
+pub(super) fn best(points: &[Point], goal: Goal) -> Option<usize> {
+    let met = points.iter().enumerate().filter(|(_, point)| goal.is_met_by(point));
+    met.max_by(|(_, a), (_, b)| a.iops.value.total_cmp(&b.iops.value)).map(|(index, _)| index)
+}
+
+/// A header and a line per point.
+pub(super) fn csv(option: &str, points: &[Point]) -> String {
+    let mut text = format!(
+        "{option},iops,iops_low,iops_high,bytes_per_s,mean_ns,p50_ns,p99_ns,p99.9_ns,max_ns,\
+         in_flight,cpu_ns_per_io\n"
+    );
+    for point in points {
+        let [p50, p99, p999] = point.percentiles_ns;
+        text.push_str(&format!(
+            "{},{:.1},{:.1},{:.1},{:.0},{:.0},{p50},{p99},{p999},{},{:.2},{:.1}\n",
+            point.value,
+            point.iops.value,
+            point.iops.low,
+            point.iops.high,
+            point.bytes_per_s,
+            point.mean_ns,
+            point.max_ns,
+            point.in_flight(),
+            point.cpu_ns_per_io,
+        ));
+    }
+    text
+}
+
+/// For programs.
+pub(super) fn json(points: &[Point]) -> Vec<Value> {
+    let point = |point: &Point| {
+        let [p50, p99, p999] = point.percentiles_ns;
+        json!({
+            "value": point.value,
+            "iops": { "median": point.iops.value, "low": point.iops.low, "high": point.iops.high,
+                      "confidence_percent": point.iops.confidence_percent },
+            "bytes_per_s": point.bytes_per_s,
+            "lat_ns": { "mean": point.mean_ns, "p50": p50, "p99": p99, "p99.9": p999,
+                        "max": point.max_ns },
+            "in_flight": point.in_flight(),
+            "cpu_ns_per_io": point.cpu_ns_per_io,
+        })
+    };
+    points.iter().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue that serves 10,000 I/Os a second, at each of these loads in percent.
+    fn queue(loads: &[f64]) -> Vec<Point> {
+        let point = |load: &f64| {
+            let mut latency = fio_compat::stats::LatencyStat::default();
+            let wait_us = 100.0 / (1.0 - load / 100.0);
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+            latency.record((wait_us * 1e3) as u64);
+            let iops = load * 100.0;
+            let sample = Sample { iops, latency, ..Sample::default() };
+            Point::of(&load.to_string(), &[sample], Some(Goal::parse("mean<=400us").unwrap()))
+        };
+        loads.iter().map(point).collect()
+    }
+
+    #[test]
+    fn knee_of_a_simple_queue_is_at_half_its_load() {
+        let points = queue(&[10.0, 30.0, 50.0, 70.0, 90.0]);
+        assert_eq!(knee(&points), Some(2));
+        assert!((points[2].in_flight() - 1.0).abs() < 0.01, "{}", points[2].in_flight());
+        assert_eq!(knee(&[]), None);
+    }
+
+    #[test]
+    fn best_point_is_the_fastest_that_meets_the_goal() {
+        let points = queue(&[10.0, 70.0, 90.0]);
+        let goal = |text| Goal::parse(text).unwrap();
+        assert_eq!(best(&points, goal("mean<=400us")), Some(1));
+        assert_eq!(best(&points, goal("mean<=2ms")), Some(2));
+        assert_eq!(best(&points, goal("mean<=1us")), None);
+    }
+
+    #[test]
+    fn goals_have_units_and_the_rest_is_refused() {
+        assert_eq!(Goal::parse("p99.9<=1.5ms").unwrap().limit_ns, 1_500_000.0);
+        assert_eq!(Goal::parse("max<=20").unwrap(), Goal { which: Which::Max, limit_ns: 20e3 });
+        for text in ["p99", "p0<=1ms", "p101<=1ms", "p99<=1h", "p99<=", "median<=1ms"] {
+            assert!(Goal::parse(text).unwrap_err().contains("p99<=500us"), "{text}");
+        }
+    }
+
+    #[test]
+    fn csv_has_a_line_per_point_and_as_many_fields_as_its_header() {
+        let text = csv("iodepth", &queue(&[10.0, 20.0]));
+        let fields: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
+        assert_eq!(fields, [12, 12, 12], "{text}");
+    }
+}
