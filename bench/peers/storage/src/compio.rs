@@ -1,0 +1,38 @@
+//! compio 0.18: its io_uring driver, a future per read in flight.
+
+use std::io;
+
+use ::compio::io::AsyncReadAt;
+use futures::future::try_join_all;
+
+use crate::work::{Spent, Work, aligned, whole};
+
+/// Reads.
+///
+/// # Errors
+/// The first that fails.
+pub fn run(work: &Work) -> io::Result<Spent> {
+    let mut driver = ::compio::driver::ProactorBuilder::new();
+    driver.capacity((work.depth * 2).next_power_of_two()).coop_taskrun(true).taskrun_flag(true);
+    let mut builder = ::compio::runtime::RuntimeBuilder::new();
+    let runtime = builder.with_proactor(driver).build()?;
+    runtime.block_on(async {
+        let flags = if work.direct { libc::O_DIRECT } else { 0 };
+        let mut options = ::compio::fs::OpenOptions::new();
+        let file = options.read(true).custom_flags(flags).open(&work.path).await?;
+        let lane = |mut buffer: Vec<u8>| {
+            let file = &file;
+            async move {
+                while let Some(offset) = work.next() {
+                    buffer.clear();
+                    let ::compio::BufResult(read, back) = file.read_at(buffer, offset).await;
+                    whole(read)?;
+                    buffer = back;
+                }
+                Ok::<_, io::Error>(())
+            }
+        };
+        try_join_all(aligned(work.depth).into_iter().map(lane)).await?;
+        Ok(work.spent())
+    })
+}
