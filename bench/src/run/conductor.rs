@@ -278,6 +278,8 @@ impl Conductor<'_> {
             }
         }
         let now = now_ns();
+        // Jobs that have ended before anybody looked are told as well.
+        steady.look(lanes, samplers, now);
         for (sampler, lane) in samplers.iter_mut().zip(lanes) {
             sampler.finish(now, lane.totals());
         }

@@ -130,7 +130,6 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         Ok(engine) => engine,
         Err(error) => return Outcome::failed(Failure::engine(&error)),
     };
-    let traits = engine.traits();
     let job = &assignment.plan.job;
     let wanted = Wanted { slat: !job.disable_slat, clat: !job.disable_clat, lat: !job.disable_lat };
     let mut recorder = Recorder::new(wanted);
@@ -167,6 +166,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     if lane.is_slow() && worker.failure.is_none() {
         worker.failure = Some(Failure::slow());
     }
+    // Some is only known after the first I/Os, such as that a device cannot be polled.
+    let traits = worker.engine.traits();
     let policy = &worker.policy;
     let forgiven = policy.continues_after_mismatch || policy.ignores_mismatch();
     if worker.mismatch_count > 0 && worker.failure.is_none() && !forgiven {
@@ -312,7 +313,7 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         in_parts::<E, CLOCK>(worker, generator, plan, rules);
     } else if job.pace.is_paced() || worker.flow.is_shared() {
         let flow = worker.flow.clone();
-        let lane = worker.lane;
+        let lane = (worker.lane, pacing(job).depth);
         worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow, lane), rules);
     } else {
         worker.phase::<CLOCK, _>(generator, rules);

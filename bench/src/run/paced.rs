@@ -34,8 +34,9 @@ pub(crate) struct Paced<'a> {
     resumed_ns: u64,
     flow: Flow<'a>,
     ios: u64,
-    /// What has completed is published here.
+    /// What has completed is published here; more than so many are never in flight.
     lane: &'a Lane,
+    depth: u64,
     /// What had completed when the last pause ended; `None` while it goes on.
     completed: Option<u64>,
     /// When the I/O of the last step was due.
@@ -51,7 +52,7 @@ impl<'a> Paced<'a> {
         generator: &'a mut Generator,
         pace: &'a Pace,
         flow: Flow<'a>,
-        lane: &'a Lane,
+        (lane, depth): (&'a Lane, u32),
     ) -> Self {
         let began_ns = now_ns();
         Self {
@@ -68,6 +69,7 @@ impl<'a> Paced<'a> {
             flow,
             ios: 0,
             lane,
+            depth: u64::from(depth),
             completed: None,
             last_due_ns: 0,
             spin_ns: cycles_ns(pace.thinkcycles),
@@ -130,8 +132,11 @@ impl<'a> Paced<'a> {
         let done = match pace.thinktime_after {
             ThinkAfter::Issue => self.since_pause,
             ThinkAfter::Complete => {
-                let completed = self.lane.totals().iter().map(|totals| totals.ios).sum();
-                completed - *self.completed.get_or_insert(completed)
+                let completed: u64 = self.lane.totals().iter().map(|totals| totals.ios).sum();
+                let done = completed - *self.completed.get_or_insert(completed);
+                // One that failed is over as well, but not published: a slot is free now, so
+                // one less than the depth may be in flight, and all others are over.
+                done.max(self.since_pause.saturating_sub(self.depth - 1))
             }
         };
         let counted = pace.thinktime_blocks > 0 && done >= pace.thinktime_blocks;

@@ -86,12 +86,14 @@ impl Group {
     ) -> u64 {
         let job = jobs[self.members[0]];
         let ended = |at: &usize| lanes[*at].stage() == Stage::Ended;
+        if self.since_ns == 0 {
+            self.tell(job, samplers);
+        }
         self.over |= self.members.iter().all(ended);
         if self.over {
             return u64::MAX;
         }
         if self.since_ns == 0 {
-            self.tell(job, samplers);
             let Some(begin_ns) = self.begin_ns(jobs, lanes) else { return u64::MAX };
             if now_ns < begin_ns {
                 return begin_ns;

@@ -208,8 +208,11 @@ mod tests {
         /// Shifting all points changes neither slope nor deviation; order does not matter to the
         /// deviation; a limit just above the value is attained and the value itself is not.
         #[test]
-        fn verdict_depends_on_what_it_should(values in prop::collection::vec(1_u64..1_000_000, 2..50),
-                                             shift in 1_u64..1000, slope in any::<bool>()) {
+        fn verdict_depends_on_what_it_should(
+            values in prop::collection::vec(1_u64..1_000_000, 2..50),
+            shift in 1_u64..1000,
+            slope in any::<bool>(),
+        ) {
             let plain = window(slope, 1.0, false, &values).verdict();
             let shifted: Vec<u64> = values.iter().map(|value| value + shift).collect();
             let shifted = window(slope, 1.0, false, &shifted).verdict();
