@@ -107,7 +107,7 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
             let recorder = &job.outcome.recorder;
             let ios: u64 = recorder.recorded().iter().map(|totals| totals.ios).sum();
             let cpu_ns = recorder.usage().cpu_ns();
-            json!({
+            let mut own = json!({
                 "jobname": job.plan.job.name,
                 "engine": job.plan.job.ioengine.as_str(),
                 "in_use": job.outcome.traits.in_use,
@@ -115,8 +115,11 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
                 "cpu_ns_per_io": cpu_ns.checked_div(ios),
                 "process_cpu_ns": recorder.usage().process_ns,
                 "verify_failures": job.outcome.mismatch_count,
-                "intended_lat_ns": intended::object(recorder, &job.plan.job),
-            })
+            });
+            if let Some(intended) = intended::object(recorder, &job.plan.job) {
+                own["intended_lat_ns"] = intended;
+            }
+            own
         })
         .collect();
     json!({ "jobs": jobs })

@@ -3,6 +3,7 @@
 
 mod place;
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,7 @@ fn max_latency_ends_the_job_and_names_the_io() {
 const STEADY: &str = "--name=s --ioengine=null --size=1g --time_based --bs=4k --rate_iops=2000";
 
 #[test]
-fn steadystate_ends_the_group_after_ss_ramp_and_ss_dur_of_ss_intervals() {
+fn steadystate_ends_the_group_after_ss_ramp_and_ss_dur_in_steps_of_ss_interval() {
     let place = Place::new("steady");
     let args = format!(
         "{STEADY} --numjobs=2 --group_reporting --runtime=25 --ss=iops:40% --ss_ramp=300ms \
@@ -115,7 +116,9 @@ fn steadystate_ends_the_group_after_ss_ramp_and_ss_dur_of_ss_intervals() {
     assert_eq!(data["bw"].as_array().unwrap().len(), 3);
     let mean = number(&data["iops_mean"]);
     assert!((1500..8000).contains(&mean), "both jobs together: {mean}");
-    assert!(number(&data["bw_mean"]).abs_diff(mean * 4096) <= 4096 && data["lat_ns"].is_null());
+    // The two counts are not published at the same moment.
+    let bandwidth = number(&data["bw_mean"]);
+    assert!(bandwidth.abs_diff(mean * 4096) < mean * 410 && data["lat_ns"].is_null());
     let human = text(&place.run(&args));
     let line = human.lines().find(|line| line.starts_with("  steadystate  : ")).unwrap();
     assert!(line.starts_with("  steadystate  : attained=yes, bw="), "{line}");
@@ -213,9 +216,13 @@ fn iodepth_batch_complete_min_is_reaped_at_least() {
     assert!(share(&job, "iodepth_complete", "16") > 90.0, "{job}");
     let job = place.job(args);
     assert!(share(&job, "iodepth_complete", "4") > 99.0, "one at a time: {job}");
-    // 0 polls: a reap that finds nothing is counted, and everything is done in the end.
+    // 0 polls after each submission, so the queue never fills where all is done at once.
     let job = place.job(&format!("{args} --iodepth_batch_complete_min=0"));
     assert_eq!(ios(&job, "read"), 1024);
+    let args = args.replace("io_uring", "null");
+    assert!(share(&place.job(&args), "iodepth_level", "16") > 95.0);
+    let job = place.job(&format!("{args} --iodepth_batch_complete_min=0"));
+    assert!(share(&job, "iodepth_level", "1") > 99.0, "{job}");
 }
 
 #[test]
@@ -285,7 +292,7 @@ fn hipri_goes_by_interrupt_and_says_so_where_nothing_can_be_polled() {
         std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
     });
     if polls {
-        println!("SKIP: a disk of this machine can be polled, maybe this one");
+        writeln!(std::io::stderr(), "SKIP: a disk of this machine can be polled").unwrap();
     } else {
         assert!(degraded.contains("poll"), "{degraded}");
     }

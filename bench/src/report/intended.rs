@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 
 use crate::measure::Recorder;
 
-/// The object of one job; null where it has no schedule.
-pub(super) fn object(recorder: &Recorder, job: &Job) -> Value {
-    let Some(intended) = &recorder.intended else { return Value::Null };
+/// The object of one job; `None` where it has no schedule.
+pub(super) fn object(recorder: &Recorder, job: &Job) -> Option<Value> {
+    let intended = recorder.intended.as_ref()?;
     let named = ["read", "write", "trim"].into_iter().zip(intended.iter());
     let used = named.filter(|(_, stat)| stat.count() > 0);
     let of = |(name, stat): (&str, &LatencyStat)| {
@@ -33,5 +33,5 @@ pub(super) fn object(recorder: &Recorder, job: &Job) -> Value {
         });
         (name.to_owned(), object)
     };
-    Value::Object(used.map(of).collect())
+    Some(Value::Object(used.map(of).collect()))
 }

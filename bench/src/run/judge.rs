@@ -109,10 +109,11 @@ impl Goal {
             return None;
         }
         let met = !failed && share(self.ios - self.late, self.ios) >= self.percent;
-        (self.since_ns, self.ios, self.late) = (0, 0, 0);
+        (self.ios, self.late) = (0, 0);
         let before = self.depth();
         let next = self.search.judge(met);
         self.draining = self.depth() < before;
+        self.since_ns = if self.draining { 0 } else { now_ns };
         Some(next)
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Pacing {
     pub(crate) depth: u32,
     /// Submit when so many are queued.
     pub(crate) batch: u32,
-    /// Reap at least so many when the queue is full; 0 polls.
+    /// Reap at least so many when the queue is full; 0 polls after each submission as well.
     pub(crate) complete_min: u32,
     /// Reap at most so many at a time.
     pub(crate) complete_max: u32,
@@ -211,6 +211,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                 };
                 let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
                 self.start::<CLOCK>(io, steps.scheduled_ns(), rules);
+                if self.pacing.complete_min == 0 && self.uncommitted_count == 0 {
+                    self.reap::<CLOCK>(0, rules);
+                }
                 continue;
             }
             if self.in_flight == 0 {
