@@ -208,6 +208,12 @@ pub(crate) enum Step {
 pub(crate) trait Steps {
     /// What to do next.
     fn step(&mut self) -> Step;
+
+    /// When the I/O of the last step was due; 0 where it had no time.
+    #[inline(always)]
+    fn scheduled_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// What most jobs are: random, one direction, one file, no map, no flushes.

@@ -60,6 +60,11 @@ pub(crate) struct Recorder {
     syncs: u64,
     runtime_ns: [u64; 3],
     usage: ThreadUsage,
+    /// Completion measured from when an I/O was due, where there is a schedule: reads, writes,
+    /// trims.
+    pub(crate) intended: Option<Box<[LatencyStat; 3]>>,
+    /// The depth that keeps the latency of `latency_target`, as far as it is known.
+    pub(crate) depth_found: Option<u32>,
     /// Logs of single I/Os, where they are wanted.
     pub(crate) logs: Option<Box<JobLogs>>,
 }
@@ -89,6 +94,8 @@ impl Recorder {
             syncs: 0,
             runtime_ns: [0; 3],
             usage: ThreadUsage::default(),
+            intended: None,
+            depth_found: None,
             logs: None,
         }
     }
@@ -100,7 +107,9 @@ impl Recorder {
         if let Some(logs) = &mut logs {
             logs.restart(true);
         }
-        *self = Self { totals, before: totals, logs, ..Self::new(self.wanted) };
+        let (depth_found, fresh) = (self.depth_found, Self::new(self.wanted));
+        let intended = self.intended.take().map(|_| Box::default());
+        *self = Self { totals, before: totals, logs, intended, depth_found, ..fresh };
     }
 
     /// A copy as if the phase that began at `since_ns` and goes in `directions` ended now.
@@ -149,6 +158,13 @@ impl Recorder {
         }
         if self.wanted.lat {
             latencies.lat.record(times.complete_ns.saturating_sub(times.start_ns));
+        }
+    }
+
+    /// Records how long after its time an I/O was complete.
+    pub(crate) fn time_intended(&mut self, direction: usize, latency_ns: u64) {
+        if let Some(intended) = &mut self.intended {
+            intended[direction].record(latency_ns);
         }
     }
 
@@ -214,6 +230,7 @@ impl Recorder {
         report.majf = self.usage.major_faults;
         report.minf = self.usage.minor_faults;
         report.error = failure;
+        report.iodepth = self.depth_found.unwrap_or(report.iodepth);
     }
 }
 

@@ -5,6 +5,8 @@
 //!
 //! Not here: text and JSON (`fio_compat::render`).
 
+mod intended;
+
 use fio_compat::report::{DiskUtil, ErrorCounts, JobFailure, JobReport, RunReport};
 use fio_compat::{ContinueOnError, Invocation, OutputFormat, render};
 use serde_json::json;
@@ -87,6 +89,7 @@ fn job_report(live: Live<'_>, failure: Option<JobFailure>, begun_unix_ms: u64) -
     report.job_start_ms = live.started_unix_ms;
     report.elapsed_s = unix_ms().saturating_sub(begun_unix_ms).div_ceil(1000);
     live.recorder.fill(&mut report, failure);
+    report.steady.clone_from(&live.samples.steady);
     live.samples.fill([&mut report.read, &mut report.write, &mut report.trim]);
     let Errors { total, first } = live.errors;
     if live.plan.job.control.continue_on_error != ContinueOnError::default() || total > 0 {
@@ -104,7 +107,7 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
             let recorder = &job.outcome.recorder;
             let ios: u64 = recorder.recorded().iter().map(|totals| totals.ios).sum();
             let cpu_ns = recorder.usage().cpu_ns();
-            json!({
+            let mut own = json!({
                 "jobname": job.plan.job.name,
                 "engine": job.plan.job.ioengine.as_str(),
                 "in_use": job.outcome.traits.in_use,
@@ -112,7 +115,11 @@ fn extra(finished: &[Finished]) -> serde_json::Value {
                 "cpu_ns_per_io": cpu_ns.checked_div(ios),
                 "process_cpu_ns": recorder.usage().process_ns,
                 "verify_failures": job.outcome.mismatch_count,
-            })
+            });
+            if let Some(intended) = intended::object(recorder, &job.plan.job) {
+                own["intended_lat_ns"] = intended;
+            }
+            own
         })
         .collect();
     json!({ "jobs": jobs })

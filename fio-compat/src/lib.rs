@@ -55,6 +55,7 @@ pub mod stats;
 pub use command_line::{parse_command_line, parse_job_text};
 pub use error::{ParseError, Place, Warning};
 pub use invocation::{Action, Eta, Invocation, OutputFormat};
+pub use job::Steering;
 pub use job::{
     BlockShare, BlockSizes, Content, ContinueOnError, Control, CpusPolicy, Direction, Distribution,
     ExitWhat, Extent, FileService, IoEngine, Job, Origin, Pace, Pattern, RandomGenerator, Rw,

@@ -182,7 +182,13 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
     }
 
     fn traits(&self) -> Traits {
-        self.traits.clone()
+        let mut traits = self.traits.clone();
+        for text in self.shard.features().degraded {
+            if !traits.degraded.contains(&text) {
+                traits.degraded.push(text);
+            }
+        }
+        traits
     }
 
     fn synchronous(&self) -> bool {

@@ -25,6 +25,7 @@ use super::lane::{Lane, Order, Stage};
 use super::live::{self, Live, Snapshot};
 use super::logs::{self, Handles};
 use super::sampler::Sampler;
+use super::steady::SteadyGroups;
 
 /// Signals and finished workers are noticed at least this often.
 const NAP_NS: u64 = 50_000_000;
@@ -254,6 +255,7 @@ impl Conductor<'_> {
         samplers: &mut [Sampler],
     ) {
         let StageSoFar { lanes, assignments, .. } = *stage;
+        let mut steady = SteadyGroups::of(assignments.iter().map(|at| &at.plan.job));
         while !handles.iter().all(ScopedJoinHandle::is_finished) {
             let now = now_ns();
             // Until all have begun, nothing is known of what is due, so the naps are short.
@@ -267,6 +269,7 @@ impl Conductor<'_> {
                 let due = direct(lane, &assignment.plan, sampler, now);
                 wake_ns = wake_ns.min(due.unwrap_or(u64::MAX));
             }
+            wake_ns = wake_ns.min(steady.look(lanes, samplers, now));
             self.observer.tick(&Tick { plans: self.plans, lanes: self.lanes, now_ns: now });
             self.report_so_far(stage, samplers, now);
             let nap_ns = wake_ns.saturating_sub(now_ns());
@@ -275,6 +278,8 @@ impl Conductor<'_> {
             }
         }
         let now = now_ns();
+        // Jobs that have ended before anybody looked are told as well.
+        steady.look(lanes, samplers, now);
         for (sampler, lane) in samplers.iter_mut().zip(lanes) {
             sampler.finish(now, lane.totals());
         }
@@ -329,6 +334,9 @@ fn direct(lane: &Lane, plan: &Plan, sampler: &mut Sampler, now_ns: u64) -> Optio
     if sampler.due_ns().is_none() {
         lane.give(Order::Record);
         sampler.begin(now_ns, lane.totals());
+    }
+    if lane.take_restart() {
+        sampler.restart(now_ns, lane.totals());
     }
     if sampler.due_ns().is_some_and(|due_ns| now_ns >= due_ns) {
         sampler.sample(now_ns, lane.totals());

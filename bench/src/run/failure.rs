@@ -17,34 +17,53 @@ pub(crate) struct Failure {
     errno: i32,
     io: Option<Io>,
     text: Option<String>,
+    /// A latency was too high: how long the I/O took, and the limit that it broke.
+    late_ns: Option<(u64, u64)>,
 }
 
 impl Failure {
     /// An I/O was answered with this (positive) errno, or with 0: the file ended.
     pub(crate) fn io(io: Io, errno: i32) -> Self {
-        Self { errno: if errno == 0 { libc::EIO } else { errno }, io: Some(io), text: None }
+        let errno = if errno == 0 { libc::EIO } else { errno };
+        Self { errno, io: Some(io), text: None, late_ns: None }
     }
 
     /// The engine itself broke.
     pub(crate) fn engine(error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        Self { errno, io: None, text: Some(error.to_string()) }
+        Self { errno, io: None, text: Some(error.to_string()), late_ns: None }
     }
 
     /// Data was not what it should be.
     pub(crate) fn verify() -> Self {
-        Self { errno: EILSEQ, io: None, text: None }
+        Self { errno: EILSEQ, io: None, text: None, late_ns: None }
     }
 
     /// The job was slower than it has to be.
     pub(crate) fn slow() -> Self {
         let text = "the job was below its rate_min (or rate_iops_min) for a rate_cycle";
-        Self { errno: libc::EIO, io: None, text: Some(text.to_owned()) }
+        Self { errno: libc::EIO, io: None, text: Some(text.to_owned()), late_ns: None }
+    }
+
+    /// An I/O took longer than `max_latency`.
+    pub(crate) fn late(io: Io, took_ns: u64, most_ns: u64) -> Self {
+        let late_ns = Some((took_ns, most_ns));
+        Self { errno: libc::ETIMEDOUT, io: Some(io), text: None, late_ns }
+    }
+
+    /// No depth keeps the latency that the job is to keep.
+    pub(crate) fn hopeless(text: String) -> Self {
+        Self { errno: libc::ETIMEDOUT, io: None, text: Some(text), late_ns: Some((0, 0)) }
     }
 
     /// What goes into the report.
     pub(crate) fn report(&self) -> JobFailure {
-        JobFailure::new(self.errno, Errno::from_raw(self.errno).desc())
+        // "Connection timed out" is what the system has to say about these.
+        let text = Errno::from_raw(self.errno).desc();
+        JobFailure::new(
+            self.errno,
+            if self.late_ns.is_some() { "max latency exceeded" } else { text },
+        )
     }
 
     /// fio's line for an I/O that failed; `None` where other lines say it already.
@@ -60,6 +79,17 @@ impl Failure {
             Operation::Trim => "trim",
             Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => "sync",
         };
+        if let Some((took_ns, most_ns)) = self.late_ns {
+            // What a short transfer had moved before belongs to the I/O.
+            let skipped = io.skip_bytes;
+            return Some(format!(
+                "fio: latency of {took_ns} nsec exceeds specified max ({most_ns} nsec): {} {what} \
+                 offset={}, buflen={}",
+                path.unwrap_or_default(),
+                io.offset_bytes - u64::from(skipped),
+                io.len_bytes + skipped,
+            ));
+        }
         Some(format!(
             "fio: io_u error on file {}: {}: {what} offset={}, buflen={}",
             path.unwrap_or_default(),

@@ -26,6 +26,7 @@ use crate::written::Written;
 
 use super::failure::Failure;
 use super::flow::Flow;
+use super::judge::Judge;
 use super::lane::{Lane, Order, Stage};
 use super::live::Snapshot;
 use super::logs::Handles;
@@ -88,6 +89,9 @@ pub(crate) fn run<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>
     let outcome = match assignment.plan.job.ioengine {
         EngineName::IoUring => on_shard(assignment, lane, flow),
         EngineName::RawUring => on::<RawUring>(assignment, lane, flow),
+        EngineName::Psync if assignment.plan.job.steering.offload => {
+            on_threads(assignment, lane, flow)
+        }
         EngineName::Psync => on::<Psync>(assignment, lane, flow),
         EngineName::Null => on::<Null>(assignment, lane, flow),
     };
@@ -109,6 +113,14 @@ fn on_shard<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> O
     outcome
 }
 
+/// `io_submit_mode=offload` of an engine that blocks: threads of their own execute its I/Os.
+fn on_threads<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
+    let mut outcome = on::<PacketEngine<ThreadRing>>(assignment, lane, flow);
+    outcome.traits.degraded.clear();
+    outcome.traits.in_use.push("io_submit_mode=offload: at most 8 threads submit".into());
+    outcome
+}
+
 fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
     if let Err(error) = settle(&assignment.plan) {
         return Outcome::failed(Failure::engine(&error));
@@ -118,17 +130,23 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         Ok(engine) => engine,
         Err(error) => return Outcome::failed(Failure::engine(&error)),
     };
-    let traits = engine.traits();
     let job = &assignment.plan.job;
     let wanted = Wanted { slat: !job.disable_slat, clat: !job.disable_clat, lat: !job.disable_lat };
     let mut recorder = Recorder::new(wanted);
     recorder.logs = assignment.logs.as_ref().and_then(|logs| logs.for_worker());
+    let timed = !job.gtod_reduce && !job.disable_lat;
+    let judge = Judge::of(job, pacing.depth, timed);
+    recorder.intended = (job.pace.has_rate() && timed).then(Box::default);
     let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
-    let clock = latencies || recorder.logs.is_some();
+    let clock = latencies || recorder.logs.is_some() || judge.is_some();
     let content = content(assignment);
     let mut worker = Worker::new(engine, (lane, &assignment.files), recorder, content, pacing);
     worker.policy = Policy::of(job);
     worker.flow = flow;
+    worker.serialized = job.steering.serialize_overlap;
+    if let Some(judge) = judge {
+        worker.judge_by(judge);
+    }
     worker.range_flags = super::beside::range_flags(job.durability.sync_file_range);
     if let Some(logs) = &mut worker.recorder.logs {
         logs.restart(job.ramp_time_ns == 0);
@@ -148,6 +166,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     if lane.is_slow() && worker.failure.is_none() {
         worker.failure = Some(Failure::slow());
     }
+    // Some is only known after the first I/Os, such as that a device cannot be polled.
+    let traits = worker.engine.traits();
     let policy = &worker.policy;
     let forgiven = policy.continues_after_mismatch || policy.ignores_mismatch();
     if worker.mismatch_count > 0 && worker.failure.is_none() && !forgiven {
@@ -190,7 +210,8 @@ fn pin(cpus: &[u32]) -> nix::Result<()> {
 }
 
 fn pacing(job: &Job) -> Pacing {
-    let depth = if job.ioengine.is_synchronous() { 1 } else { job.iodepth.max(1) };
+    let synchronous = job.ioengine.is_synchronous() && !job.steering.offload;
+    let depth = if synchronous { 1 } else { job.iodepth.max(1) };
     let batch = if job.iodepth_batch == 0 { depth } else { job.iodepth_batch.min(depth) };
     Pacing {
         depth,
@@ -292,7 +313,8 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         in_parts::<E, CLOCK>(worker, generator, plan, rules);
     } else if job.pace.is_paced() || worker.flow.is_shared() {
         let flow = worker.flow.clone();
-        worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow), rules);
+        let lane = (worker.lane, pacing(job).depth);
+        worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow, lane), rules);
     } else {
         worker.phase::<CLOCK, _>(generator, rules);
     }

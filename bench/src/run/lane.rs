@@ -6,7 +6,7 @@
 //!
 //! Not here: who decides what when (`conductor`).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use super::live::Snapshot;
@@ -66,6 +66,10 @@ pub(crate) struct Lane {
     failed: AtomicU32,
     /// Reads, writes, trims.
     totals: [(AtomicU64, AtomicU64); 3],
+    /// The sum of latencies in nanoseconds, and of how many; only where somebody wants it.
+    latency: (AtomicU64, AtomicU64),
+    /// The worker has forgotten what it recorded, and the conductor does not know yet.
+    restarted: AtomicBool,
 }
 
 impl Lane {
@@ -80,6 +84,8 @@ impl Lane {
             started_ns: AtomicU64::new(0),
             failed: AtomicU32::new(0),
             totals: Default::default(),
+            latency: Default::default(),
+            restarted: AtomicBool::new(false),
         }
     }
 
@@ -198,6 +204,27 @@ impl Lane {
             shared.0.store(own.ios, Relaxed);
             shared.1.store(own.bytes, Relaxed);
         }
+    }
+
+    /// Publishes the sum of latencies since the start, and of how many I/Os.
+    pub(crate) fn publish_latency(&self, sum_ns: u64, count: u64) {
+        self.latency.0.store(sum_ns, Relaxed);
+        self.latency.1.store(count, Relaxed);
+    }
+
+    /// That sum, and that number.
+    pub(crate) fn latency(&self) -> (u64, u64) {
+        (self.latency.0.load(Relaxed), self.latency.1.load(Relaxed))
+    }
+
+    /// Notes that recording has begun anew.
+    pub(crate) fn note_restart(&self) {
+        self.restarted.store(true, Relaxed);
+    }
+
+    /// Whether it has since this was asked last.
+    pub(crate) fn take_restart(&self) -> bool {
+        self.restarted.load(Relaxed) && self.restarted.swap(false, Relaxed)
     }
 
     /// What was done since the start: reads, writes, trims.

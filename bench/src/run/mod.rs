@@ -6,10 +6,12 @@
 
 mod beside;
 pub(crate) mod conductor;
+mod depth_search;
 pub(crate) mod failure;
 mod flow;
 mod gate;
 pub(crate) mod job;
+mod judge;
 pub(crate) mod lane;
 pub(crate) mod live;
 pub(crate) mod logs;
@@ -17,6 +19,7 @@ mod minimum;
 mod paced;
 pub(crate) mod policy;
 mod sampler;
+mod steady;
 mod steps;
 pub(crate) mod worker;
 

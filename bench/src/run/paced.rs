@@ -9,6 +9,7 @@
 use fio_compat::{Pace, ThinkAfter};
 
 use super::flow::Flow;
+use super::lane::Lane;
 use crate::clock::now_ns;
 use crate::generator::{Generator, Step, Steps};
 use crate::measure::direction;
@@ -33,11 +34,26 @@ pub(crate) struct Paced<'a> {
     resumed_ns: u64,
     flow: Flow<'a>,
     ios: u64,
+    /// What has completed is published here; more than so many are never in flight.
+    lane: &'a Lane,
+    depth: u64,
+    /// What had completed when the last pause ended; `None` while it goes on.
+    completed: Option<u64>,
+    /// When the I/O of the last step was due.
+    last_due_ns: u64,
+    /// `thinkcycles`, and whether they are due.
+    spin_ns: u64,
+    spins: bool,
 }
 
 impl<'a> Paced<'a> {
     /// Begins now.
-    pub(crate) fn new(generator: &'a mut Generator, pace: &'a Pace, flow: Flow<'a>) -> Self {
+    pub(crate) fn new(
+        generator: &'a mut Generator,
+        pace: &'a Pace,
+        flow: Flow<'a>,
+        (lane, depth): (&'a Lane, u32),
+    ) -> Self {
         let began_ns = now_ns();
         Self {
             generator,
@@ -52,6 +68,12 @@ impl<'a> Paced<'a> {
             resumed_ns: began_ns,
             flow,
             ios: 0,
+            lane,
+            depth: u64::from(depth),
+            completed: None,
+            last_due_ns: 0,
+            spin_ns: cycles_ns(pace.thinkcycles),
+            spins: false,
         }
     }
 
@@ -104,14 +126,26 @@ impl<'a> Paced<'a> {
     /// The pause that is due after the I/Os so far.
     fn pause(&mut self) -> Option<Step> {
         let pace = self.pace;
-        let counted = self.since_pause >= pace.thinktime_blocks;
-        let timed = pace.thinktime_iotime_ns == 0
-            || now_ns().saturating_sub(self.resumed_ns) >= pace.thinktime_iotime_ns;
-        let due = if pace.thinktime_iotime_ns > 0 { timed } else { counted };
-        if pace.thinktime_ns == 0 || self.since_pause == 0 || !due {
+        if pace.thinktime_ns == 0 {
             return None;
         }
-        self.since_pause = 0;
+        let done = match pace.thinktime_after {
+            ThinkAfter::Issue => self.since_pause,
+            ThinkAfter::Complete => {
+                let completed: u64 = self.lane.totals().iter().map(|totals| totals.ios).sum();
+                let done = completed - *self.completed.get_or_insert(completed);
+                // One that failed is over as well, but not published: a slot is free now, so
+                // one less than the depth may be in flight, and all others are over.
+                done.max(self.since_pause.saturating_sub(self.depth - 1))
+            }
+        };
+        let counted = pace.thinktime_blocks > 0 && done >= pace.thinktime_blocks;
+        let timed = pace.thinktime_iotime_ns > 0
+            && now_ns().saturating_sub(self.resumed_ns) >= pace.thinktime_iotime_ns;
+        if self.since_pause == 0 || !counted && !timed {
+            return None;
+        }
+        (self.since_pause, self.completed) = (0, None);
         self.paused_ns += pace.thinktime_ns;
         self.resumed_ns = now_ns() + pace.thinktime_ns;
         Some(Step::Think {
@@ -120,6 +154,19 @@ impl<'a> Paced<'a> {
             drain: pace.thinktime_after == ThinkAfter::Complete,
         })
     }
+}
+
+/// How long so many cycles take at the clock rate the machine claims.
+fn cycles_ns(cycles: u64) -> u64 {
+    if cycles == 0 {
+        return 0;
+    }
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("cpu MHz"));
+    let digits = line.and_then(|line| line.split([':', '.']).nth(1)).unwrap_or_default();
+    // Where it claims none, a cycle is a nanosecond.
+    let mhz = digits.trim().parse().unwrap_or(1000_u64).max(1);
+    u64::try_from(u128::from(cycles) * 1000 / u128::from(mhz)).unwrap_or(u64::MAX)
 }
 
 /// The gap to the next of random arrivals that come `per_second / amount` times a second.
@@ -136,6 +183,10 @@ fn exponential_ns(random: &mut Random, amount: u64, per_second: u64) -> u64 {
 
 impl Steps for Paced<'_> {
     fn step(&mut self) -> Step {
+        if self.spins {
+            self.spins = false;
+            return Step::Think { spin_ns: self.spin_ns, sleep_ns: 0, drain: false };
+        }
         if self.held.is_none()
             && let Some(pause) = self.pause()
         {
@@ -156,6 +207,7 @@ impl Steps for Paced<'_> {
             }
         };
         let Step::Do { operation, len_bytes, .. } = step else { return step };
+        self.last_due_ns = 0;
         if operation.is_sync() {
             return step;
         }
@@ -165,8 +217,14 @@ impl Steps for Paced<'_> {
             self.held = Some(step);
             return Step::Wait { until_ns: due_ns };
         }
+        self.last_due_ns = due_ns;
+        self.spins = self.spin_ns > 0;
         self.note(direction, len_bytes);
         step
+    }
+
+    fn scheduled_ns(&self) -> u64 {
+        self.last_due_ns
     }
 }
 

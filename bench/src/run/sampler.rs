@@ -6,7 +6,7 @@
 //! Not here: who calls it when (`conductor`).
 
 use fio_compat::Job;
-use fio_compat::report::DirectionReport;
+use fio_compat::report::{DirectionReport, SteadyReport};
 use fio_compat::stats::SampleStat;
 
 use super::lane::Totals;
@@ -31,6 +31,8 @@ pub(crate) struct Sampler {
     iops: [SampleStat; 3],
     /// Minimum rates, judged beside the samples.
     pub(crate) minimum: Minimum,
+    /// Whether the worker, or its group, is steady.
+    pub(crate) steady: Option<SteadyReport>,
 }
 
 impl Window {
@@ -72,6 +74,7 @@ impl Sampler {
             bandwidth: Default::default(),
             iops: Default::default(),
             minimum: Minimum::default(),
+            steady: None,
         }
     }
 
@@ -83,6 +86,14 @@ impl Sampler {
         }
         if let Some(logs) = &mut self.logs {
             logs.begin(now_ns);
+        }
+    }
+
+    /// Recording begins anew: earlier samples are forgotten.
+    pub(crate) fn restart(&mut self, now_ns: u64, totals: [Totals; 3]) {
+        (self.bandwidth, self.iops) = Default::default();
+        for window in self.windows.iter_mut().flatten() {
+            (window.last_ns, window.last) = (now_ns.max(1), totals);
         }
     }
 

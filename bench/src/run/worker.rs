@@ -7,6 +7,8 @@
 //! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
 //! the conductor (`lane`).
 
+mod judged;
+mod overlap;
 mod wait;
 
 use std::fs::File;
@@ -20,6 +22,7 @@ use crate::measure::{Recorder, Times};
 
 use super::failure::Failure;
 use super::flow::Flow;
+use super::judge::Judge;
 use super::lane::{Lane, Order};
 use super::live::Snapshot;
 use super::logs::JobLogs;
@@ -32,7 +35,7 @@ pub(crate) struct Pacing {
     pub(crate) depth: u32,
     /// Submit when so many are queued.
     pub(crate) batch: u32,
-    /// Reap at least so many when the queue is full; 0 polls.
+    /// Reap at least so many when the queue is full; 0 polls after each submission as well.
     pub(crate) complete_min: u32,
     /// Reap at most so many at a time.
     pub(crate) complete_max: u32,
@@ -92,6 +95,10 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) flow: Flow<'a>,
     /// How ranges are written out.
     pub(crate) range_flags: u32,
+    /// I/Os that overlap are never in flight together.
+    pub(crate) serialized: bool,
+    /// What single latencies mean; `None` where they mean nothing.
+    judge: Option<Box<Judge>>,
     pacing: Pacing,
     synchronous: bool,
     slots: Vec<Io>,
@@ -166,6 +173,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             errors: Errors::default(),
             flow: Flow::default(),
             range_flags: 0,
+            serialized: false,
+            judge: None,
             pacing,
             slots: vec![IDLE; depth],
             active: vec![false; depth],
@@ -201,7 +210,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                     continue;
                 };
                 let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
-                self.start::<CLOCK>(io, rules);
+                self.start::<CLOCK>(io, steps.scheduled_ns(), rules);
+                if self.pacing.complete_min == 0 && self.uncommitted_count == 0 {
+                    self.reap::<CLOCK>(0, rules);
+                }
                 continue;
             }
             if self.in_flight == 0 {
@@ -242,12 +254,12 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     }
 
     #[inline(always)]
-    fn start<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
-        if io.operation == Operation::Write {
-            if self.content.is_verifiable() {
-                self.wait_for_overlapping::<CLOCK>(io, rules);
-                self.active[io.slot as usize] = true;
-            }
+    fn start<const CLOCK: bool>(&mut self, io: Io, due_ns: u64, rules: Rules) {
+        let writes = io.operation == Operation::Write;
+        if self.serialized || (writes && self.content.is_verifiable()) {
+            self.take_turn::<CLOCK>(io, rules);
+        }
+        if writes {
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
         } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
@@ -255,7 +267,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
         if CLOCK {
             let now = crate::clock::now_ns();
-            self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
+            // A constant 0 where there is no schedule, so that this costs nothing there.
+            let start_ns = if due_ns > 0 { self.begins_ns(io.slot, due_ns, now) } else { now };
+            self.times[io.slot as usize] = Times { start_ns, issue_ns: now, complete_ns: 0 };
         }
         self.slots[io.slot as usize] = io;
         self.queue::<CLOCK>(io, rules);
@@ -386,10 +400,13 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                 self.check(io, rules);
             }
         }
-        if self.content.is_verifiable() {
+        if self.content.is_verifiable() || self.serialized {
             self.active[event.slot as usize] = false;
         }
         self.free.push(event.slot);
+        if CLOCK && self.judge.is_some() {
+            self.judged(io, counts);
+        }
     }
 
     /// Deals with a result that is not the length asked for.
@@ -454,24 +471,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
         if rules.fatal {
             self.fail(Failure::verify());
-        }
-    }
-
-    /// Two writes of one block in flight have no order; a block that is verified needs one.
-    fn wait_for_overlapping<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
-        let end = io.offset_bytes + u64::from(io.len_bytes);
-        let overlaps = |other: &Io| {
-            other.operation == Operation::Write
-                && other.file == io.file
-                && other.offset_bytes < end
-                && io.offset_bytes < other.offset_bytes + u64::from(other.len_bytes)
-        };
-        while self.failure.is_none() {
-            let mut others = self.slots.iter().zip(&self.active);
-            if !others.any(|(other, active)| *active && overlaps(other)) {
-                return;
-            }
-            self.reap::<CLOCK>(1, rules);
         }
     }
 

@@ -10,6 +10,7 @@ mod control;
 mod durability;
 mod pace;
 mod reporting;
+mod steering;
 mod validate;
 mod values;
 mod workload;
@@ -22,6 +23,7 @@ pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
 pub use durability::{Durability, SyncFileRange, SyncIo};
 pub use pace::{Pace, ThinkAfter};
 pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
+pub use steering::Steering;
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
 pub use workload::{
     BlockShare, Distribution, FileService, RandomGenerator, Sequencer, Strided, Workload, Zone,
@@ -164,6 +166,8 @@ pub struct Job {
     pub control: Control,
     /// Rates, pauses and limits of latency.
     pub pace: Pace,
+    /// Limits that end a job, and how its I/Os are started.
+    pub steering: Steering,
     /// What is written, and how it is checked.
     pub content: Content,
     /// When writes become durable.
@@ -261,6 +265,7 @@ impl Job {
             workload: Workload::default(),
             control: Control::default(),
             pace: Pace::default(),
+            steering: Steering::default(),
             content: Content::default(),
             durability: Durability::default(),
             job_options: Vec::new(),

@@ -39,12 +39,14 @@ pub struct Pace {
     pub thinktime_ns: u64,
     /// Part of the pause that is spent spinning.
     pub thinktime_spin_ns: u64,
-    /// I/Os before a pause.
+    /// I/Os before a pause; 0 where only `thinktime_iotime_ns` counts.
     pub thinktime_blocks: u64,
     /// What those are.
     pub thinktime_after: ThinkAfter,
     /// Time of I/O before a pause; 0 counts I/Os alone.
     pub thinktime_iotime_ns: u64,
+    /// CPU cycles to spin after each I/O.
+    pub thinkcycles: u64,
 }
 
 impl Default for Pace {
@@ -62,21 +64,32 @@ impl Default for Pace {
             thinktime_blocks: 1,
             thinktime_after: ThinkAfter::default(),
             thinktime_iotime_ns: 0,
+            thinkcycles: 0,
         }
     }
 }
 
 impl Pace {
+    /// Whether I/Os have a schedule.
+    #[must_use]
+    pub fn has_rate(&self) -> bool {
+        self.rate != [0; 3] || self.rate_iops != [0; 3]
+    }
+
     /// Whether the time of an I/O's start is a matter of the clock.
     #[must_use]
     pub fn is_paced(&self) -> bool {
-        self.rate != [0; 3] || self.rate_iops != [0; 3] || self.thinktime_ns > 0
+        self.has_rate() || self.thinktime_ns > 0 || self.thinkcycles > 0
     }
 }
 
 impl Job {
-    /// Refuses rates that contradict one another.
-    pub(super) fn check_pace(&self) -> Result<(), ParseError> {
+    /// Settles what pauses come after, and refuses rates that contradict one another.
+    pub(super) fn check_pace(&mut self) -> Result<(), ParseError> {
+        if self.pace.thinktime_iotime_ns > 0 && !self.is_set("thinktime_blocks") {
+            // The default of one I/O would always come first.
+            self.pace.thinktime_blocks = 0;
+        }
         let pace = &self.pace;
         for direction in 0..3 {
             if pace.rate[direction] > 0 && pace.rate_iops[direction] > 0 {

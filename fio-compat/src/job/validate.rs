@@ -26,6 +26,7 @@ impl Job {
         self.settle_depth();
         self.settle_workload()?;
         self.check_pace()?;
+        self.check_steering()?;
         self.check_content()?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
@@ -42,7 +43,7 @@ impl Job {
                 "no ioengine is given and iodepth is above 1, so io_uring is used; \
                  fio would run psync at depth 1, which is ioengine=psync",
             ));
-        } else if self.ioengine.is_synchronous() && self.iodepth > 1 {
+        } else if self.ioengine.is_synchronous() && self.iodepth > 1 && !self.steering.offload {
             let message = format!(
                 "iodepth={} has no effect: engine {} runs at depth 1; use ioengine=io_uring",
                 self.iodepth, self.ioengine_requested

@@ -114,6 +114,9 @@ fn job(job: &JobReport, group: &GroupSummary, detail: Detail) -> Value {
     if let Some(description) = &job.description {
         put(&mut map, "desc", description.as_str());
     }
+    if let Some(steady) = &job.steady {
+        put(&mut map, "steadystate", super::steady::object(steady));
+    }
     Value::Object(map)
 }
 
@@ -238,11 +241,11 @@ fn put_aggregate(map: &mut Map<String, Value>, disk: &DiskUtil) {
     put_float(map, "aggr_util", disk.util_percent);
 }
 
-fn put(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(super) fn put(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     map.insert(key.to_owned(), value.into());
 }
 
-fn put_float(map: &mut Map<String, Value>, key: &str, value: f64) {
+pub(super) fn put_float(map: &mut Map<String, Value>, key: &str, value: f64) {
     map.insert(key.to_owned(), float(value));
 }
 

@@ -13,6 +13,7 @@ mod log;
 mod normal;
 mod number;
 mod preamble;
+mod steady;
 mod terse;
 
 pub use eta::{EtaRate, EtaSnapshot, JobState, eta_line};

@@ -51,6 +51,7 @@ fn job_block(report: &RunReport, job: &JobReport, group: &GroupSummary) -> Strin
         job.minf
     ));
     text.push_str(&depths(job));
+    text.extend(job.steady.iter().map(|steady| super::steady::line(steady, job.units)));
     text
 }
 

@@ -6,6 +6,7 @@
 
 mod disk;
 mod group;
+mod steady;
 
 use std::borrow::Cow;
 
@@ -14,6 +15,7 @@ use crate::stats::{DepthStats, LatencyDistribution, LatencyStat, SampleStat};
 
 pub use disk::DiskUtil;
 pub use group::{DirectionSummary, GroupSummary};
+pub use steady::SteadyReport;
 
 /// fio's errno for data that does not verify; `strerror` has a misleading text for it.
 pub const EILSEQ: i32 = 84;
@@ -88,7 +90,7 @@ pub struct JobReport {
     pub depth: DepthStats,
     /// Completion latencies of all directions by magnitude.
     pub distribution: LatencyDistribution,
-    /// The depth asked for.
+    /// The depth asked for, or the one that was found to keep the goal.
     pub iodepth: u32,
     /// Which percentiles to report.
     pub percentiles: Percentiles,
@@ -102,6 +104,8 @@ pub struct JobReport {
     pub errors: Option<ErrorCounts>,
     /// The latency the job had to keep (`latency_target` and its relatives).
     pub goal: LatencyGoal,
+    /// Whether it became steady, where that was asked for.
+    pub steady: Option<SteadyReport>,
 }
 
 /// Errors that did not end a job.
@@ -127,6 +131,16 @@ pub struct LatencyGoal {
 impl Default for LatencyGoal {
     fn default() -> Self {
         Self { target_ns: 0, window_ns: 0, percent: 100.0 }
+    }
+}
+
+impl LatencyGoal {
+    fn of(steering: &crate::Steering) -> Self {
+        Self {
+            target_ns: steering.latency_target_ns,
+            window_ns: steering.latency_window_ns,
+            percent: steering.latency_percentile,
+        }
     }
 }
 
@@ -251,6 +265,7 @@ impl JobReport {
             shown: true,
             errors: None,
             goal: LatencyGoal::default(),
+            steady: None,
         }
     }
 
@@ -272,6 +287,7 @@ impl JobReport {
             unified: job.reporting.unified,
             units: job.reporting.units,
             shown: job.reporting.stats,
+            goal: LatencyGoal::of(&job.steering),
             ..Self::new(&job.name)
         }
     }

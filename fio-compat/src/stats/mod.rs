@@ -10,6 +10,7 @@ mod histogram;
 mod latency;
 mod running;
 mod samples;
+mod steady;
 
 pub use depth::{BatchCounts, DepthStats, LevelCounts};
 pub use distribution::LatencyDistribution;
@@ -17,6 +18,7 @@ pub use histogram::{BINS, Histogram};
 pub use latency::LatencyStat;
 pub use running::RunningStat;
 pub use samples::SampleStat;
+pub use steady::{SteadyCriterion, SteadyMeasure, SteadyPoint, SteadyVerdict, SteadyWindow};
 
 /// A share in percent as fio prints it: a bucket that was hit never reads as zero.
 #[must_use]

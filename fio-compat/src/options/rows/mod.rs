@@ -12,6 +12,7 @@ mod jobs;
 mod pace;
 mod pattern;
 mod reporting;
+mod steering;
 mod target;
 mod time;
 mod verify;
@@ -32,6 +33,7 @@ pub(super) static ALL: &[&[Row]] = &[
     workload::ROWS,
     control::ROWS,
     pace::ROWS,
+    steering::ROWS,
     content::ROWS,
     durability::ROWS,
 ];

@@ -108,6 +108,13 @@ pub(super) const ROWS: &[Row] = &[
         |job| super::seconds(job.pace.thinktime_iotime_ns),
         "time of I/O before a pause",
     ),
+    row(
+        "thinkcycles",
+        &[],
+        Kind::Number { min: 0, set: |job, value| job.pace.thinkcycles = value },
+        |job| job.pace.thinkcycles.to_string(),
+        "CPU cycles to spin after each I/O",
+    ),
 ];
 
 fn numbers(field: &mut [u64; 3], text: &str) -> Result<(), Complaint> {
@@ -122,7 +129,7 @@ fn shown(values: &[u64; 3]) -> String {
 }
 
 /// A time whose bare number is microseconds.
-fn micros(text: &str) -> Result<u64, Complaint> {
+pub(super) fn micros(text: &str) -> Result<u64, Complaint> {
     let text = text.trim();
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
         return units::time_ns(&format!("{text}us"));
