@@ -11,6 +11,7 @@ mod engine;
 mod jobs;
 mod pace;
 mod pattern;
+mod replay;
 mod reporting;
 mod target;
 mod time;
@@ -34,6 +35,7 @@ pub(super) static ALL: &[&[Row]] = &[
     pace::ROWS,
     content::ROWS,
     durability::ROWS,
+    replay::ROWS,
 ];
 
 /// The names of all engines.
