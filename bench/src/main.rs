@@ -31,6 +31,7 @@ mod signals;
 mod statistics;
 mod status;
 mod summary;
+mod trace;
 mod verify;
 mod written;
 

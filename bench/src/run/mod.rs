@@ -16,6 +16,8 @@ pub(crate) mod logs;
 mod minimum;
 mod paced;
 pub(crate) mod policy;
+mod record;
+mod replay;
 mod sampler;
 mod steps;
 pub(crate) mod worker;

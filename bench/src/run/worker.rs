@@ -7,6 +7,7 @@
 //! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
 //! the conductor (`lane`).
 
+mod traced;
 mod wait;
 
 use std::fs::File;
@@ -24,6 +25,7 @@ use super::lane::{Lane, Order};
 use super::live::Snapshot;
 use super::logs::JobLogs;
 use super::policy::{Errors, Policy, Verdict};
+use super::record::Recording;
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) flow: Flow<'a>,
     /// How ranges are written out.
     pub(crate) range_flags: u32,
+    /// The trace that is written.
+    pub(crate) recording: Option<Recording>,
     pacing: Pacing,
     synchronous: bool,
     slots: Vec<Io>,
@@ -166,6 +170,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             errors: Errors::default(),
             flow: Flow::default(),
             range_flags: 0,
+            recording: None,
             pacing,
             slots: vec![IDLE; depth],
             active: vec![false; depth],
@@ -183,9 +188,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
     }
 
-    /// Runs one phase until its steps are finished, its time is up or it failed. Nothing is in
-    /// flight afterwards.
-    pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
+    /// The loop of [`Worker::phase`].
+    fn drive<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
         let mut finished = false;
         self.stopping = self.order >= rules.ends_at || self.failure.is_some();
         loop {
