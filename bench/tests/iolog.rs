@@ -82,7 +82,19 @@ fn write_iolog_that_cannot_be_written_is_refused_before_the_run() {
     place.write("j.fio", "[w]\nfilename=a b\nsize=4k\nwrite_iolog=t\n");
     let told = place.refused("j.fio");
     assert!(told.contains("a trace cannot name a b"), "{told}");
-    let told = place.refused(&format!("{args} --write_iolog=/dev/full"));
+    place.write("t", TWO);
+    for (args, file) in [("--read_iolog=t --write_iolog=./t", "t"), (args, "f")] {
+        let told = place.refused(&format!("--name=x {args} --write_iolog=./{file}"));
+        assert!(told.contains(&format!("would overwrite {file}, which a job uses")), "{told}");
+    }
+    assert_eq!(fs::read_to_string(place.0.join("t")).unwrap(), TWO);
+}
+
+#[test]
+fn write_iolog_that_runs_out_of_space_says_so() {
+    let place = Place::new("iolog-full");
+    let output = place.run("--name=w --filename=f --size=16k --rw=write --write_iolog=/dev/full");
+    let told = text(&output);
     assert!(told.contains("trace /dev/full is incomplete: No space left"), "{told}");
 }
 
@@ -208,8 +220,7 @@ fn replay_redirect_replay_scale_replay_align_and_replay_skip_change_what_is_done
         ));
         place.trace("again")
     };
-    let redirected =
-        ["c write 8192 4096", "c write 0 12288", "c sync 0 0", "c read 8192 4096"];
+    let redirected = ["c write 8192 4096", "c write 0 12288", "c sync 0 0", "c read 8192 4096"];
     assert_eq!(done("--replay_redirect=c"), redirected);
     assert_eq!((length(&place, "a"), length(&place, "c")), (None, Some(12288)));
     let scaled = ["a write 4096 4096", "b write 0 12288", "a sync 0 0", "a read 4096 4096"];
@@ -292,7 +303,8 @@ fn read_iolog_replays_a_trace_that_fio_wrote() {
 fn write_iolog_and_read_iolog_go_with_fio_both_ways() {
     let present = Command::new("fio").arg("--version").output();
     if !present.is_ok_and(|output| output.status.success()) {
-        println!("SKIP: fio is not installed (apt-get install fio); the captured trace is tested");
+        let line = "skipped: fio is not installed (apt-get install fio); its kept trace is tested";
+        writeln!(std::io::stderr().lock(), "{line}").unwrap();
         return;
     }
     let place = Place::new("iolog-fio");

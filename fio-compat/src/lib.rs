@@ -62,7 +62,7 @@ pub use job::{
     Sequencer, Setting, Strided, ThinkAfter, Verify, Workload, Zone,
 };
 pub use job::{Durability, SyncFileRange, SyncIo};
-pub use job::{Replay, ReplaySkip};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
+pub use job::{Replay, ReplaySkip};
 pub use options::option_help;
 pub use source::Source;

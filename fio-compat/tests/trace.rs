@@ -92,7 +92,10 @@ fn read_iolog_says_where_a_trace_is_wrong() {
         (three("7"), "t:4:2: the name of a file is missing here"),
         (told("fio version 3 iolog\n0 f add\n1 f read 0 1"), "t:3:3: `f` is not open here"),
         (told("fio version 4 iolog"), "t:1:1: this is no trace; the first line must be"),
-        (told("\u{7}taebinary"), "t:1:1: this is a binary trace of blktrace, which is not read; print"),
+        (
+            told("\u{7}taebinary"),
+            "t:1:1: this is a binary trace of blktrace, which is not read; print",
+        ),
         (told(""), "t: the trace is empty"),
         (two(&"x".repeat(TRACE_LINE_BYTES_MAX + 1)), "t:4:1: the line is longer than 4095 bytes"),
     ] {
@@ -141,7 +144,10 @@ fn replay_options_are_parsed_and_shown() {
     }
     let warned = Machine::default().run("--name=r --read_iolog=a --rw=write --bs=8k").unwrap();
     let warned: Vec<String> = warned.warnings.iter().map(ToString::to_string).collect();
-    assert!(warned.iter().any(|line| line.contains("no effect of rw, bs: read_iolog")), "{warned:?}");
+    assert!(
+        warned.iter().any(|line| line.contains("no effect of rw, bs: read_iolog")),
+        "{warned:?}"
+    );
 }
 
 /// Actions that are I/O and may have any length.

@@ -8,6 +8,8 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -72,6 +74,7 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Recording>>), S
                  give each job a trace of its own and numjobs=1"
             ));
         }
+        check_place(name, plans)?;
         let trace = open.len();
         open.push(create(name, plan)?);
         let files = plan.targets.len();
@@ -79,6 +82,27 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Recording>>), S
     }
     let thread = (!open.is_empty()).then(|| std::thread::spawn(move || write(&receiver, open)));
     Ok((Writer { thread }, all))
+}
+
+/// A trace must not end where the jobs' data or the traces they follow are.
+fn check_place(name: &str, plans: &[Plan]) -> Result<(), String> {
+    let Ok(facts) = Path::new(name).metadata() else { return Ok(()) };
+    if facts.file_type().is_block_device() {
+        return Err(format!("write_iolog={name} is a block device; name a file"));
+    }
+    let targets = plans.iter().flat_map(|plan| &plan.targets).map(|target| target.path.as_path());
+    let read = plans.iter().flat_map(|plan| &plan.job.replay.read).map(Path::new);
+    let same = |path: &&Path| {
+        let other = path.metadata();
+        other.is_ok_and(|other| (other.dev(), other.ino()) == (facts.dev(), facts.ino()))
+    };
+    match targets.chain(read).find(same) {
+        None => Ok(()),
+        Some(path) => Err(format!(
+            "write_iolog={name} would overwrite {}, which a job uses; name another file",
+            path.display()
+        )),
+    }
 }
 
 fn create(name: &str, plan: &Plan) -> Result<Open, String> {
