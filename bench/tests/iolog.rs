@@ -83,8 +83,8 @@ fn write_iolog_that_cannot_be_written_is_refused_before_the_run() {
     let told = place.refused("j.fio");
     assert!(told.contains("a trace cannot name a b"), "{told}");
     place.write("t", TWO);
-    for (args, file) in [("--read_iolog=t --write_iolog=./t", "t"), (args, "f")] {
-        let told = place.refused(&format!("--name=x {args} --write_iolog=./{file}"));
+    for (args, file) in [("--name=x --read_iolog=t", "t"), (args, "f")] {
+        let told = place.refused(&format!("{args} --write_iolog=./{file}"));
         assert!(told.contains(&format!("would overwrite {file}, which a job uses")), "{told}");
     }
     assert_eq!(fs::read_to_string(place.0.join("t")).unwrap(), TWO);
