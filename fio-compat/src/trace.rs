@@ -320,9 +320,12 @@ fn is_blktrace(start: &[u8]) -> bool {
 }
 
 fn words(line: &str) -> impl Iterator<Item = Word<'_>> {
-    line.split_ascii_whitespace().map(move |text| {
-        let at = text.as_ptr().addr() - line.as_ptr().addr();
-        Word { text, column: line[..at].chars().count() + 1 }
+    let mut next = 1;
+    line.split(|c: char| c.is_ascii_whitespace()).filter_map(move |text| {
+        let column = next;
+        // The blank behind it is one character, too.
+        next += text.chars().count() + 1;
+        (!text.is_empty()).then_some(Word { text, column })
     })
 }
 

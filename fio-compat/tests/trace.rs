@@ -49,7 +49,8 @@ fn read_iolog_understands_what_fio_wrote() {
 #[test]
 fn read_iolog_of_version_2_adds_waits_up() {
     let text = "fio version 2 iolog\n/f add\n/f open\n\n/f write 0 512\n/f wait 500 0\n\
-                /f wait 99 0\n/f wait 100 0\n/f read 512 1024\n/f sync\n/f datasync 0 0\n/f close\n";
+                /f wait 99 0\n/f wait 100 0\n/f read 512 1024\n/f sync\n/f datasync 0 0\n\
+                /f close\n";
     let (ios, _) = parse(text).unwrap();
     let found: Vec<_> = ios.iter().map(|io| (io.due_us, io.action, io.len_bytes)).collect();
     let expected = [
