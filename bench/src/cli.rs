@@ -12,7 +12,7 @@ use fio_compat::{Action, Invocation, parse_command_line};
 use crate::disk::Disks;
 use crate::machine::Machine;
 use crate::output::{Output, complain};
-use crate::plan::{Kind, survey};
+use crate::plan::{Kind, Plan, survey};
 use crate::progress::Progress;
 use crate::report::Frame;
 use crate::run::conductor::Manner;
@@ -124,6 +124,7 @@ pub(crate) fn run(
 ) -> Result<Ran, String> {
     let begun_unix_ms = crate::clock::unix_ms();
     let plans = survey(&invocation.jobs)?;
+    check_readonly(invocation, &plans)?;
     let claims = device::claim(&plans)?;
     warn(invocation);
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
@@ -150,6 +151,18 @@ pub(crate) fn run(
     notes.extend(degraded(&finished));
     let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
     conclude(invocation, finished, &disks, ending, &mut output)
+}
+
+/// What a trace writes is known only now.
+fn check_readonly(invocation: &Invocation, plans: &[Plan]) -> Result<(), String> {
+    match plans.iter().find(|plan| invocation.readonly && plan.job.rw.writes()) {
+        None => Ok(()),
+        Some(plan) => Err(format!(
+            "job `{}`: trim and write operations are not allowed with the --readonly parameter; \
+             replay_skip=write,trim leaves those of a trace out",
+            plan.job.name
+        )),
+    }
 }
 
 /// The file itself, or the directory it will be made in.

@@ -21,6 +21,14 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
+/// Milliseconds of the clock with this number for `clock_gettime(2)`; `None` if there is none.
+pub(crate) fn clock_ms(number: u32) -> Option<u64> {
+    let clock = ClockId::from_raw(number.cast_signed());
+    let time = clock_gettime(clock).ok()?;
+    let (seconds, ns) = (time.tv_sec().cast_unsigned(), time.tv_nsec().cast_unsigned());
+    Some(seconds * 1000 + ns / 1_000_000)
+}
+
 /// What the calling thread has used of the machine so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ThreadUsage {

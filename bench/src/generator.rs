@@ -49,6 +49,8 @@ pub(crate) enum Mix {
     Trim,
     /// Each block is trimmed and then written.
     TrimWrite,
+    /// What a trace says: whether it reads, writes and trims.
+    Trace([bool; 3]),
 }
 
 impl Mix {
@@ -60,6 +62,7 @@ impl Mix {
             Self::Both { .. } => [true, true, false],
             Self::Trim => [false, false, true],
             Self::TrimWrite => [false, true, true],
+            Self::Trace(directions) => directions,
         }
     }
 }
@@ -383,6 +386,7 @@ impl Generator {
                 self.forced.take().unwrap_or(drawn)
             }
             Mix::Trim | Mix::TrimWrite => TRIM,
+            Mix::Trace(_) => return Step::Finished,
         };
         if self.files.len() > 1 {
             self.file = self.choice.next();

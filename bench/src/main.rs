@@ -34,6 +34,7 @@ mod status;
 mod subcommand;
 mod summary;
 mod sweep;
+mod trace;
 mod verify;
 mod written;
 

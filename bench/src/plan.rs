@@ -6,12 +6,14 @@
 //! Not here: the options themselves (`fio_compat`), creating files (`layout`).
 
 mod region;
+mod replay;
 mod shape;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fio_compat::{IoEngine, Job, SyncFileRange, SyncIo, Verify};
 use mfio_engine::OpenOptions;
@@ -20,6 +22,7 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::generator::{Blocks, Region, Shape};
 use crate::layout::{direct_works, direct_works_on, no_direct};
+use crate::trace::Trace;
 use crate::verify::Scheme;
 
 use region::Part;
@@ -82,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) targets: Vec<Target>,
     /// The sequence of I/Os.
     pub(crate) shape: Shape,
+    /// The trace it follows instead.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 /// Looks at the targets of all jobs; a plan per clone, in order of definition.
@@ -141,6 +146,9 @@ fn check_undisturbed<'a>(
 }
 
 fn one(job: &Job, clone: u32) -> Result<Plan, String> {
+    if !job.replay.read.is_empty() {
+        return replay::plan(job, clone);
+    }
     let unit = job.block_min_bytes().max(1);
     let paths = region::paths(job, clone);
     let files = u64::try_from(paths.len()).unwrap_or(1).max(1);
@@ -155,7 +163,7 @@ fn one(job: &Job, clone: u32) -> Result<Plan, String> {
     check_direct(job)?;
     let shape = shape::shape(job, targets.iter().map(|target| target.region).collect())?;
     check_verify(job, &shape)?;
-    Ok(Plan { job: job.clone(), clone, targets, shape })
+    Ok(Plan { job: job.clone(), clone, targets, shape, trace: None })
 }
 
 /// Finds out what is at `path` without changing anything.

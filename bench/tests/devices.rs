@@ -141,3 +141,34 @@ fn refused_device_stops_the_run_before_any_file_is_made() {
     assert!(text(&output.stderr).contains("carries LUKS"), "{}", text(&output.stderr));
     assert!(!other.exists());
 }
+
+#[test]
+fn read_iolog_and_write_iolog_obey_the_guard_of_devices() {
+    let Some(disk) = Disk::new("iolog") else { return };
+    let trace = disk.place.join("t");
+    let device = &disk.device;
+    let lines = format!(
+        "fio version 2 iolog\n{device} add\n{device} open\n{device} write 0 4096\n\
+         {device} read 0 4096\n"
+    );
+    std::fs::write(&trace, lines).unwrap();
+    let read = format!("--read_iolog={}", trace.display());
+    for engine in ENGINES {
+        disk.put(0, b"XFSB");
+        let stderr = disk.refused(engine, &[&read]);
+        assert!(stderr.contains("carries xfs at 0 B"), "{stderr}");
+        // What is only read needs no permission.
+        let output = disk.bench(engine, &[&read, "--replay_skip=write"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+        let output = disk.bench(engine, &[&read, "--overwrite_device=1"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+    }
+    let lines =
+        format!("fio version 2 iolog\n{device} add\n{device} open\n{device} read 8388608 1\n");
+    std::fs::write(&trace, lines).unwrap();
+    let stderr = disk.refused("psync", &[&read, "--direct=0"]);
+    assert!(stderr.contains("holds 8388608 bytes, but the trace ends at 8388609"), "{stderr}");
+    let write = format!("--write_iolog={device}");
+    let output = disk.bench("psync", &["--rw=read", &write]);
+    assert!(text(&output.stderr).contains("is a block device; name a file"));
+}

@@ -128,7 +128,9 @@ impl<'a> Assembly<'a> {
             error
         })?;
         warnings.into_iter().for_each(|warning| self.warn(warning));
-        if self.invocation.readonly && job.rw.writes() {
+        // What a trace does is known when it has been read.
+        let writes = job.rw.writes() && job.replay.read.is_empty();
+        if self.invocation.readonly && writes {
             let message =
                 "trim and write operations are not allowed with the --readonly parameter.";
             let place = job.place_of("rw").unwrap_or_else(|| place.clone());

@@ -51,6 +51,7 @@ pub mod render;
 pub mod report;
 mod source;
 pub mod stats;
+pub mod trace;
 
 pub use command_line::{parse_command_line, parse_job_text};
 pub use error::{ParseError, Place, Warning};
@@ -63,5 +64,6 @@ pub use job::{
 };
 pub use job::{Durability, SyncFileRange, SyncIo};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
+pub use job::{Replay, ReplaySkip};
 pub use options::option_help;
 pub use source::Source;

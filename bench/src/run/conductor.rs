@@ -24,6 +24,7 @@ use super::job::{self, Assignment, Outcome};
 use super::lane::{Lane, Order, Stage};
 use super::live::{self, Live, Snapshot};
 use super::logs::{self, Handles};
+use super::record::{self, Recording};
 use super::sampler::Sampler;
 use super::steady::SteadyGroups;
 
@@ -110,6 +111,7 @@ pub(crate) fn conduct(
         files.push(layout::open(plan)?);
     }
     let (log_writer, logs) = logs::open(&plans)?;
+    let (trace_writer, recordings) = record::open(&plans)?;
     observer.starting(&plans);
     let lanes: Vec<Lane> = plans.iter().map(|plan| Lane::new(plan.job.ramp_time_ns > 0)).collect();
     let run_seed = crate::random::mix(unix_ms() ^ u64::from(std::process::id()) << 40);
@@ -125,7 +127,7 @@ pub(crate) fn conduct(
         begun_ns,
         over: false,
     };
-    let mut files = files.into_iter().zip(logs);
+    let mut files = files.into_iter().zip(logs).zip(recordings);
     let stages = stages(&plans);
     let mut begin = 0;
     while begin < plans.len() && signal.load(Ordering::Relaxed) == 0 && !conductor.over {
@@ -138,7 +140,8 @@ pub(crate) fn conduct(
     conductor.observer.ended(&lanes);
     // The handles of jobs that were never started would keep the writer waiting.
     drop(files);
-    log_writer.finish().into_iter().for_each(|line| conductor.observer.log_failed(line));
+    let failed = log_writer.finish().into_iter().chain(trace_writer.finish());
+    failed.for_each(|line| conductor.observer.log_failed(line));
     // They have results like all others, only empty ones: readers count on their places.
     finished.extend(plans[finished.len()..].iter().map(Finished::never));
     drop(created);
@@ -177,8 +180,8 @@ impl Finished {
     }
 }
 
-/// The open files of one clone, and its logs.
-type Equipment = (Vec<File>, Option<Handles>);
+/// The open files of one clone, its logs and its trace.
+type Equipment = ((Vec<File>, Option<Handles>), Option<Recording>);
 
 impl Conductor<'_> {
     fn stage(
@@ -193,9 +196,9 @@ impl Conductor<'_> {
             .iter()
             .zip(equipment)
             .zip(1 + u64::try_from(begin).unwrap_or(0)..)
-            .map(|((plan, (files, logs)), number)| {
+            .map(|((plan, ((files, logs), recording)), number)| {
                 let run_seed = self.run_seed;
-                Assignment { plan: plan.clone(), files, number, run_seed, logs }
+                Assignment { plan: plan.clone(), files, number, run_seed, logs, recording }
             })
             .collect();
         let lanes = &self.lanes[begin..end];

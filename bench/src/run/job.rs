@@ -32,6 +32,8 @@ use super::live::Snapshot;
 use super::logs::Handles;
 use super::paced::Paced;
 use super::policy::{Errors, Policy};
+use super::record::Recording;
+use super::replay::Replay;
 use super::steps::{Burst, FlushAll, ReadInstead};
 use super::worker::{Pacing, Rules, Worker};
 
@@ -47,6 +49,8 @@ pub(crate) struct Assignment {
     pub(crate) run_seed: u64,
     /// The logs it writes.
     pub(crate) logs: Option<Handles>,
+    /// The trace it writes.
+    pub(crate) recording: Option<Recording>,
 }
 
 /// What became of it.
@@ -151,6 +155,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     if let Some(logs) = &mut worker.recorder.logs {
         logs.restart(job.ramp_time_ns == 0);
     }
+    worker.recording.clone_from(&assignment.recording);
+    worker.recording.iter_mut().for_each(Recording::begin);
     if clock {
         passes::<E, true>(&mut worker, assignment);
     } else {
@@ -160,6 +166,9 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     worker.recorder.add_usage(usage);
     if let Some(mut logs) = worker.recorder.logs.take() {
         logs.finish();
+    }
+    if let Some(recording) = worker.recording.take() {
+        recording.finish();
     }
     let (recorder, errors) = (worker.recorder.clone(), worker.errors.clone());
     lane.deliver(Snapshot { recorder, errors });
@@ -307,7 +316,13 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
     worker.span = (used, worker.baseline.now_ns);
     let check = worker.content.check_reads;
     let rules = Rules { ends_at: Order::TimeUp, check, remembered: false, fatal: job.verify_fatal };
-    if job.content.verify_only {
+    if let Some(trace) = &plan.trace {
+        let mut replay = Replay::new(trace, job);
+        worker.phase::<CLOCK, _>(&mut replay, rules);
+        if let Some(line) = replay.failure {
+            worker.failure.get_or_insert(Failure::engine(&std::io::Error::other(line)));
+        }
+    } else if job.content.verify_only {
         worker.phase::<CLOCK, _>(&mut ReadInstead(generator), rules);
     } else if job.content.verify_backlog > 0 && job.do_verify && job.rw.writes_data() {
         in_parts::<E, CLOCK>(worker, generator, plan, rules);

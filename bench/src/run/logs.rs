@@ -61,6 +61,7 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Handles>>), Str
     let mut all = Vec::new();
     for (plan, number) in plans.iter().zip(1..) {
         let options = &plan.job.logs;
+        check_clock(options)?;
         let mut files = Vec::new();
         for (kind, prefix) in wanted(options) {
             let prefix = match prefix {
@@ -83,6 +84,17 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Handles>>), Str
     }
     let thread = (!open.is_empty()).then(|| std::thread::spawn(move || write(&receiver, open)));
     Ok((Writer { thread }, all))
+}
+
+/// Times of a clock that cannot be read would all be 0.
+fn check_clock(options: &LogOptions) -> Result<(), String> {
+    match crate::clock::clock_ms(options.epoch_clock) {
+        None if options.any() && options.unix_epoch => {
+            let clock = options.epoch_clock;
+            Err(format!("log_alternate_epoch_clock_id={clock}: this system has no such clock"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn wanted(options: &LogOptions) -> Vec<(LogKind, &LogPrefix)> {
@@ -163,7 +175,7 @@ impl Handles {
             handles: self.clone(),
             recording: false,
             begun_ns: crate::clock::now_ns(),
-            begun_unix_ms: crate::clock::unix_ms(),
+            begun_unix_ms: self.epoch_ms(),
             bw: single(LogKind::Bw),
             iops: single(LogKind::Iops),
             slat: track(LogKind::Slat),
@@ -183,6 +195,11 @@ impl Handles {
         let (bw, iops) = (file(LogKind::Bw), file(LogKind::Iops));
         let logs = RateLogs { handles: self.clone(), bw, iops, begun_ns: 0, begun_unix_ms: 0 };
         (bw.is_some() || iops.is_some()).then_some(logs)
+    }
+
+    /// The present by the clock that logs may count from.
+    fn epoch_ms(&self) -> u64 {
+        crate::clock::clock_ms(self.options.epoch_clock).unwrap_or(0)
     }
 
     fn send(&self, batch: Batch) {
@@ -313,7 +330,7 @@ impl JobLogs {
     pub(crate) fn restart(&mut self, recording: bool) {
         self.recording = recording;
         self.begun_ns = crate::clock::now_ns();
-        self.begun_unix_ms = crate::clock::unix_ms();
+        self.begun_unix_ms = self.handles.epoch_ms();
     }
 
     /// Logs one I/O; `direction` is 0 for reads, 1 for writes, 2 for trims.
@@ -400,7 +417,7 @@ impl RateLogs {
     /// Recording begins.
     pub(crate) fn begin(&mut self, now_ns: u64) {
         self.begun_ns = now_ns;
-        self.begun_unix_ms = crate::clock::unix_ms();
+        self.begun_unix_ms = self.handles.epoch_ms();
     }
 
     /// Logs a window of `elapsed_ms` in which so much was done; what stood still has no line.

@@ -18,6 +18,8 @@ pub(crate) mod logs;
 mod minimum;
 mod paced;
 pub(crate) mod policy;
+mod record;
+mod replay;
 mod sampler;
 mod steady;
 mod steps;

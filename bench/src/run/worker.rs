@@ -9,6 +9,7 @@
 
 mod judged;
 mod overlap;
+mod traced;
 mod wait;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ use super::lane::{Lane, Order};
 use super::live::Snapshot;
 use super::logs::JobLogs;
 use super::policy::{Errors, Policy, Verdict};
+use super::record::Recording;
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) serialized: bool,
     /// What single latencies mean; `None` where they mean nothing.
     judge: Option<Box<Judge>>,
+    /// The trace that is written.
+    pub(crate) recording: Option<Recording>,
     pacing: Pacing,
     synchronous: bool,
     slots: Vec<Io>,
@@ -175,6 +179,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             range_flags: 0,
             serialized: false,
             judge: None,
+            recording: None,
             pacing,
             slots: vec![IDLE; depth],
             active: vec![false; depth],
@@ -192,9 +197,8 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
     }
 
-    /// Runs one phase until its steps are finished, its time is up or it failed. Nothing is in
-    /// flight afterwards.
-    pub(crate) fn phase<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
+    /// The loop of [`Worker::phase`].
+    fn drive<const CLOCK: bool, S: Steps>(&mut self, steps: &mut S, rules: Rules) {
         let mut finished = false;
         self.stopping = self.order >= rules.ends_at || self.failure.is_some();
         loop {

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use fio_compat::trace::{TRACE_HEADER, TraceLine, TraceParser};
 use fio_compat::{Invocation, ParseError, Source, parse_command_line, parse_job_text};
 
 /// A machine whose files are what the fuzzer says.
@@ -100,6 +101,46 @@ pub fn values(data: &[u8]) {
             Ok(again) => assert_eq!(again, Some(shown), "{option}={value}"),
             Err(error) => panic!("{option}={value} is shown as {shown}, which is refused: {error}"),
         }
+    }
+}
+
+/// Any trace: times never go back, and what was understood means the same when written anew.
+pub fn trace(data: &[u8]) {
+    let mut parser = TraceParser::new("t");
+    let mut again = TraceParser::new("again");
+    assert_eq!(again.line(TRACE_HEADER.as_bytes()), Ok(None));
+    let mut added = 0;
+    let mut due_us = 0;
+    for line in data.split(|byte| *byte == b'\n') {
+        let io = match parser.line(line) {
+            Ok(io) => io,
+            Err(error) => return assert!(!error.to_string().contains('\n'), "{error}"),
+        };
+        let Some(io) = io else { continue };
+        assert!(io.due_us >= due_us);
+        if due_us == 0 {
+            // A trace begins with its first line.
+            assert_eq!(again.line(b"0 . add"), Ok(None));
+        }
+        due_us = io.due_us;
+        for name in &parser.files()[added..] {
+            for action in ["add", "open"] {
+                assert_eq!(again.line(format!("{due_us} {name} {action}").as_bytes()), Ok(None));
+            }
+        }
+        added = parser.files().len();
+        let line = TraceLine {
+            time_us: io.due_us,
+            file: &parser.files()[io.file],
+            action: io.action,
+            offset_bytes: io.offset_bytes,
+            len_bytes: io.len_bytes,
+        };
+        let found = again.line(line.to_string().trim_end().as_bytes());
+        let found = found.expect("a line that was written can be read").expect("it is an I/O");
+        assert_eq!((found.action, found.offset_bytes), (io.action, io.offset_bytes));
+        assert_eq!((found.due_us, found.len_bytes), (io.due_us, io.len_bytes));
+        assert_eq!(again.files()[found.file], parser.files()[io.file]);
     }
 }
 

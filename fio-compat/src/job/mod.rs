@@ -9,6 +9,7 @@ mod content;
 mod control;
 mod durability;
 mod pace;
+mod replay;
 mod reporting;
 mod steering;
 mod validate;
@@ -22,6 +23,7 @@ pub use content::{Content, Pattern};
 pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
 pub use durability::{Durability, SyncFileRange, SyncIo};
 pub use pace::{Pace, ThinkAfter};
+pub use replay::{Replay, ReplaySkip};
 pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use steering::Steering;
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
@@ -172,6 +174,8 @@ pub struct Job {
     pub content: Content,
     /// When writes become durable.
     pub durability: Durability,
+    /// Traces that are followed or written.
+    pub replay: Replay,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -268,6 +272,7 @@ impl Job {
             steering: Steering::default(),
             content: Content::default(),
             durability: Durability::default(),
+            replay: Replay::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

@@ -83,8 +83,10 @@ pub struct LogOptions {
     pub window_value: WindowValue,
     /// One file per clone, with its number in the name; else all clones append to one.
     pub per_job: bool,
-    /// Times are milliseconds since 1970 instead of since the start of the job.
+    /// Times are those of a clock of the system instead of since the start of the job.
     pub unix_epoch: bool,
+    /// The number of that clock for `clock_gettime(2)`; 0 counts from 1970.
+    pub epoch_clock: u32,
     /// Lines for which memory is reserved at the start.
     pub entries: u64,
 }
@@ -105,6 +107,7 @@ impl Default for LogOptions {
             window_value: WindowValue::Mean,
             per_job: true,
             unix_epoch: false,
+            epoch_clock: 0,
             entries: 1024,
         }
     }

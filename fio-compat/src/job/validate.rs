@@ -31,6 +31,7 @@ impl Job {
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;
+        self.check_replay(&mut warnings)?;
         Ok(warnings)
     }
 
@@ -135,7 +136,7 @@ impl Job {
         ParseError::new(self.place_of(option).unwrap_or(Place::COMMAND_LINE), message)
     }
 
-    fn warning(&self, option: &str, message: impl Into<String>) -> Warning {
+    pub(super) fn warning(&self, option: &str, message: impl Into<String>) -> Warning {
         let place = self.place_of(option).unwrap_or(Place::COMMAND_LINE);
         Warning { place, message: message.into() }
     }

@@ -26,6 +26,8 @@ pub(crate) static IGNORED: &[Ignored] = &[
     ignored("gtod_cpu", false, "no CPU is set aside for reading the clock"),
     ignored("job_start_clock_id", false, "job_start is always the wall clock"),
     ignored("block_error_percentiles", false, "trim errors are not classified"),
+    ignored("log_compression", false, "log lines are written as they come, so none wait in memory"),
+    ignored("log_compression_cpus", false, "logs are not compressed"),
     ignored("threads", false, "it is no job option; numjobs sets the number of clones"),
 ];
 
@@ -124,20 +126,9 @@ pub(crate) static NOT_YET: &[&str] = &[
     "trim_verify_zero",
     "trim_backlog",
     "trim_backlog_batch",
-    "read_iolog",
-    "write_iolog",
-    "replay_no_stall",
-    "replay_redirect",
-    "replay_scale",
-    "replay_time_scale",
-    "replay_align",
-    "replay_skip",
     "merge_blktrace_file",
     "merge_blktrace_scalars",
     "merge_blktrace_iters",
     // reporting
-    "log_alternate_epoch_clock_id",
-    "log_compression",
-    "log_compression_cpus",
     "log_store_compressed",
 ];

@@ -11,6 +11,7 @@ mod engine;
 mod jobs;
 mod pace;
 mod pattern;
+mod replay;
 mod reporting;
 mod steering;
 mod target;
@@ -36,6 +37,7 @@ pub(super) static ALL: &[&[Row]] = &[
     steering::ROWS,
     content::ROWS,
     durability::ROWS,
+    replay::ROWS,
 ];
 
 /// The names of all engines.

@@ -229,6 +229,13 @@ pub(super) const ROWS: &[Row] = &[
         |job| digit(job.logs.unix_epoch),
         "log times since 1970",
     ),
+    row(
+        "log_alternate_epoch_clock_id",
+        &[],
+        Kind::Count { min: 0, max: 11, set: |job, value| job.logs.epoch_clock = value },
+        |job| job.logs.epoch_clock.to_string(),
+        "clock of such times, by its number in clock_gettime(2)",
+    ),
 ];
 
 const UNIFIED: &[Choice] = &[
