@@ -4,7 +4,10 @@
 //!
 //! Not here: what a job is (`plan`), what is printed about it (`report`, `summary`).
 
+#[cfg(test)]
+mod bad_disk;
 mod beside;
+mod checkers;
 pub(crate) mod conductor;
 pub(crate) mod failure;
 mod flow;
@@ -18,6 +21,7 @@ mod paced;
 pub(crate) mod policy;
 mod sampler;
 mod steps;
+mod trims;
 pub(crate) mod worker;
 
 pub(crate) use conductor::{Finished, Observer, Tick, conduct};

@@ -27,6 +27,8 @@ impl Job {
         self.settle_workload()?;
         self.check_pace()?;
         self.check_content()?;
+        self.check_checking(cpus)?;
+        self.check_memory()?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;

@@ -4,11 +4,13 @@
 //!
 //! Not here: reading values (`value`), names that are refused or ignored (`known`).
 
+mod checking;
 mod content;
 mod control;
 mod durability;
 mod engine;
 mod jobs;
+mod memory;
 mod pace;
 mod pattern;
 mod reporting;
@@ -33,6 +35,8 @@ pub(super) static ALL: &[&[Row]] = &[
     control::ROWS,
     pace::ROWS,
     content::ROWS,
+    checking::ROWS,
+    memory::ROWS,
     durability::ROWS,
 ];
 
