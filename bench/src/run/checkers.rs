@@ -9,6 +9,7 @@
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -18,6 +19,9 @@ use crate::ioengine::Io;
 
 /// Pieces of work that wait for each thread; more only hide that the threads are too slow.
 const WAITING_MAX: usize = 8;
+
+/// How often a thread that does not answer is looked after.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Invariant behind the channels.
 const ALIVE: &str = "a thread that checks ends only with its channel";
@@ -102,12 +106,23 @@ impl Checkers {
         if self.outstanding == 0 {
             return None;
         }
-        let mut task =
-            if wait { self.done.recv().expect(ALIVE) } else { self.done.try_recv().ok()? };
+        let mut task = if wait { self.next_done() } else { self.done.try_recv().ok()? };
         self.outstanding -= 1;
         let verdict = std::mem::replace(&mut task.verdict, Ok(()));
         self.spare.push(task);
         Some(verdict)
+    }
+}
+
+impl Checkers {
+    /// Waits for a thread, as long as none has ended: its task would never come back.
+    fn next_done(&self) -> Task {
+        loop {
+            match self.done.recv_timeout(ALIVE_EVERY) {
+                Ok(task) => return task,
+                Err(_) => assert!(!self.threads.iter().any(JoinHandle::is_finished), "{ALIVE}"),
+            }
+        }
     }
 }
 
