@@ -104,7 +104,7 @@ fn showcmd_parse_only_and_effective_run_nothing() {
     assert!(place::text(&output).starts_with("fio --name=d --size=64k --rw=write"));
     assert!(place.run(&format!("{args} --parse-only")).stdout.is_empty());
     let text = place::text(&place.run(&format!("{args} --effective --set=bs=8k")));
-    assert!(text.contains("bs=8192,8192,8192 # command line"), "{text}");
+    assert!(text.contains("bs=8192,8192,8192 # --set"), "{text}");
     assert!(text.contains("\niodepth=1 # default\n"), "{text}");
     assert_eq!(fs::read_dir(&place.0).unwrap().count(), 0);
 }

@@ -47,7 +47,8 @@ fn verify_async_checks_on_threads_and_finds_every_wrong_block() {
 #[test]
 fn verify_async_cpus_places_the_threads() {
     let place = Place::new("asynccpus");
-    let args = "--name=v --filename=f --size=64k --bs=4k --rw=randwrite --verify=md5 --thinktime=20ms \
+    let args = "--name=v --filename=f --size=64k --bs=4k --rw=randwrite --verify=md5 \
+                --thinktime=20ms \
                 --verify_async=2 --verify_async_cpus=0";
     let mut child = Command::new(env!("CARGO_BIN_EXE_mfio-bench"))
         .current_dir(&place.0)

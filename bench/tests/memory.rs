@@ -56,7 +56,8 @@ fn mem_shm_is_shared_and_mmap_is_not() {
     for (kind, shared) in [("shm", true), ("mmapshared", true), ("mmap", false), ("malloc", false)]
     {
         let args = format!(
-            "--name=m --filename=f --size=64k --bs=1m --size=4m --rw=write --ioengine=psync --mem={kind} \
+            "--name=m --filename=f --size=64k --bs=1m --size=4m --rw=write --ioengine=psync \
+             --mem={kind} \
              --thinktime=50ms"
         );
         let seen = watched(&place, &args, "maps", |line| line.contains("/dev/zero (deleted)"));

@@ -74,7 +74,7 @@ fn job(line: &str, beside: &str) -> Option<Job> {
 }
 
 fn setting(job: &Job, option: &str) -> Setting {
-    job.effective().into_iter().find(|setting| setting.option == option).unwrap()
+    job.effective().into_iter().find(|setting| setting.option == option).expect("the table has it")
 }
 
 /// An option, a line that sets it to what is not its default, and what it needs.
@@ -83,7 +83,7 @@ type Sample = (&'static str, String, &'static str);
 /// Every option that can be set so, and those that cannot.
 fn samples() -> (Vec<Sample>, Vec<&'static str>) {
     let (mut found, mut without) = (Vec::new(), Vec::new());
-    for Setting { option, .. } in job("", "").unwrap().effective() {
+    for Setting { option, .. } in job("", "").expect("nothing is wrong with it").effective() {
         let sample = BESIDE.iter().find_map(|beside| {
             let value = setting(&job("", beside)?, option).value;
             let lines = CANDIDATES.iter().map(|text| format!("{option}={text}"));

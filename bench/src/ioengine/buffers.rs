@@ -88,7 +88,8 @@ impl Locked {
         let refused = |error: io::Error| {
             let reason = crate::plan::reason(&error);
             io::Error::other(format!(
-                "lockmem={bytes}: {reason}; raise the limit (ulimit -l, RLIMIT_MEMLOCK) or lock less"
+                "lockmem={bytes}: {reason}; raise the limit (ulimit -l, RLIMIT_MEMLOCK) or \
+                 lock less"
             ))
         };
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;

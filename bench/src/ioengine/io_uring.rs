@@ -156,7 +156,8 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         }
         let shard = Shard::with_ring(ring, &config).map_err(|error| match setup.memory.kind {
             kind if kind.is_huge() => io::Error::other(format!(
-                "iomem={}: {error}; reserve huge pages (sysctl vm.nr_hugepages=N), or use iomem=mmap",
+                "iomem={}: {error}; reserve huge pages (sysctl vm.nr_hugepages=N), or use \
+                 iomem=mmap",
                 kind.as_str()
             )),
             _ => io::Error::other(error),

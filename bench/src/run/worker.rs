@@ -4,8 +4,8 @@
 //! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
 //! is read and no histogram touched, and one call both submits and waits.
 //!
-//! Not here: checking blocks (`check`), steps that only wait (`wait`), what to run and in which order (`job`), orders of
-//! the conductor (`lane`).
+//! Not here: checking blocks (`check`), steps that only wait (`wait`), what to run and in which
+//! order (`job`), orders of the conductor (`lane`).
 
 mod check;
 mod wait;
