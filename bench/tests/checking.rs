@@ -18,7 +18,7 @@ fn damage(place: &Place, file: &str, at: u64, bytes: &[u8]) {
 
 #[test]
 fn verify_async_checks_on_threads_and_finds_every_wrong_block() {
-    let place = Place::new("async");
+    let place = Place::new("verifyasync");
     for engine in ["psync", "io_uring", "raw_uring"] {
         let common = format!(
             "--name=v --filename=f --size=1m --bs=4k --verify=sha256 --verify_async=3 \
@@ -251,7 +251,7 @@ impl Drop for Disk {
 
 #[test]
 fn trim_percentage_and_trim_backlog_discard_a_share_on_files_and_devices() {
-    let place = Place::new("trims");
+    let place = Place::new("trimshare");
     let disk = Disk::new("trims");
     let device = disk.as_ref().map(|disk| disk.0.clone());
     for target in [Some("f".to_owned()), device].into_iter().flatten() {

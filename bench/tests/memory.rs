@@ -52,7 +52,7 @@ fn mem_and_iomem_of_every_kind_move_the_same_bytes() {
 /// A shared mapping is one of shared memory as the kernel shows it.
 #[test]
 fn mem_shm_is_shared_and_mmap_is_not() {
-    let place = Place::new("shared");
+    let place = Place::new("sharedmem");
     for (kind, shared) in [("shm", true), ("mmapshared", true), ("mmap", false), ("malloc", false)]
     {
         let args = format!(
