@@ -11,9 +11,9 @@ use machine::Machine;
 
 /// What `--effective` says of an option.
 fn shown(machine: &Machine, args: &str, option: &str) -> String {
-    let invocation = machine.run(args).unwrap();
+    let invocation = machine.run(args).expect("the arguments are right");
     let settings = invocation.jobs[0].effective();
-    settings.into_iter().find(|setting| setting.option == option).unwrap().value
+    settings.into_iter().find(|setting| setting.option == option).expect("the table has it").value
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl<E: IoEngine> Worker<'_, E> {
             return self.collect(rules, false);
         }
         if let Err(mismatch) = self.content.check(whole, data, rules.remembered) {
-            self.condemn(mismatch, rules);
+            self.condemn(*mismatch, rules);
         }
     }
 
@@ -40,17 +40,17 @@ impl<E: IoEngine> Worker<'_, E> {
     pub(super) fn collect(&mut self, rules: Rules, all: bool) {
         while let Some(verdict) = self.checkers.as_mut().and_then(|some| some.verdict(all)) {
             if let Err(mismatch) = verdict {
-                self.condemn(mismatch, rules);
+                self.condemn(*mismatch, rules);
             }
         }
     }
 
     /// A block is wrong.
     #[cold]
-    fn condemn(&mut self, mismatch: Box<Mismatch>, rules: Rules) {
+    fn condemn(&mut self, mismatch: Mismatch, rules: Rules) {
         self.mismatch_count += 1;
         if self.mismatches.len() < MISMATCHES_KEPT {
-            self.mismatches.push(*mismatch);
+            self.mismatches.push(mismatch);
         }
         if self.policy.continues_after_mismatch {
             self.errors.note(Failure::verify());
