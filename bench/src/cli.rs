@@ -46,6 +46,8 @@ Options are fio's: --name value, --name=value, unique prefixes.
   --output-format=normal|terse|json|json+[,...]  --output=FILE  --minimal
   --terse-version=2|3|4|5  --append-terse  --status-interval=T  --bandwidth-log[=PREFIX]
   --eta=always|never|auto  --eta-interval=T  --eta-newline=T
+  --set=OPTION=VALUE  --effective  --cmdhelp[=OPTION]  --enghelp[=ENGINE]
+  --strict=fio (read numbers as fio does: runtime=10sec is 10 us; else they are exact)
   --parse-only  --showcmd  --readonly  --version  --help
 
 Job options:
@@ -63,6 +65,13 @@ pub(crate) fn main(args: &[String]) -> u8 {
         complain(&format!("mfio-bench: {line}"));
         REFUSED
     })
+}
+
+/// Complains about an argument that is no text.
+pub(crate) fn refuse_bytes(argument: &std::ffi::OsStr) -> u8 {
+    let shown = argument.to_string_lossy();
+    complain(&format!("mfio-bench: the argument `{shown}` is not UTF-8; rename what it names"));
+    REFUSED
 }
 
 /// fio's command line, or none at all.

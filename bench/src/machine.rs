@@ -26,6 +26,14 @@ impl Source for Machine {
         text.map_err(|error| crate::plan::reason(&error))
     }
 
+    fn read_bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String> {
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        let mut bytes = Vec::new();
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        read.map(|_| bytes).map_err(|error| crate::plan::reason(&error))
+    }
+
     fn env(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }

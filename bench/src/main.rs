@@ -36,6 +36,7 @@ mod summary;
 mod sweep;
 mod trace;
 mod verify;
+mod verify_state;
 mod written;
 
 use std::process::ExitCode;
@@ -44,6 +45,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    ExitCode::from(cli::main(&args))
+    // Names of files that are no UTF-8 have no place in job files or reports.
+    let args = std::env::args_os().skip(1).map(std::ffi::OsString::into_string);
+    match args.collect::<Result<Vec<String>, _>>() {
+        Ok(args) => ExitCode::from(cli::main(&args)),
+        Err(wrong) => ExitCode::from(cli::refuse_bytes(&wrong)),
+    }
 }

@@ -5,6 +5,7 @@
 //!
 //! Not here: the options themselves (`fio_compat`), creating files (`layout`).
 
+mod memory;
 mod region;
 mod replay;
 mod shape;
@@ -161,6 +162,7 @@ fn one(job: &Job, clone: u32) -> Result<Plan, String> {
         targets.push(Target { path, kind, region });
     }
     check_direct(job)?;
+    memory::check(job)?;
     let shape = shape::shape(job, targets.iter().map(|target| target.region).collect())?;
     check_verify(job, &shape)?;
     Ok(Plan { job: job.clone(), clone, targets, shape, trace: None })

@@ -104,7 +104,39 @@ fn showcmd_parse_only_and_effective_run_nothing() {
     assert!(place::text(&output).starts_with("fio --name=d --size=64k --rw=write"));
     assert!(place.run(&format!("{args} --parse-only")).stdout.is_empty());
     let text = place::text(&place.run(&format!("{args} --effective --set=bs=8k")));
-    assert!(text.contains("bs=8192,8192,8192 # command line"), "{text}");
+    assert!(text.contains("bs=8192,8192,8192 # --set"), "{text}");
     assert!(text.contains("\niodepth=1 # default\n"), "{text}");
     assert_eq!(fs::read_dir(&place.0).unwrap().count(), 0);
+}
+
+#[test]
+fn strict_fio_runs_what_fio_would_and_warns() {
+    let place = Place::new("strict");
+    let args = "--name=s --filename=f --size=64kk --bs=4k --rw=write --ioengine=null";
+    let told = place.refused(args);
+    assert!(told.contains("unknown size suffix `kk`"), "{told}");
+    let told = place::text(&place.run(&format!("{args} --strict=fio")));
+    assert!(told.contains("`size=64kk` is read as fio reads it: `64kk` is `64k`"), "{told}");
+    assert_eq!(ios(&place.job(&format!("{args} --strict=fio")), "write"), 16);
+}
+
+/// Bytes that are no text are refused in a line, wherever they stand.
+#[test]
+fn bytes_that_are_no_utf8_are_refused_in_one_line() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new("bytes");
+    std::fs::write(place.0.join("job"), b"[a]\nsize=4k\nfilename=\xff\xfe\n").unwrap();
+    let nul = b"[a]\nsize=4k\nioengine=null\nfile\0name=x\n";
+    std::fs::write(place.0.join("nul"), nul).unwrap();
+    for argument in [b"--filename=\xff".as_slice(), b"job", b"nul", b"\xff\xfe.fio"] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_mfio-bench"))
+            .current_dir(&place.0)
+            .arg(OsStr::from_bytes(argument))
+            .output()
+            .unwrap();
+        let told = place::text(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert_eq!((told.lines().count(), told.contains("panicked")), (1, false), "{told}");
+    }
 }

@@ -18,6 +18,7 @@ const UNSAFE_ALLOWED: [&str; 10] = [
     "engine/src/sys.rs",
     "engine/src/sys/",
     "bench/src/ioengine/raw_uring.rs",
+    "bench/src/ioengine/raw_uring/",
     // The interface of the crate that is compared with is unsafe to implement.
     "bench/peers/src/theirs.rs",
     // The hand-written loop, once more in the program of the peers.

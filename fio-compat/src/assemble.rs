@@ -8,12 +8,18 @@ use crate::error::{ParseError, Place, Warning};
 use crate::invocation::Invocation;
 use crate::job::Job;
 use crate::lex::{self, Assignment, Section};
-use crate::options::{self, Entry};
+use crate::options::{self, Entry, Reading, Row};
 use crate::source::Source;
 
 /// fio's limit (`REAL_MAX_JOBS`). Each job is a copy of the defaults, so many small sections
 /// could multiply long ones (F49).
 const JOBS_MAX: usize = 4096;
+
+/// All jobs together hold no more text than this; each has a copy of the defaults (F49).
+const JOB_TEXT_BYTES_MAX: usize = 256 << 20;
+
+/// Nobody reads more of them, and each is compared with all others (F49).
+const WARNINGS_MAX: usize = 1024;
 
 /// Builds the jobs of one invocation, section by section.
 pub(crate) struct Assembly<'a> {
@@ -25,6 +31,11 @@ pub(crate) struct Assembly<'a> {
     wanted: Vec<String>,
     /// Jobs of the second and later files wait for those of the file before.
     wall_is_due: bool,
+    /// Text that every job gets from the defaults, and text of all jobs so far.
+    default_bytes: usize,
+    job_bytes: usize,
+    /// `--strict=fio`: numbers are read as fio reads them.
+    lenient: bool,
     /// `--set`: wins over what any section says.
     overrides: Vec<Assignment>,
 }
@@ -38,19 +49,29 @@ impl<'a> Assembly<'a> {
             defaults: Job::new(""),
             wanted,
             wall_is_due: false,
+            default_bytes: 0,
+            job_bytes: 0,
+            lenient: false,
             overrides: Vec::new(),
         }
     }
 
     /// Lets an option win over what any section says.
     pub(crate) fn overrides(&mut self, name: String, value: String) {
-        let place = Place::COMMAND_LINE;
+        let place = Place::Override;
         self.overrides.push(Assignment { name, value: Some(value), place });
+    }
+
+    /// Reads numbers as fio does from now on.
+    pub(crate) const fn be_lenient(&mut self) {
+        self.lenient = true;
     }
 
     /// Takes over one section of the command line.
     pub(crate) fn section(&mut self, section: &Section) -> Result<(), ParseError> {
         if section.is_global() {
+            self.default_bytes += bytes_of(&section.assignments);
+            self.weigh(&section.place)?;
             let mut defaults = self.defaults.clone();
             let assignments = section.assignments.iter().filter(|a| a.name != "name");
             for assignment in by_priority(assignments) {
@@ -60,6 +81,8 @@ impl<'a> Assembly<'a> {
             self.defaults = defaults;
             return Ok(());
         }
+        self.job_bytes += self.default_bytes + bytes_of(&section.assignments);
+        self.weigh(&section.place)?;
         let mut job = self.defaults.clone();
         job.name.clone_from(&section.name);
         let mut own = Vec::new();
@@ -80,6 +103,7 @@ impl<'a> Assembly<'a> {
         if index > 0 {
             // As in fio, options of the command line reach the first file only.
             self.defaults = Job::new("");
+            self.default_bytes = 0;
             self.wall_is_due = true;
         }
         let wanted = self.wanted.clone();
@@ -167,8 +191,9 @@ impl<'a> Assembly<'a> {
             }
             Some(Entry::Supported(row)) => row,
         };
+        let text = self.text_of(row, value.as_deref(), place)?;
         let before = shown(job);
-        let surprise = options::apply(row, value.as_deref(), job);
+        let surprise = options::apply(row, text.as_deref().or(value.as_deref()), job);
         let surprise = surprise.map_err(|complaint| complaint.at(place.clone()))?;
         if let Some(message) = surprise {
             self.warn(Warning { place: place.clone(), message });
@@ -192,13 +217,51 @@ impl<'a> Assembly<'a> {
         Ok(Some((row.name.to_owned(), value.clone().unwrap_or_default())))
     }
 
+    /// What to parse instead of the value as written, where that is not the same.
+    fn text_of(
+        &mut self,
+        row: &Row,
+        value: Option<&str>,
+        place: &Place,
+    ) -> Result<Option<String>, ParseError> {
+        let Some(value) = value else { return Ok(None) };
+        if self.lenient
+            && let Some(Reading { text, surprise }) = options::reading(row, value)
+        {
+            if let Some(message) = surprise {
+                self.warn(Warning { place: place.clone(), message });
+            }
+            return Ok(Some(text));
+        }
+        let filled = options::with_pattern_files(row.name, value, self.source);
+        filled.map_err(|complaint| complaint.at(place.clone()))
+    }
+
+    fn weigh(&self, place: &Place) -> Result<(), ParseError> {
+        if self.job_bytes + self.default_bytes <= JOB_TEXT_BYTES_MAX {
+            return Ok(());
+        }
+        let most = JOB_TEXT_BYTES_MAX >> 20;
+        let error = ParseError::new(place.clone(), format!("the jobs hold more than {most} MiB"));
+        Err(error.with_remedy("shorten what [global] gives to each of them"))
+    }
+
     /// Says each thing once, however many jobs it concerns.
     fn warn(&mut self, warning: Warning) {
         let warnings = &mut self.invocation.warnings;
+        if warnings.len() >= WARNINGS_MAX {
+            return;
+        }
         if warnings.iter().all(|known| known.message != warning.message) {
             warnings.push(warning);
         }
     }
+}
+
+/// Text that stays in a job.
+fn bytes_of(assignments: &[Assignment]) -> usize {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    assignments.iter().map(|assignment| assignment.name.len() + length(&assignment.value)).sum()
 }
 
 /// As in fio, units are settled before any number is read; the rest keeps its order.
@@ -225,9 +288,9 @@ fn waitees(jobs: &[Job]) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// Every option with its value in force.
+/// Every option with its value in force, if another one can change it.
 fn shown(job: &Job) -> Vec<(&'static str, String)> {
-    options::supported().map(|(option, show)| (option, show(job))).collect()
+    options::entangled().map(|(option, show)| (option, show(job))).collect()
 }
 
 /// Keeps the last assignment of an option, at the position of the first.
@@ -243,7 +306,7 @@ fn unknown_option(name: &str, place: &Place) -> ParseError {
     let error = ParseError::new(place.clone(), format!("unknown option `{name}`"));
     match options::nearest(name, options::names().map(|(name, _)| name)) {
         Some(known) => error.with_remedy(format!("did you mean `{known}`?")),
-        None => error,
+        None => error.with_remedy("--cmdhelp=all lists the options there are"),
     }
 }
 

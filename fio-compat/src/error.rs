@@ -14,6 +14,8 @@ pub enum Place {
         /// Number of the argument after the program's name.
         argument: usize,
     },
+    /// `--set`, which wins over what any section says.
+    Override,
     /// A job file (or an embedded job text).
     File {
         /// The path as the user wrote it, or the label of an embedded text.
@@ -41,6 +43,7 @@ impl fmt::Display for Place {
         match self {
             Self::CommandLine { argument: 0 } => f.write_str("command line"),
             Self::CommandLine { argument } => write!(f, "command line, argument {argument}"),
+            Self::Override => f.write_str("--set"),
             Self::File { label, line: 0, .. } => write_on_one_line(f, label),
             Self::File { label, line, column } => {
                 write_on_one_line(f, label)?;
@@ -128,10 +131,23 @@ impl Complaint {
     }
 }
 
+/// Of a longer text, only the beginning and the end are shown.
+const SHOWN_CHARS_MAX: usize = 2000;
+
 /// Job files may hold any character, and a message that spans lines breaks those who grep it.
 fn write_on_one_line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let count = text.chars().count();
+    if count <= SHOWN_CHARS_MAX {
+        return escape(f, text.chars());
+    }
+    escape(f, text.chars().take(SHOWN_CHARS_MAX / 2))?;
+    write!(f, " [{} characters] ", count - SHOWN_CHARS_MAX)?;
+    escape(f, text.chars().skip(count - SHOWN_CHARS_MAX / 2))
+}
+
+fn escape(f: &mut fmt::Formatter<'_>, text: impl Iterator<Item = char>) -> fmt::Result {
     use std::fmt::Write as _;
-    for c in text.chars() {
+    for c in text {
         if c.is_control() {
             write!(f, "{}", c.escape_default())?;
         } else {

@@ -132,6 +132,7 @@ impl Invocation {
             for setting in job.effective() {
                 let origin = match &setting.origin {
                     Origin::Default => "default".to_owned(),
+                    Origin::Derived => "follows from other options".to_owned(),
                     Origin::Set(place) => place.to_string(),
                 };
                 text.push_str(&format!("{}={} # {origin}\n", setting.option, setting.value));

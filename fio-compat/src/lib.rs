@@ -58,12 +58,13 @@ pub use error::{ParseError, Place, Warning};
 pub use invocation::{Action, Eta, Invocation, OutputFormat};
 pub use job::Steering;
 pub use job::{
-    BlockShare, BlockSizes, Content, ContinueOnError, Control, CpusPolicy, Direction, Distribution,
-    ExitWhat, Extent, FileService, IoEngine, Job, Origin, Pace, Pattern, RandomGenerator, Rw,
-    Sequencer, Setting, Strided, ThinkAfter, Verify, Workload, Zone,
+    BlockShare, BlockSizes, Checking, Content, ContinueOnError, Control, CpusPolicy, Direction,
+    Distribution, ExitWhat, Extent, FileService, IoEngine, Job, Origin, Pace, Pattern,
+    RandomGenerator, Rw, Sequencer, Setting, Strided, ThinkAfter, Verify, Workload, Zone,
 };
 pub use job::{Durability, SyncFileRange, SyncIo};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
+pub use job::{Memory, MemoryKind};
 pub use job::{Replay, ReplaySkip};
 pub use options::option_help;
 pub use source::Source;

@@ -13,6 +13,15 @@ pub trait Source {
     /// [`ParseError`](crate::ParseError).
     fn read_job_file(&self, path: &str) -> Result<String, String>;
 
+    /// The first `most` bytes of the file at `path`, for `verify_pattern='path'`.
+    ///
+    /// # Errors
+    /// A one-line reason, as for job files. Unless it is implemented, there are no such files.
+    fn read_bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String> {
+        let _ = (path, most);
+        Err("patterns cannot be read from files here".to_owned())
+    }
+
     /// The value of an environment variable, for `${NAME}`.
     fn env(&self, name: &str) -> Option<String>;
 

@@ -33,7 +33,10 @@ fn broken_command_line_is_refused_in_one_clear_line() {
             "--name=a --direct --rw=read",
             "argument 2: `--direct` needs a value; write --direct=VALUE",
         ),
-        ("--name=", "argument 1: failed parsing `name=`: a value is missing"),
+        (
+            "--name=",
+            "argument 1: failed parsing `name=`: a value is missing; name takes: string (opt=text)",
+        ),
         ("--name=a --readonly=1", "argument 2: `--readonly` takes no value"),
         (
             "--idle-prof=system",
@@ -53,11 +56,13 @@ fn broken_command_line_is_refused_in_one_clear_line() {
         ("--name=a --uid=1", "argument 2: option `uid` is known to fio but not supported yet"),
         (
             "--name=a --iodepth=0",
-            "argument 2: failed parsing `iodepth=0`: the value must be from 1 to 65536",
+            "argument 2: failed parsing `iodepth=0`: the value must be from 1 to 65536; iodepth \
+             takes: integer from 1 to 65536",
         ),
         (
             "--name=a --numjobs=99999999999999999999",
-            "argument 2: failed parsing `numjobs=99999999999999999999`: the number is too large",
+            "argument 2: failed parsing `numjobs=99999999999999999999`: the number is too large; \
+             numjobs takes: integer from 1 to 65536",
         ),
         (
             "--name=a --cpus_allowed=9",
@@ -99,7 +104,10 @@ fn broken_job_file_is_refused_with_line_and_column() {
         ("[a]\n  include x\n", "2:3: cannot read included file `x`: No such file or directory"),
         ("[a\n", "1:1: `[a` does not end with `]`; write the section name alone, as in [name]"),
         ("[ ]\n", "1:1: the section has no name"),
-        ("[a]\nqqqqqqqq=1\n", "2:1: unknown option `qqqqqqqq`"),
+        (
+            "[a]\nqqqqqqqq=1\n",
+            "2:1: unknown option `qqqqqqqq`; --cmdhelp=all lists the options there are",
+        ),
         ("[a]\niodepht=1\n", "2:1: unknown option `iodepht`; did you mean `iodepth`?"),
         (
             "[a]\nrw=randreed\n",
@@ -112,9 +120,20 @@ fn broken_job_file_is_refused_with_line_and_column() {
             "2:1: failed parsing `bs=4q`: unknown size suffix `q`; write a number with k, m, g, \
              t or p (powers of 1024)",
         ),
-        ("[a]\nbs=0\n", "2:1: failed parsing `bs=0`: a block cannot have 0 bytes"),
-        ("[a]\nbs=\n", "2:1: failed parsing `bs=`: a value is missing"),
-        ("[a]\nbs\n", "2:1: failed parsing `bs`: a value is missing"),
+        (
+            "[a]\nbs=0\n",
+            "2:1: failed parsing `bs=0`: a block cannot have 0 bytes; bs takes: integers for \
+             read,write,trim",
+        ),
+        (
+            "[a]\nbs=\n",
+            "2:1: failed parsing `bs=`: a value is missing; bs takes: integers for \
+             read,write,trim",
+        ),
+        (
+            "[a]\nbs\n",
+            "2:1: failed parsing `bs`: a value is missing; bs takes: integers for read,write,trim",
+        ),
         ("[a]\ndirect=2\n", "2:1: failed parsing `direct=2`: not a yes or no; write 0 or 1"),
         (
             "[a]\nruntime=10x\n",
@@ -123,11 +142,13 @@ fn broken_job_file_is_refused_with_line_and_column() {
         ),
         (
             "[a]\nsize=0%\n",
-            "2:1: failed parsing `size=0%`: a percentage is a whole number from 1 to 100",
+            "2:1: failed parsing `size=0%`: a percentage is a whole number from 1 to 100; size \
+             takes: integer with k, m, g, t or p, or a percentage",
         ),
         (
             "[a]\nrwmixread=101\n",
-            "2:1: failed parsing `rwmixread=101`: the value must be a whole number from 0 to 100",
+            "2:1: failed parsing `rwmixread=101`: the value must be a whole number from 0 to 100; \
+             rwmixread takes: percentage from 0 to 100",
         ),
         (
             "[a]\nfilename=a::b\n",
@@ -145,7 +166,11 @@ fn broken_job_file_is_refused_with_line_and_column() {
              them; write a list such as 0,2-3",
         ),
         ("[a]\nbs=${X\n", "2:1: `${X` has a `${` without its `}`; write ${NAME}"),
-        ("[a]\nsize=(1/0)\n", "2:1: failed parsing `size=(1/0)`: division by zero"),
+        (
+            "[a]\nsize=(1/0)\n",
+            "2:1: failed parsing `size=(1/0)`: division by zero; size takes: integer with k, m, \
+             g, t or p, or a percentage",
+        ),
         (
             "[a]\nioengine=rbd\n",
             "2:1: failed parsing `ioengine=rbd`: value `rbd` is known to fio but not supported \

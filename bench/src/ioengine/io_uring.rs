@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use fio_compat::SyncIo;
 use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
-use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
+use mfio_engine::buffer::{ArenaBuf, ArenaConfig, HugePages, SizeClass};
 use mfio_engine::ring::SqPoll;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
@@ -151,7 +151,17 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         config.in_flight_max = setup.depth + 1;
         config.backlog_max = setup.depth.max(1);
         config.arena = ArenaConfig::new(vec![class]);
-        let shard = Shard::with_ring(ring, &config).map_err(io::Error::other)?;
+        if setup.memory.kind.is_huge() {
+            config.arena.huge_pages = HugePages::Require;
+        }
+        let shard = Shard::with_ring(ring, &config).map_err(|error| match setup.memory.kind {
+            kind if kind.is_huge() => io::Error::other(format!(
+                "iomem={}: {error}; reserve huge pages (sysctl vm.nr_hugepages=N), or use \
+                 iomem=mmap",
+                kind.as_str()
+            )),
+            _ => io::Error::other(error),
+        })?;
         let open = |path| open_file(&shard, path, setup);
         let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<_>>()?;
         let reads = (0..setup.depth).map(|_| {

@@ -16,11 +16,11 @@ mod null;
 mod psync;
 mod raw_uring;
 
-pub(crate) use buffers::SlotBuffers;
+pub(crate) use buffers::{Locked, SlotBuffers};
 pub(crate) use io_uring::{PacketEngine, kernel_ring_refusal};
 pub(crate) use null::Null;
 pub(crate) use psync::Psync;
-pub(crate) use raw_uring::{RawUring, sync_file_range};
+pub(crate) use raw_uring::{RawUring, discard, sync_file_range};
 
 /// What one I/O does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) polled: bool,
     /// Let a thread of the kernel submit.
     pub(crate) sq_thread: bool,
+    /// Where buffers come from, and how they are aligned.
+    pub(crate) memory: fio_compat::Memory,
 }
 
 /// What an engine says about itself once it runs, for the report.

@@ -29,7 +29,7 @@ fn whole(io: Io) -> i32 {
 impl IoEngine for Null {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
         Ok(Self {
-            buffers: SlotBuffers::new(setup.depth, setup.buffer_bytes),
+            buffers: SlotBuffers::new(setup.depth, setup.buffer_bytes, &setup.memory)?,
             inline: setup.depth == 1,
             queued: VecDeque::with_capacity(setup.depth as usize),
         })

@@ -26,7 +26,10 @@ fn to_result(outcome: io::Result<usize>) -> i32 {
 impl IoEngine for Psync {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
         let files = setup.files.iter().map(File::try_clone).collect::<io::Result<_>>()?;
-        Ok(Self { files, buffers: SlotBuffers::new(setup.depth, setup.buffer_bytes) })
+        Ok(Self {
+            files,
+            buffers: SlotBuffers::new(setup.depth, setup.buffer_bytes, &setup.memory)?,
+        })
     }
 
     fn traits(&self) -> Traits {

@@ -25,8 +25,14 @@ use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::buffers::ALIGN_BYTES;
+use fio_compat::MemoryKind;
+
+use super::buffers::align_bytes;
 use super::{Event, Io, IoEngine, Operation, Queued, Setup, Traits};
+
+mod mapping;
+
+pub(crate) use mapping::{Mapping, discard};
 
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -38,20 +44,29 @@ const FEATURE_NAMES: [&str; 5] =
 struct Memory {
     base: NonNull<u8>,
     layout: Layout,
+    /// What it is part of, where the allocator is not where it comes from.
+    mapping: Option<Mapping>,
     stride: usize,
     len: usize,
 }
 
 impl Memory {
-    fn new(slots: u32, len_bytes: u32) -> io::Result<Self> {
-        let len = len_bytes as usize;
-        let stride = len.next_multiple_of(ALIGN_BYTES).max(ALIGN_BYTES);
-        let layout = Layout::from_size_align(stride * slots as usize, ALIGN_BYTES)
-            .map_err(io::Error::other)?;
-        // SAFETY: the layout's size is at least ALIGN_BYTES: `slots` and `stride` are not 0.
+    fn new(slots: u32, len_bytes: u32, memory: &fio_compat::Memory) -> io::Result<Self> {
+        let (len, align) = (len_bytes as usize, align_bytes(memory));
+        let stride = len.next_multiple_of(align).max(align);
+        let size = stride.checked_mul(slots as usize).ok_or(io::ErrorKind::OutOfMemory)?;
+        let layout = Layout::from_size_align(size, align).map_err(io::Error::other)?;
+        if memory.kind != MemoryKind::Malloc {
+            let mut mapping = Mapping::new(size + align, memory)?;
+            let bytes = mapping.bytes();
+            let first = bytes.as_mut_ptr().align_offset(align);
+            let base = NonNull::from(&mut bytes[first..first + size]).cast();
+            return Ok(Self { base, layout, mapping: Some(mapping), stride, len });
+        }
+        // SAFETY: the layout's size is at least one page: `slots` and `stride` are not 0.
         let base = unsafe { alloc_zeroed(layout) };
         let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
-        Ok(Self { base, layout, stride, len })
+        Ok(Self { base, layout, mapping: None, stride, len })
     }
 
     #[inline]
@@ -250,7 +265,7 @@ mod types_file {
 
 impl IoEngine for RawUring {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
-        let memory = Memory::new(setup.depth, setup.buffer_bytes)?;
+        let memory = Memory::new(setup.depth, setup.buffer_bytes, &setup.memory)?;
         let (ring, refused) = build(setup.depth.next_power_of_two()).map_err(unavailable)?;
         let mut traits = Traits::default();
         for name in &FEATURE_NAMES[refused..] {
@@ -377,8 +392,14 @@ impl Drop for RawUring {
         while self.in_flight > 0 {
             if self.reap(1, u32::MAX, &mut events).is_err() {
                 // The kernel may still write to the slots: their memory is never reused.
+                if let Some(mapping) = &mut self.memory.mapping {
+                    mapping.leak();
+                }
                 return;
             }
+        }
+        if self.memory.mapping.is_some() {
+            return;
         }
         // SAFETY: allocated in `Memory::new` with this layout; no SQE is in flight, so neither
         // the kernel nor a borrow reaches it any more. Registered pages stay pinned by the

@@ -6,10 +6,11 @@
 
 use std::fs::File;
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 
-use crate::ioengine::{Io, Operation, sync_file_range};
+use crate::ioengine::{Io, Operation, discard, sync_file_range};
 
 /// The flags of `sync_file_range(2)` that a job asks for.
 pub(crate) fn range_flags(range: fio_compat::SyncFileRange) -> u32 {
@@ -36,13 +37,17 @@ pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
     let Ok(offset) = i64::try_from(io.offset_bytes) else { return -libc::EINVAL };
     let len = i64::from(io.len_bytes);
     let outcome = match io.operation {
-        // Devices take it for a discard that leaves zeros, files for a hole.
-        Operation::Trim => {
-            let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            fallocate(file, flags, offset, len).map(|()| whole(io))
-        }
+        Operation::Trim => match discard(file, io.offset_bytes, u64::from(io.len_bytes)) {
+            // No device: a file gives the range back as a hole.
+            Err(Errno::ENOTTY) => {
+                let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE;
+                let flags = punch | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(file, flags, offset, len).map(|()| whole(io))
+            }
+            outcome => outcome.map(|()| whole(io)),
+        },
         Operation::SyncRange => sync_file_range(file, offset, len, range_flags).map(|()| 0),
-        _ => Err(nix::errno::Errno::EOPNOTSUPP),
+        _ => Err(Errno::EOPNOTSUPP),
     };
     outcome.unwrap_or_else(|errno| -(errno as i32))
 }

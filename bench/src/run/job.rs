@@ -15,15 +15,17 @@ use nix::unistd::Pid;
 
 use crate::clock::{Baseline, ThreadUsage};
 use crate::content::{Blocks, Content, Mismatch};
-use crate::generator::{Generator, Mix};
+use crate::generator::{Generator, Mix, Steps};
 use crate::ioengine::{
-    IoEngine, Null, PacketEngine, Psync, RawUring, Setup, Traits, kernel_ring_refusal,
+    IoEngine, Locked, Null, PacketEngine, Psync, RawUring, Setup, Traits, kernel_ring_refusal,
 };
 use crate::measure::{Recorder, Wanted};
 use crate::noise::Noise;
 use crate::plan::{Plan, scheme, verify_block_bytes};
+use crate::verify_state;
 use crate::written::Written;
 
+use super::checkers::Checkers;
 use super::failure::Failure;
 use super::flow::Flow;
 use super::judge::Judge;
@@ -34,7 +36,8 @@ use super::paced::Paced;
 use super::policy::{Errors, Policy};
 use super::record::Recording;
 use super::replay::Replay;
-use super::steps::{Burst, FlushAll, ReadInstead};
+use super::steps::{Burst, FlushAll, ReadInstead, Repeat};
+use super::trims::{TrimBook, Trims};
 use super::worker::{Pacing, Rules, Worker};
 
 /// Everything one worker needs.
@@ -143,8 +146,14 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     recorder.intended = (job.pace.has_rate() && timed).then(Box::default);
     let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
     let clock = latencies || recorder.logs.is_some() || judge.is_some();
-    let content = content(assignment);
+    let equipped =
+        Locked::new(job.memory.lock_bytes).and_then(|locked| Ok((locked, equip(assignment)?)));
+    let (locked, (content, checkers)) = match equipped {
+        Ok(equipped) => equipped,
+        Err(error) => return Outcome::failed(Failure::engine(&error)),
+    };
     let mut worker = Worker::new(engine, (lane, &assignment.files), recorder, content, pacing);
+    worker.checkers = checkers;
     worker.policy = Policy::of(job);
     worker.flow = flow;
     worker.serialized = job.steering.serialize_overlap;
@@ -161,6 +170,14 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         passes::<E, true>(&mut worker, assignment);
     } else {
         passes::<E, false>(&mut worker, assignment);
+    }
+    drop(locked);
+    if job.checking.state_save
+        && let Some((written, seed)) = worker.content.written()
+        && let Err(line) = verify_state::save(&assignment.plan, assignment.number, seed, written)
+    {
+        let lost = Failure::engine(&std::io::Error::other(line));
+        worker.failure = worker.failure.or(Some(lost));
     }
     let usage = ThreadUsage::now().since(worker.baseline.usage);
     worker.recorder.add_usage(usage);
@@ -218,7 +235,7 @@ fn pin(cpus: &[u32]) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-fn pacing(job: &Job) -> Pacing {
+pub(super) fn pacing(job: &Job) -> Pacing {
     let synchronous = job.ioengine.is_synchronous() && !job.steering.offload;
     let depth = if synchronous { 1 } else { job.iodepth.max(1) };
     let batch = if job.iodepth_batch == 0 { depth } else { job.iodepth_batch.min(depth) };
@@ -247,6 +264,7 @@ fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result
         fixed_files: plan.job.registerfiles,
         polled: plan.job.hipri,
         sq_thread: plan.job.sqthread_poll,
+        memory: plan.job.memory,
     };
     E::open(&setup)
 }
@@ -259,39 +277,66 @@ fn seed(assignment: &Assignment) -> u64 {
     base.wrapping_mul(0x9e37_0001).wrapping_mul(0x9e37_0001).wrapping_add(assignment.number)
 }
 
-fn content(assignment: &Assignment) -> Content {
+/// What is written, and the threads that check it.
+pub(super) fn equip(assignment: &Assignment) -> std::io::Result<(Content, Option<Checkers>)> {
+    let (content, checking) = (content(assignment)?, &assignment.plan.job.checking);
+    let blocks = content.blocks().filter(|_| checking.threads > 0);
+    let checkers = blocks.map(|of| Checkers::new(checking.threads, &checking.cpus, of));
+    let checkers = checkers.transpose()?;
+    Ok((content, checkers))
+}
+
+fn content(assignment: &Assignment) -> std::io::Result<Content> {
     let (plan, job) = (&assignment.plan, &assignment.plan.job);
     let noise = Noise::new(&job.content, seed(assignment) ^ 0x6275_6666);
     if job.verify == Verify::None {
-        return Content::noise(noise, seed(assignment));
+        return Ok(Content::noise(noise, seed(assignment)));
     }
     let bytes = verify_block_bytes(job, &plan.shape);
     let blocks = Blocks { bytes, scheme: scheme(job), dumped: job.content.verify_dump };
-    let remembers = job.rw.writes_data() && !job.content.verify_only;
-    let written = remembers.then(|| Written::new(&plan.shape.regions, bytes));
+    let mut run_seed = assignment.run_seed.wrapping_add(assignment.number);
+    let writes = job.rw.writes_data() && !job.content.verify_only;
+    let loads = job.checking.state_load;
+    let remembers = (writes && !job.checking.replays) || loads;
+    let mut written = remembers.then(|| Written::new(&plan.shape.regions, bytes));
+    if let Some(written) = written.as_mut().filter(|_| loads) {
+        let loaded = verify_state::load(plan, assignment.number, written);
+        run_seed = loaded.map_err(std::io::Error::other)?;
+    }
     let written = match job.content.verify_backlog {
         0 => written,
         _ => written.map(Written::in_parts),
     };
-    let run_seed = assignment.run_seed.wrapping_add(assignment.number);
     let mut content = Content::verifiable(noise, blocks, run_seed, written);
+    content.strict = (job.checking.write_sequence, job.checking.header_seed);
+    content.trims_checked = job.checking.trim_verify_zero;
     content.check_reads = plan.shape.mix == Mix::Read || job.content.verify_only;
-    content
+    Ok(content)
 }
 
 /// Main phase, flush and verify phase, as often as the job says.
-fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment: &Assignment) {
+pub(super) fn passes<E: IoEngine, const CLOCK: bool>(
+    worker: &mut Worker<'_, E>,
+    assignment: &Assignment,
+) {
     let (plan, job) = (&assignment.plan, &assignment.plan.job);
     let writes = job.rw.writes_data() && !job.content.verify_only;
     let verified = job.verify != Verify::None && writes;
-    let mut generator = Generator::new(&plan.shape, seed(assignment));
+    let mut pass_seed = seed(assignment);
+    let mut generator = Generator::new(&plan.shape, pass_seed);
+    let mut book = TrimBook::new(&job.checking, pass_seed);
     worker.baseline = Baseline::now();
     worker.lane.start(worker.baseline.now_ns);
     let mut pass = 1;
     loop {
-        main_phase::<E, CLOCK>(worker, &mut generator, plan);
-        if verified && job.do_verify {
-            verify_phase::<E, CLOCK>(worker, plan);
+        let before = worker.content.writes();
+        main_phase::<E, CLOCK>(worker, &mut generator, book.as_mut(), plan);
+        if verified && job.do_verify && job.checking.replays {
+            let mut again = Generator::new(&plan.shape, pass_seed);
+            let writes = worker.content.writes() - before;
+            verify_phase::<E, CLOCK>(worker, plan, Some(Repeat::new(&mut again, writes)));
+        } else if verified && job.do_verify {
+            verify_phase::<E, CLOCK>(worker, plan, None);
         }
         let again = verified && (job.time_based || pass < job.loops);
         if !again || worker.lane.order() >= Order::TimeUp || worker.failure.is_some() {
@@ -299,7 +344,9 @@ fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment
         }
         pass += 1;
         worker.content.forget();
-        generator = Generator::new(&plan.shape, seed(assignment).wrapping_add(pass));
+        pass_seed = seed(assignment).wrapping_add(pass);
+        generator = Generator::new(&plan.shape, pass_seed);
+        book = TrimBook::new(&job.checking, pass_seed);
         worker.baseline.now_ns = crate::clock::now_ns();
     }
 }
@@ -307,6 +354,7 @@ fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment
 fn main_phase<E: IoEngine, const CLOCK: bool>(
     worker: &mut Worker<'_, E>,
     generator: &mut Generator,
+    book: Option<&mut TrimBook>,
     plan: &Plan,
 ) {
     worker.lane.enter(Stage::Running);
@@ -322,13 +370,19 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         if let Some(line) = replay.failure {
             worker.failure.get_or_insert(Failure::engine(&std::io::Error::other(line)));
         }
+    } else if job.checking.state_load {
+        // Exactly what was written, up to the last write that the state knows.
+        read_back::<E, CLOCK>(worker, plan, usize::MAX);
     } else if job.content.verify_only {
         worker.phase::<CLOCK, _>(&mut ReadInstead(generator), rules);
     } else if job.content.verify_backlog > 0 && job.do_verify && job.rw.writes_data() {
-        in_parts::<E, CLOCK>(worker, generator, plan, rules);
+        in_parts::<E, CLOCK>(worker, generator, book, plan, rules);
+    } else if let Some(book) = book {
+        let (flow, lane) = (worker.flow.clone(), (worker.lane, pacing(job).depth));
+        let mut paced = Paced::new(generator, &job.pace, flow, lane);
+        worker.phase::<CLOCK, _>(&mut Trims { steps: &mut paced, book }, rules);
     } else if job.pace.is_paced() || worker.flow.is_shared() {
-        let flow = worker.flow.clone();
-        let lane = (worker.lane, pacing(job).depth);
+        let (flow, lane) = (worker.flow.clone(), (worker.lane, pacing(job).depth));
         worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow, lane), rules);
     } else {
         worker.phase::<CLOCK, _>(generator, rules);
@@ -350,13 +404,17 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
 fn in_parts<E: IoEngine, const CLOCK: bool>(
     worker: &mut Worker<'_, E>,
     generator: &mut Generator,
+    mut book: Option<&mut TrimBook>,
     plan: &Plan,
     rules: Rules,
 ) {
     let mut burst = Burst::new(generator, &plan.job);
     while !burst.is_finished() && !worker.is_over(rules) {
         burst.refill();
-        worker.phase::<CLOCK, _>(&mut burst, rules);
+        match &mut book {
+            Some(book) => worker.phase::<CLOCK, _>(&mut Trims { steps: &mut burst, book }, rules),
+            None => worker.phase::<CLOCK, _>(&mut burst, rules),
+        }
         let batch = match plan.job.content.verify_backlog_batch {
             0 => usize::MAX,
             batch => usize::try_from(batch).unwrap_or(usize::MAX),
@@ -372,27 +430,43 @@ fn in_parts<E: IoEngine, const CLOCK: bool>(
     }
 }
 
-/// Reads every written block back.
-fn verify_phase<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, plan: &Plan) {
+/// Reads every written block back: those that are remembered, or those of a repetition.
+fn verify_phase<E: IoEngine, const CLOCK: bool>(
+    worker: &mut Worker<'_, E>,
+    plan: &Plan,
+    again: Option<Repeat<'_>>,
+) {
     let started_ns = crate::clock::now_ns();
     worker.span = ([true, false, false], started_ns);
-    read_back::<E, CLOCK>(worker, plan, usize::MAX);
+    match again {
+        Some(mut again) => check_back::<E, CLOCK, _>(worker, plan, &mut again),
+        None => read_back::<E, CLOCK>(worker, plan, usize::MAX),
+    }
     let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
     worker.recorder.add_runtime([true, false, false], spent_ns);
 }
 
 /// Reads written blocks back: those that are new, where that is done in parts, or all.
 fn read_back<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, plan: &Plan, most: usize) {
-    if worker.failure.is_some() || worker.lane.order() == Order::Abort {
-        return;
-    }
     let Some(written) = worker.content.written_mut() else { return };
     let steps = written.read_back_fresh(most);
     let mut steps = steps.unwrap_or_else(|| written.read_back());
+    check_back::<E, CLOCK, _>(worker, plan, &mut steps);
+}
+
+/// Reads what `steps` say, and checks it against what is remembered.
+fn check_back<E: IoEngine, const CLOCK: bool, S: Steps>(
+    worker: &mut Worker<'_, E>,
+    plan: &Plan,
+    steps: &mut S,
+) {
+    if worker.failure.is_some() || worker.lane.order() == Order::Abort {
+        return;
+    }
     worker.lane.enter(Stage::Verifying);
     let fatal = plan.job.verify_fatal;
     let rules = Rules { ends_at: Order::Abort, check: true, remembered: true, fatal };
-    worker.phase::<CLOCK, _>(&mut steps, rules);
+    worker.phase::<CLOCK, _>(steps, rules);
 }
 
 /// The outcome of a worker that ended in a panic, which has been printed already.

@@ -4,7 +4,10 @@
 //!
 //! Not here: what a job is (`plan`), what is printed about it (`report`, `summary`).
 
+#[cfg(test)]
+mod bad_disk;
 mod beside;
+mod checkers;
 pub(crate) mod conductor;
 mod depth_search;
 pub(crate) mod failure;
@@ -23,6 +26,7 @@ mod replay;
 mod sampler;
 mod steady;
 mod steps;
+mod trims;
 pub(crate) mod worker;
 
 pub(crate) use conductor::{Finished, Observer, Tick, conduct};

@@ -73,6 +73,29 @@ impl Steps for Burst<'_> {
     }
 }
 
+/// Reads back by repeating the sequence (`experimental_verify`): so many writes of it.
+pub(crate) struct Repeat<'a> {
+    steps: ReadInstead<'a>,
+    left: u64,
+}
+
+impl<'a> Repeat<'a> {
+    /// Of a generator that begins where that of the writes did.
+    pub(crate) const fn new(generator: &'a mut Generator, writes: u64) -> Self {
+        Self { steps: ReadInstead(generator), left: writes }
+    }
+}
+
+impl Steps for Repeat<'_> {
+    fn step(&mut self) -> Step {
+        if self.left == 0 {
+            return Step::Finished;
+        }
+        self.left -= 1;
+        self.steps.step()
+    }
+}
+
 /// Reads what the generator would write, and leaves out the rest.
 pub(crate) struct ReadInstead<'a>(pub(crate) &'a mut Generator);
 

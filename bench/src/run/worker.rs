@@ -4,9 +4,10 @@
 //! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
 //! is read and no histogram touched, and one call both submits and waits.
 //!
-//! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
-//! the conductor (`lane`).
+//! Not here: checking blocks (`check`), steps that only wait (`wait`), what to run and in which
+//! order (`job`), orders of the conductor (`lane`).
 
+mod check;
 mod judged;
 mod overlap;
 mod traced;
@@ -21,6 +22,7 @@ use crate::generator::{Step, Steps};
 use crate::ioengine::{Event, Io, IoEngine, Operation, Queued};
 use crate::measure::{Recorder, Times};
 
+use super::checkers::Checkers;
 use super::failure::Failure;
 use super::flow::Flow;
 use super::judge::Judge;
@@ -95,6 +97,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) errors: Errors,
     /// Who shares I/Os with this job.
     pub(crate) flow: Flow<'a>,
+    /// Threads that check blocks beside this one.
+    pub(crate) checkers: Option<Checkers>,
     /// How ranges are written out.
     pub(crate) range_flags: u32,
     /// I/Os that overlap are never in flight together.
@@ -176,6 +180,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             policy: Policy::default(),
             errors: Errors::default(),
             flow: Flow::default(),
+            checkers: None,
             range_flags: 0,
             serialized: false,
             judge: None,
@@ -229,6 +234,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                 self.reap::<CLOCK>(min.max(1), rules);
             }
         }
+        self.collect(rules, true);
         self.lane.publish(&self.recorder.totals);
     }
 
@@ -267,6 +273,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
         } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
+            if self.content.is_verifiable() {
+                self.wait_for_overlapping::<CLOCK>(io, rules);
+            }
             return self.beside::<CLOCK>(io, rules);
         }
         if CLOCK {
@@ -322,6 +331,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             || super::beside::pretend(io),
             |file| super::beside::execute(file, io, self.range_flags),
         );
+        if io.operation == Operation::Trim && result >= 0 {
+            self.content.unwrite(io, true);
+        }
         self.done::<CLOCK>(io.slot, result, rules);
     }
 
@@ -446,6 +458,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// An I/O failed: that ends the job, or it does not count.
     #[cold]
     fn refused(&mut self, io: Io, errno: i32) -> After {
+        if io.operation == Operation::Write {
+            // What is there now nobody knows.
+            self.content.unwrite(io, false);
+        }
         match self.policy.judge(io.operation, errno) {
             Verdict::Fatal => self.fail(Failure::io(io, errno)),
             Verdict::Full => self.stopping = true,
@@ -453,29 +469,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             Verdict::Counted => self.errors.note(Failure::io(io, errno)),
         }
         After::Lost
-    }
-
-    #[inline(never)]
-    fn check(&mut self, io: Io, rules: Rules) {
-        let len = (io.skip_bytes + io.len_bytes) as usize;
-        let whole = Io {
-            offset_bytes: io.offset_bytes - u64::from(io.skip_bytes),
-            skip_bytes: 0,
-            len_bytes: io.skip_bytes + io.len_bytes,
-            ..io
-        };
-        let data = &self.engine.buffer(io.slot)[..len];
-        let Err(mismatch) = self.content.check(whole, data, rules.remembered) else { return };
-        self.mismatch_count += 1;
-        if self.mismatches.len() < MISMATCHES_KEPT {
-            self.mismatches.push(*mismatch);
-        }
-        if self.policy.continues_after_mismatch {
-            self.errors.note(Failure::verify());
-        }
-        if rules.fatal {
-            self.fail(Failure::verify());
-        }
     }
 
     #[cold]

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Offset { found: u64 },
     /// A valid block of another write: an older one survived, or a foreign one.
     Stale { expected: u64, found: u64 },
+    /// A block that was trimmed and does not read as zeros, from this byte on.
+    NotTrimmed { at: usize, found: u8 },
     /// A valid block of another run.
     Seed { expected: u64, found: u64 },
 }
@@ -88,6 +90,9 @@ impl fmt::Display for Fault {
             Self::Stale { expected, found } => {
                 let what = "a stale block, its last write was lost";
                 write!(f, "bad header sequence {found}, wanted {expected}: {what}")
+            }
+            Self::NotTrimmed { at, found } => {
+                write!(f, "a trimmed block that is not zeros: byte {at} is {found:02x}")
             }
             Self::Seed { expected, found } => {
                 let what = "a stale block of another run, its last write was lost";

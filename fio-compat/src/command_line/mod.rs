@@ -30,6 +30,9 @@ pub fn parse_command_line(args: &[String], source: &dyn Source) -> Result<Invoca
         return Ok(settings.invocation);
     }
     let mut assembly = Assembly::new(source, settings.invocation, settings.sections);
+    if settings.lenient {
+        assembly.be_lenient();
+    }
     for (name, value) in settings.overrides {
         assembly.overrides(name, value);
     }

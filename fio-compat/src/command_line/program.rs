@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub(super) invocation: Invocation,
     /// Names given to `--section`.
     pub(super) sections: Vec<String>,
+    /// Numbers are read as fio reads them.
+    pub(super) lenient: bool,
     /// Options that win over those of every job, and their values.
     pub(super) overrides: Vec<(String, String)>,
 }
@@ -144,6 +146,17 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         };
         let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
         settings.overrides.push((name, value));
+        Ok(())
+    }),
+    inline("strict", |settings, text| {
+        settings.lenient = match text {
+            "fio" => true,
+            "" | "1" | "yes" | "true" => false,
+            _ => {
+                let complaint = Complaint::new(format!("failed parsing `strict={text}`"));
+                return Err(complaint.with_remedy("write --strict=fio, or --strict (the default)"));
+            }
+        };
         Ok(())
     }),
     inline("cmdhelp", |settings, text| {

@@ -5,9 +5,11 @@
 //!
 //! Not here: option syntax (`options`), the order of sections (`assemble`), clones and threads.
 
+mod checking;
 mod content;
 mod control;
 mod durability;
+mod memory;
 mod pace;
 mod replay;
 mod reporting;
@@ -19,9 +21,11 @@ mod workload;
 use crate::error::Place;
 use crate::options;
 
+pub use checking::Checking;
 pub use content::{Content, Pattern};
 pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
 pub use durability::{Durability, SyncFileRange, SyncIo};
+pub use memory::{Memory, MemoryKind};
 pub use pace::{Pace, ThinkAfter};
 pub use replay::{Replay, ReplaySkip};
 pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
@@ -172,6 +176,10 @@ pub struct Job {
     pub steering: Steering,
     /// What is written, and how it is checked.
     pub content: Content,
+    /// What verification does beside its reads, and trims on the way.
+    pub checking: Checking,
+    /// The memory of buffers.
+    pub memory: Memory,
     /// When writes become durable.
     pub durability: Durability,
     /// Traces that are followed or written.
@@ -198,6 +206,8 @@ pub struct Setting {
 pub enum Origin {
     /// Nobody set it.
     Default,
+    /// Nobody set it, and another option gave it a value that is not the default.
+    Derived,
     /// It was set there.
     Set(Place),
 }
@@ -271,6 +281,8 @@ impl Job {
             pace: Pace::default(),
             steering: Steering::default(),
             content: Content::default(),
+            checking: Checking::default(),
+            memory: Memory::default(),
             durability: Durability::default(),
             replay: Replay::default(),
             job_options: Vec::new(),
@@ -281,13 +293,14 @@ impl Job {
     /// Every supported option with the value in force and the reason for it.
     #[must_use]
     pub fn effective(&self) -> Vec<Setting> {
-        options::supported()
-            .map(|(option, show)| Setting {
-                option,
-                value: show(self),
-                origin: self.place_of(option).map_or(Origin::Default, Origin::Set),
-            })
-            .collect()
+        let defaults = Self::new(&self.name);
+        let setting = |(option, show): (&'static str, fn(&Self) -> String)| {
+            let value = show(self);
+            let untouched = value == show(&defaults);
+            let unset = if untouched { Origin::Default } else { Origin::Derived };
+            Setting { option, value, origin: self.place_of(option).map_or(unset, Origin::Set) }
+        };
+        options::supported().map(setting).collect()
     }
 
     /// Whether the user set `option` (canonical name) anywhere, directly or through another one.

@@ -28,6 +28,8 @@ impl Job {
         self.check_pace()?;
         self.check_steering()?;
         self.check_content()?;
+        self.check_checking(cpus)?;
+        self.check_memory()?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;

@@ -15,6 +15,12 @@ const INCLUDE_DEPTH_MAX: usize = 16;
 /// More included files than this, each time it is included counted, multiply one another (F49).
 const INCLUDES_MAX: usize = 1024;
 
+/// More text than this is no job file, however often it is included (F49).
+const TEXT_BYTES_MAX: usize = 64 << 20;
+
+/// More options than this are no jobs: fio runs 4096 at most, and has some 300 options (F49).
+const ASSIGNMENTS_MAX: usize = 1 << 17;
+
 /// One option as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
@@ -48,7 +54,8 @@ pub(crate) fn sections(
     source: &dyn Source,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Section>, ParseError> {
-    let mut reader = Reader { source, warnings, sections: Vec::new(), includes: 0 };
+    let mut reader =
+        Reader { source, warnings, sections: Vec::new(), includes: 0, bytes: 0, assignments: 0 };
     reader.read(text, label, 0)?;
     Ok(reader.sections)
 }
@@ -59,6 +66,9 @@ struct Reader<'a> {
     sections: Vec<Section>,
     /// Files included so far.
     includes: usize,
+    /// Text read so far, and options in it.
+    bytes: usize,
+    assignments: usize,
 }
 
 /// A line without its comment and blanks, and where it starts.
@@ -69,6 +79,12 @@ struct Line<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, text: &str, label: &str, depth: usize) -> Result<(), ParseError> {
+        self.bytes += text.len();
+        if self.bytes > TEXT_BYTES_MAX {
+            let message = format!("there is more than {} MiB of text", TEXT_BYTES_MAX >> 20);
+            let error = ParseError::new(Place::whole_file(label), message);
+            return Err(error.with_remedy("split the jobs over several runs"));
+        }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (index, raw) in text.lines().enumerate() {
             let Some(line) = Line::of(raw, label, index + 1) else { continue };
@@ -140,6 +156,12 @@ impl Reader<'_> {
                 ParseError::new(place, message).with_remedy("start with [global] or [name]")
             );
         };
+        self.assignments += 1;
+        if self.assignments > ASSIGNMENTS_MAX {
+            let message = format!("there are more than {ASSIGNMENTS_MAX} options");
+            let error = ParseError::new(place, message);
+            return Err(error.with_remedy("put what jobs share into [global]"));
+        }
         let value = match value {
             None => None,
             Some(value) => {

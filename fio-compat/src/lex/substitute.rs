@@ -16,6 +16,9 @@ pub(super) struct Filled {
     pub(super) unset: Vec<String>,
 }
 
+/// A longer value is a mistake, or made to multiply (F49).
+const VALUE_BYTES_MAX: usize = 16 << 20;
+
 pub(super) fn fill(value: &str, source: &dyn Source) -> Result<Filled, Complaint> {
     let mut filled = environment(value, source)?;
     let keywords = [
@@ -52,6 +55,10 @@ fn environment(value: &str, source: &dyn Source) -> Result<Filled, Complaint> {
             None => filled.unset.push(name.to_owned()),
         }
         rest = tail;
+        if filled.text.len() > VALUE_BYTES_MAX {
+            let message = format!("the value has more than {} MiB", VALUE_BYTES_MAX >> 20);
+            return Err(Complaint::new(message).with_remedy("refer to shorter variables"));
+        }
     }
     filled.text.push_str(rest);
     filled.text = filled.text.trim().to_owned();

@@ -7,7 +7,9 @@
 
 mod expression;
 mod known;
+mod lenient;
 mod parts;
+mod pattern_file;
 mod rows;
 mod suggest;
 mod table;
@@ -18,13 +20,30 @@ use crate::error::Complaint;
 use crate::job::Job;
 
 pub(crate) use expression::evaluate as evaluate_expression;
+pub(crate) use lenient::{Reading, reading};
+pub(crate) use pattern_file::filled as with_pattern_files;
 pub(crate) use suggest::nearest;
-pub(crate) use table::{Entry, find, names};
+use table::Kind;
+pub(crate) use table::{Entry, Row, find, names};
 pub(crate) use value::apply;
+
+/// The longest pattern; fio has no limit, but a job's text must not multiply (F49).
+const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// Name and printer of every supported option, in the order of the table.
 pub(crate) fn supported() -> impl Iterator<Item = (&'static str, fn(&Job) -> String)> {
     table::rows().map(|row| (row.name, row.show))
+}
+
+/// The same, without those that nothing else sets: their values may be as long as a job file, and
+/// are looked at with every assignment (F49).
+pub(crate) fn entangled() -> impl Iterator<Item = (&'static str, fn(&Job) -> String)> {
+    let alone = |row: &&Row| {
+        let text = matches!(row.kind, Kind::Text(_) | Kind::OptionalText(_) | Kind::Texts(_));
+        let list = matches!(row.kind, Kind::Percentiles(_));
+        text || list || row.name == "ignore_error" || row.name.ends_with("_pattern")
+    };
+    table::rows().filter(move |row| !alone(row)).map(|row| (row.name, row.show))
 }
 
 /// fio's `--cmdhelp`: one option by its name, or all.
@@ -33,22 +52,34 @@ pub(crate) fn option_details(name: &str) -> Result<String, Complaint> {
     if name.is_empty() || name == "all" {
         return Ok(option_help());
     }
-    let found = table::rows().find(|row| row.name == name || row.aliases.contains(&name));
-    let Some(row) = found else {
-        let complaint = Complaint::new(format!("there is no option `{name}`"));
-        let nearest = nearest(name, table::rows().map(|row| row.name));
-        return Err(match nearest {
-            Some(known) => complaint.with_remedy(format!("did you mean {known}?")),
-            None => complaint.with_remedy("--cmdhelp=all lists them"),
-        });
+    let row = match find(name) {
+        Some(Entry::Supported(row)) => row,
+        Some(Entry::Ignored(row)) => {
+            return Ok(format!("{:>20}: accepted without effect: {}\n", row.name, row.reason));
+        }
+        Some(Entry::NotYet(name)) => {
+            return Ok(format!("{name:>20}: known to fio but not supported yet\n"));
+        }
+        None => {
+            let complaint = Complaint::new(format!("there is no option `{name}`"));
+            return Err(match nearest(name, names().map(|(name, _)| name)) {
+                Some(known) => complaint.with_remedy(format!("did you mean {known}?")),
+                None => complaint.with_remedy("--cmdhelp=all lists them"),
+            });
+        }
     };
     let mut text = format!("{:>20}: {}\n", row.name, row.help);
     for alias in row.aliases {
         text.push_str(&format!("{:>20}: {alias}\n", "alias"));
     }
+    text.push_str(&format!("{:>20}: {}\n", "type", row.kind.describe()));
     let default = (row.show)(&Job::new(""));
     let default = if default.is_empty() { "no default".to_owned() } else { default };
     text.push_str(&format!("{:>20}: {default}\n", "default"));
+    if let Kind::Choice { choices, .. } = &row.kind {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        text.push_str(&format!("{:>20}: {}\n", "valid values", words.join(", ")));
+    }
     Ok(text)
 }
 

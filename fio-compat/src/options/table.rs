@@ -80,6 +80,37 @@ pub(crate) enum Kind {
     ParsedSizes(fn(&mut Job, &str) -> Result<(), Complaint>),
 }
 
+impl Kind {
+    /// What a value looks like, in the words that fio's own help has for it.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Flag(_) => "no argument (opt), or 0 or 1".to_owned(),
+            Self::Bool(_) => "boolean (opt=bool): 0 or 1".to_owned(),
+            Self::Text(_) => "string (opt=text)".to_owned(),
+            Self::OptionalText(_) => "string, or no argument (opt or opt=text)".to_owned(),
+            Self::Texts(_) => "strings separated by : (opt=a:b)".to_owned(),
+            Self::Count { min, max, .. } => format!("integer from {min} to {max}"),
+            Self::Number { min, .. } => format!("integer with k, m, g, t or p, at least {min}"),
+            Self::Percent(_) => "percentage from 0 to 100".to_owned(),
+            Self::Extent(_) => "integer with k, m, g, t or p, or a percentage".to_owned(),
+            Self::PerDirection(_) => "integers for read,write,trim".to_owned(),
+            Self::Seconds(_) => "time; a bare number is seconds".to_owned(),
+            Self::Choice { .. } => "one of the valid values".to_owned(),
+            Self::Percentiles(_) => "percentiles separated by : (opt=50:99.9)".to_owned(),
+            Self::Cpus(_) => "CPUs (opt=0,2-3)".to_owned(),
+            Self::Parsed(_) | Self::ParsedSizes(_) => "a grammar of its own".to_owned(),
+        }
+    }
+
+    /// What to write instead of a value that was refused without better advice.
+    pub(crate) fn remedy(&self, name: &str) -> String {
+        match self {
+            Self::Parsed(_) | Self::ParsedSizes(_) => format!("see --cmdhelp={name}"),
+            _ => format!("{name} takes: {}", self.describe()),
+        }
+    }
+}
+
 /// What a name stands for.
 #[derive(Clone, Copy)]
 pub(crate) enum Entry {

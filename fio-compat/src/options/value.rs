@@ -30,7 +30,7 @@ pub(crate) fn apply(
         Ok(surprise) => Ok(surprise.filter(|_| !decimal).map(|what| format!("`{written}` {what}"))),
         Err(complaint) => Err(Complaint {
             message: format!("failed parsing `{written}`: {}", complaint.message),
-            remedy: complaint.remedy,
+            remedy: complaint.remedy.or_else(|| Some(row.kind.remedy(row.name))),
         }),
     }
 }

@@ -44,6 +44,11 @@ impl Source for Machine {
         self.files.get(path).cloned().ok_or_else(|| "No such file or directory".to_owned())
     }
 
+    fn read_bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String> {
+        let text = self.read_job_file(path)?;
+        Ok(text.into_bytes().into_iter().take(most).collect())
+    }
+
     fn env(&self, name: &str) -> Option<String> {
         self.env.get(name).cloned()
     }

@@ -17,7 +17,7 @@ impl<E: IoEngine> Worker<'_, E> {
 
     /// Two writes of one block in flight have no order; a block that is verified needs one.
     /// With `serialize_overlap`, neither have a read and a write, nor two reads.
-    fn wait_for_overlapping<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+    pub(super) fn wait_for_overlapping<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
         let end = io.offset_bytes + u64::from(io.len_bytes);
         let any = self.serialized;
         let overlaps = |other: &Io| {

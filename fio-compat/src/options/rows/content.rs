@@ -7,6 +7,7 @@
 use super::{Kind, Row, digit, row};
 use crate::error::Complaint;
 use crate::job::Pattern;
+use crate::options::PATTERN_BYTES_MAX;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -39,7 +40,7 @@ pub(super) const ROWS: &[Row] = &[
             Ok(())
         }),
         |job| show(job.content.buffer_pattern.as_ref()),
-        "write this: 0xHEX, \"text\", numbers, one after another",
+        "write this: 0xHEX, \"text\", numbers, 'file', in a row",
     ),
     row(
         "buffer_compress_percentage",
@@ -133,22 +134,23 @@ fn show(pattern: Option<&Pattern>) -> String {
     })
 }
 
-/// fio's limit (`MAX_PATTERN_SIZE`).
-const PATTERN_MAX: usize = 512;
-
 /// `0xHEX`, `"text"`, decimal numbers, and `%o` where allowed, one after another.
 pub(in crate::options) fn pattern(text: &str, offsets: bool) -> Result<Pattern, Complaint> {
     let mut pattern = Pattern::default();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        rest = if let Some(after) = rest.strip_prefix('"') {
+        // Bytes of a file are set off by blanks.
+        rest = if let Some(tail) = rest.strip_prefix(' ') {
+            tail
+        } else if let Some(after) = rest.strip_prefix('"') {
             let missing = || Complaint::new("a closing \" is missing");
             let (inside, tail) = after.split_once('"').ok_or_else(missing)?;
             pattern.bytes.extend(inside.as_bytes());
             tail
         } else if rest.starts_with('\'') {
-            let complaint = Complaint::new("a pattern from a file is not supported yet");
-            return Err(complaint.with_remedy("write its bytes as 0xHEX"));
+            // Files were read before, by whoever can.
+            let complaint = Complaint::new("the name of a pattern's file does not end");
+            return Err(complaint.with_remedy("write 'FILE', or its bytes as 0xHEX"));
         } else if let Some(tail) = rest.strip_prefix("%o") {
             if !offsets {
                 let complaint = Complaint::new("%o stands only in verify_pattern");
@@ -178,8 +180,8 @@ pub(in crate::options) fn pattern(text: &str, offsets: bool) -> Result<Pattern, 
             pattern.bytes.extend(&bytes[..used]);
             tail
         };
-        if pattern.bytes.len() > PATTERN_MAX {
-            let message = format!("a pattern has at most {PATTERN_MAX} bytes");
+        if pattern.bytes.len() > PATTERN_BYTES_MAX {
+            let message = format!("a pattern has at most {PATTERN_BYTES_MAX} bytes");
             return Err(Complaint::new(message));
         }
     }

@@ -4,11 +4,13 @@
 //!
 //! Not here: reading values (`value`), names that are refused or ignored (`known`).
 
+mod checking;
 mod content;
 mod control;
 mod durability;
 mod engine;
 mod jobs;
+mod memory;
 mod pace;
 mod pattern;
 mod replay;
@@ -36,6 +38,8 @@ pub(super) static ALL: &[&[Row]] = &[
     pace::ROWS,
     steering::ROWS,
     content::ROWS,
+    checking::ROWS,
+    memory::ROWS,
     durability::ROWS,
     replay::ROWS,
 ];

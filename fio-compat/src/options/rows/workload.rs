@@ -133,9 +133,15 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         Kind::Parsed(set_file_service),
         |job| {
-            let Job { workload, .. } = job;
-            let kind = format!("{:?}", workload.file_service).to_lowercase();
-            format!("{kind}:{}", workload.file_service_ios)
+            let ios = job.workload.file_service_ios;
+            match job.workload.file_service {
+                FileService::RoundRobin => format!("roundrobin:{ios}"),
+                FileService::Random => format!("random:{ios}"),
+                FileService::Sequential => format!("sequential:{ios}"),
+                FileService::Zipf(theta) => format!("zipf:{theta}"),
+                FileService::Pareto(power) => format!("pareto:{power}"),
+                FileService::Normal(deviation) => format!("normal:{deviation}"),
+            }
         },
         "how the next file is chosen",
     ),
