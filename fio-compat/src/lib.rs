@@ -61,6 +61,7 @@ pub use job::{
     Sequencer, Setting, Strided, ThinkAfter, Verify, Workload, Zone,
 };
 pub use job::{Durability, SyncFileRange, SyncIo};
+pub use job::{EngineOptions, Fallocate, FileAdvice, Layout, WriteLife};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use options::option_help;
 pub use source::Source;

@@ -8,6 +8,8 @@
 mod content;
 mod control;
 mod durability;
+pub(crate) mod engine_options;
+mod layout;
 mod pace;
 mod reporting;
 mod validate;
@@ -20,6 +22,8 @@ use crate::options;
 pub use content::{Content, Pattern};
 pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
 pub use durability::{Durability, SyncFileRange, SyncIo};
+pub use engine_options::EngineOptions;
+pub use layout::{Fallocate, FileAdvice, Layout, WriteLife};
 pub use pace::{Pace, ThinkAfter};
 pub use reporting::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use values::{BlockSizes, Extent, IoEngine, Rw, Verify};
@@ -144,7 +148,7 @@ pub struct Job {
     pub clat_percentiles: bool,
     /// Report percentiles of total latency.
     pub lat_percentiles: bool,
-    /// fio's permission to write what is mounted.
+    /// Permission to write a device that is mounted.
     pub allow_mounted_write: bool,
     /// Permission to write a device that carries a file system or the like.
     pub overwrite_device: bool,
@@ -168,6 +172,10 @@ pub struct Job {
     pub content: Content,
     /// When writes become durable.
     pub durability: Durability,
+    /// How files are made, opened and left behind.
+    pub layout: Layout,
+    /// Flags of transfers that only some engines have.
+    pub engine: EngineOptions,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -263,6 +271,8 @@ impl Job {
             pace: Pace::default(),
             content: Content::default(),
             durability: Durability::default(),
+            layout: Layout::default(),
+            engine: EngineOptions::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

@@ -8,10 +8,6 @@ use crate::error::{ParseError, Place, Warning};
 
 use super::{Extent, IoEngine, Job};
 
-/// Options that exist only for the io_uring engines.
-const RING_OPTIONS: [&str; 5] =
-    ["fixedbufs", "registerfiles", "hipri", "sqthread_poll", "nonvectored"];
-
 impl Job {
     /// Fills in the defaults that depend on other options and checks the job as a whole.
     ///
@@ -22,11 +18,12 @@ impl Job {
     pub fn validate(&mut self, cpus: u32) -> Result<Vec<Warning>, ParseError> {
         let mut warnings = Vec::new();
         self.settle_engine(&mut warnings);
-        self.check_ring_options()?;
+        self.check_engine_options()?;
         self.settle_depth();
         self.settle_workload()?;
         self.check_pace()?;
         self.check_content()?;
+        self.check_layout(&mut warnings)?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;
@@ -55,21 +52,6 @@ impl Job {
         }
         if !self.is_set("registerfiles") {
             self.registerfiles = rings;
-        }
-    }
-
-    fn check_ring_options(&self) -> Result<(), ParseError> {
-        if matches!(self.ioengine, IoEngine::IoUring | IoEngine::RawUring) {
-            return Ok(());
-        }
-        match RING_OPTIONS.into_iter().find(|option| self.is_set(option)) {
-            None => Ok(()),
-            Some(option) => {
-                let engine = &self.ioengine_requested;
-                let message = format!("engine {engine} of job `{}` has no `{option}`", self.name);
-                let remedy = format!("use ioengine=io_uring or remove {option}");
-                Err(self.error(option, message).with_remedy(remedy))
-            }
         }
     }
 
@@ -134,7 +116,7 @@ impl Job {
         ParseError::new(self.place_of(option).unwrap_or(Place::COMMAND_LINE), message)
     }
 
-    fn warning(&self, option: &str, message: impl Into<String>) -> Warning {
+    pub(super) fn warning(&self, option: &str, message: impl Into<String>) -> Warning {
         let place = self.place_of(option).unwrap_or(Place::COMMAND_LINE);
         Warning { place, message: message.into() }
     }

@@ -8,7 +8,9 @@ mod content;
 mod control;
 mod durability;
 mod engine;
+mod flags;
 mod jobs;
+mod layout;
 mod pace;
 mod pattern;
 mod reporting;
@@ -34,12 +36,16 @@ pub(super) static ALL: &[&[Row]] = &[
     pace::ROWS,
     content::ROWS,
     durability::ROWS,
+    layout::ROWS,
+    flags::ROWS,
 ];
 
 /// The names of all engines.
 pub(super) fn engine_names() -> impl Iterator<Item = &'static str> {
     engine::ENGINES.iter().map(|(name, _)| *name)
 }
+
+pub(super) use engine::choose as choose_engine;
 
 const fn row(
     name: &'static str,
