@@ -21,11 +21,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
+use fio_compat::EngineOptions;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
 
 use super::buffers::ALIGN_BYTES;
+use super::psync::transfer_flags;
 use super::{Event, Io, IoEngine, Operation, Queued, Setup, Traits};
 
 const ENTER_GETEVENTS: u32 = 1;
@@ -80,8 +82,42 @@ pub(crate) struct RawUring {
     fixed_buffers: bool,
     fixed_files: bool,
     plain_fds: Vec<i32>,
+    /// Where transfers carry flags; apart, so that those without pay one test.
+    flagged: Option<Box<Flagged>>,
     memory: Memory,
     traits: Traits,
+}
+
+/// Flags of transfers.
+struct Flagged {
+    reads: i32,
+    writes: i32,
+    /// Every so many transfers go to a worker of the kernel; 0 is none.
+    async_every: u32,
+    to_async: u32,
+}
+
+impl Flagged {
+    fn of(options: &EngineOptions) -> Option<Box<Self>> {
+        let (reads, writes) = transfer_flags(options);
+        let async_every = options.force_async;
+        let (reads, writes) = (reads.cast_signed(), writes.cast_signed());
+        let flagged = Self { reads, writes, async_every, to_async: async_every };
+        (writes != 0 || async_every > 0).then(|| Box::new(flagged))
+    }
+
+    /// Whether the next transfer goes to a worker of the kernel.
+    fn is_async(&mut self) -> bool {
+        if self.async_every == 0 {
+            return false;
+        }
+        self.to_async -= 1;
+        let due = self.to_async == 0;
+        if due {
+            self.to_async = self.async_every;
+        }
+        due
+    }
 }
 
 fn build(entries: u32) -> io::Result<(IoUring, usize)> {
@@ -182,6 +218,25 @@ impl RawUring {
         .user_data(u64::from(io.slot))
     }
 
+    /// As `entry`, with the flags that the job asks for.
+    #[cold]
+    fn flagged(&mut self, io: Io) -> squeue::Entry {
+        use types_file::UseFile;
+        let moves = matches!(io.operation, Operation::Read | Operation::Write);
+        let Some(flagged) = self.flagged.as_mut().filter(|_| moves) else { return self.entry(io) };
+        let flags = if io.operation == Operation::Read { flagged.reads } else { flagged.writes };
+        let force = if flagged.is_async() { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        let memory = self.memory.at(io.slot, io.skip_bytes);
+        let fd = self.plain_fds[io.file as usize];
+        let entry = match (self.fixed_files, self.fixed_buffers) {
+            (true, true) => types::Fixed(io.file).flagged_fixed(memory, io, flags),
+            (true, false) => types::Fixed(io.file).flagged(memory, io, flags),
+            (false, true) => types::Fd(fd).flagged_fixed(memory, io, flags),
+            (false, false) => types::Fd(fd).flagged(memory, io, flags),
+        };
+        entry.flags(force).user_data(u64::from(io.slot))
+    }
+
     #[inline(always)]
     fn entry_on<F>(&self, file: F, io: Io, memory: *mut u8) -> squeue::Entry
     where
@@ -202,7 +257,7 @@ impl RawUring {
 
 /// The crate's two ways to name a file are two types under a sealed trait; this joins them.
 mod types_file {
-    use super::{opcode, squeue, types};
+    use super::{Io, Operation, opcode, squeue, types};
 
     pub(super) trait UseFile {
         fn read_fixed(self, memory: *mut u8, len: u32, offset: u64, slot: u32) -> squeue::Entry;
@@ -210,6 +265,8 @@ mod types_file {
         fn read(self, memory: *mut u8, len: u32, offset: u64) -> squeue::Entry;
         fn write(self, memory: *mut u8, len: u32, offset: u64) -> squeue::Entry;
         fn sync(self, flags: types::FsyncFlags) -> squeue::Entry;
+        fn flagged(self, memory: *mut u8, io: Io, flags: i32) -> squeue::Entry;
+        fn flagged_fixed(self, memory: *mut u8, io: Io, flags: i32) -> squeue::Entry;
     }
 
     /// `open` does not register buffers for more slots than an index can name.
@@ -240,6 +297,26 @@ mod types_file {
                 #[inline]
                 fn sync(self, flags: types::FsyncFlags) -> squeue::Entry {
                     opcode::Fsync::new(self).flags(flags).build()
+                }
+                fn flagged(self, at: *mut u8, io: Io, flags: i32) -> squeue::Entry {
+                    let (len, off) = (io.len_bytes, io.offset_bytes);
+                    if io.operation == Operation::Read {
+                        return opcode::Read::new(self, at, len)
+                            .offset(off)
+                            .rw_flags(flags)
+                            .build();
+                    }
+                    opcode::Write::new(self, at, len).offset(off).rw_flags(flags).build()
+                }
+                fn flagged_fixed(self, at: *mut u8, io: Io, flags: i32) -> squeue::Entry {
+                    let (len, off, slot) = (io.len_bytes, io.offset_bytes, index(io.slot));
+                    if io.operation == Operation::Read {
+                        return opcode::ReadFixed::new(self, at, len, slot)
+                            .offset(off)
+                            .rw_flags(flags)
+                            .build();
+                    }
+                    opcode::WriteFixed::new(self, at, len, slot).offset(off).rw_flags(flags).build()
                 }
             }
         };
@@ -296,6 +373,7 @@ impl IoEngine for RawUring {
             fixed_buffers,
             fixed_files,
             plain_fds,
+            flagged: Flagged::of(&setup.options),
             memory,
             traits,
         })
@@ -321,7 +399,7 @@ impl IoEngine for RawUring {
     #[inline(always)]
     fn queue(&mut self, io: Io) -> Queued {
         assert!((io.skip_bytes as usize + io.len_bytes as usize) <= self.memory.stride);
-        let entry = self.entry(io);
+        let entry = if self.flagged.is_some() { self.flagged(io) } else { self.entry(io) };
         let mut queue = self.ring.submission();
         // SAFETY: the memory is the slot's, whose length was checked above, and stays allocated
         // until the completion has been reaped (see the header).
@@ -369,6 +447,32 @@ pub(crate) fn sync_file_range(
     // SAFETY: the descriptor is open while `file` is borrowed; no argument points to memory.
     Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) })?;
     Ok(())
+}
+
+/// `F_GET_RW_HINT` and `F_SET_RW_HINT` of `<linux/fcntl.h>`.
+#[cfg(test)]
+const GET_WRITE_HINT: i32 = 1024 + 11;
+const SET_WRITE_HINT: i32 = 1024 + 12;
+
+/// Tells the file system how long what is written is expected to live (`fcntl(2)`); stands here
+/// as `sync_file_range` does.
+pub(crate) fn set_write_hint(file: &std::fs::File, hint: u64) -> nix::Result<()> {
+    let hint = &raw const hint;
+    // SAFETY: the kernel reads one u64, which lives on this stack until the call returns; the
+    // descriptor is open while `file` is borrowed.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), SET_WRITE_HINT, hint) })?;
+    Ok(())
+}
+
+/// What was said last of the file's inode.
+#[cfg(test)]
+pub(crate) fn write_hint(file: &std::fs::File) -> nix::Result<u64> {
+    let mut hint = 0_u64;
+    let into = &raw mut hint;
+    // SAFETY: the kernel writes one u64, which lives on this stack until the call returns; the
+    // descriptor is open while `file` is borrowed.
+    Errno::result(unsafe { libc::fcntl(file.as_raw_fd(), GET_WRITE_HINT, into) })?;
+    Ok(hint)
 }
 
 impl Drop for RawUring {

@@ -58,7 +58,9 @@ impl Failure {
             Operation::Read => "read",
             Operation::Write => "write",
             Operation::Trim => "trim",
-            Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => "sync",
+            Operation::Fsync | Operation::Fdatasync | Operation::SyncRange | Operation::SyncFs => {
+                "sync"
+            }
         };
         Some(format!(
             "fio: io_u error on file {}: {}: {what} offset={}, buflen={}",

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fio_compat::{CpusPolicy, IoEngine as EngineName, Job, Verify};
 use mfio_engine::ring::kernel::KernelRing;
@@ -19,13 +20,15 @@ use crate::generator::{Generator, Mix};
 use crate::ioengine::{
     IoEngine, Null, PacketEngine, Psync, RawUring, Setup, Traits, kernel_ring_refusal,
 };
+use crate::layout;
 use crate::measure::{Recorder, Wanted};
 use crate::noise::Noise;
-use crate::plan::{Plan, scheme, verify_block_bytes};
+use crate::plan::{Plan, scheme, unlinks_each_loop, verify_block_bytes};
 use crate::written::Written;
 
 use super::failure::Failure;
 use super::flow::Flow;
+use super::hook::{self, When};
 use super::lane::{Lane, Order, Stage};
 use super::live::Snapshot;
 use super::logs::Handles;
@@ -39,7 +42,7 @@ pub(crate) struct Assignment {
     /// What to do.
     pub(crate) plan: Plan,
     /// The open files of the plan.
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Arc<[File]>,
     /// Number of the clone in the whole run, from 1; decides its seeds.
     pub(crate) number: u64,
     /// Names this run in the blocks it writes.
@@ -85,12 +88,24 @@ impl Outcome {
 
 /// Runs `assignment` to its end.
 pub(crate) fn run<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
-    let outcome = match assignment.plan.job.ioengine {
-        EngineName::IoUring => on_shard(assignment, lane, flow),
-        EngineName::RawUring => on::<RawUring>(assignment, lane, flow),
-        EngineName::Psync => on::<Psync>(assignment, lane, flow),
-        EngineName::Null => on::<Null>(assignment, lane, flow),
+    let job = &assignment.plan.job;
+    if job.layout.create_only {
+        lane.enter(Stage::Ended);
+        return Outcome::none();
+    }
+    let before = hook::run(&job.name, job.layout.exec_prerun.as_deref(), When::Before);
+    let before = before.and_then(|()| layout::pre_read(&assignment.plan));
+    let mut outcome = match (before, job.ioengine) {
+        (Err(error), _) => Outcome::failed(Failure::engine(&error)),
+        (Ok(()), EngineName::IoUring) => on_shard(assignment, lane, flow),
+        (Ok(()), EngineName::RawUring) => on::<RawUring>(assignment, lane, flow),
+        (Ok(()), EngineName::Psync) => on::<Psync>(assignment, lane, flow),
+        (Ok(()), EngineName::Null) => on::<Null>(assignment, lane, flow),
     };
+    let after = hook::run(&job.name, job.layout.exec_postrun.as_deref(), When::After);
+    if let (Err(error), None) = (after, &outcome.failure) {
+        outcome.failure = Some(Failure::engine(&error));
+    }
     if outcome.failure.is_some() {
         lane.fail();
     }
@@ -114,7 +129,7 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         return Outcome::failed(Failure::engine(&error));
     }
     let pacing = pacing(&assignment.plan.job);
-    let engine = match open::<E>(assignment, pacing) {
+    let engine = match open::<E>(assignment, &assignment.files, pacing) {
         Ok(engine) => engine,
         Err(error) => return Outcome::failed(Failure::engine(&error)),
     };
@@ -126,7 +141,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
     let clock = latencies || recorder.logs.is_some();
     let content = content(assignment);
-    let mut worker = Worker::new(engine, (lane, &assignment.files), recorder, content, pacing);
+    let files = Arc::clone(&assignment.files);
+    let mut worker = Worker::new(engine, (lane, files), recorder, content, pacing);
     worker.policy = Policy::of(job);
     worker.flow = flow;
     worker.range_flags = super::beside::range_flags(job.durability.sync_file_range);
@@ -201,11 +217,15 @@ fn pacing(job: &Job) -> Pacing {
     }
 }
 
-fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result<E> {
+fn open<E: IoEngine>(
+    assignment: &Assignment,
+    files: &[File],
+    pacing: Pacing,
+) -> std::io::Result<E> {
     let plan = &assignment.plan;
     let paths: Vec<PathBuf> = plan.targets.iter().map(|target| target.path.clone()).collect();
     let setup = Setup {
-        files: &assignment.files,
+        files,
         paths: &paths,
         depth: pacing.depth,
         buffer_bytes: plan.shape.buffer_bytes(),
@@ -217,6 +237,10 @@ fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result
         fixed_files: plan.job.registerfiles,
         polled: plan.job.hipri,
         sq_thread: plan.job.sqthread_poll,
+        even_mounted: plan.job.allow_mounted_write,
+        engine: &plan.job.ioengine_requested,
+        options: plan.job.engine,
+        random: layout::is_random(&plan.job),
     };
     E::open(&setup)
 }
@@ -263,8 +287,13 @@ fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment
         if verified && job.do_verify {
             verify_phase::<E, CLOCK>(worker, plan);
         }
-        let again = verified && (job.time_based || pass < job.loops);
+        let unlinks = unlinks_each_loop(job);
+        let again = verified && job.time_based || (verified || unlinks) && pass < job.loops;
         if !again || worker.lane.order() >= Order::TimeUp || worker.failure.is_some() {
+            return;
+        }
+        if unlinks && let Err(error) = renew(worker, assignment) {
+            worker.failure = Some(Failure::engine(&error));
             return;
         }
         pass += 1;
@@ -272,6 +301,15 @@ fn passes<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, assignment
         generator = Generator::new(&plan.shape, seed(assignment).wrapping_add(pass));
         worker.baseline.now_ns = crate::clock::now_ns();
     }
+}
+
+/// `unlink_each_loop`: the next loop begins with files that are not there.
+fn renew<E: IoEngine>(worker: &mut Worker<'_, E>, assignment: &Assignment) -> std::io::Result<()> {
+    layout::unlink(&assignment.plan);
+    let files = layout::open(&assignment.plan).map_err(std::io::Error::other)?;
+    let engine = open(assignment, &files, pacing(&assignment.plan.job))?;
+    worker.renew(engine, files.into());
+    Ok(())
 }
 
 fn main_phase<E: IoEngine, const CLOCK: bool>(
@@ -304,6 +342,12 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         let count = u32::try_from(plan.targets.len()).unwrap_or(0);
         let rules = Rules { ends_at: Order::Abort, ..rules };
         worker.phase::<CLOCK, _>(&mut FlushAll::new(count), rules);
+    }
+    if job.layout.end_syncfs && job.rw.writes_data() && worker.failure.is_none() {
+        worker.lane.enter(Stage::Syncing);
+        let rules = Rules { ends_at: Order::Abort, ..rules };
+        let mut steps = FlushAll::file_systems(worker.files());
+        worker.phase::<CLOCK, _>(&mut steps, rules);
     }
     let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
     worker.recorder.add_runtime(used, spent_ns);

@@ -9,6 +9,7 @@ pub(crate) mod conductor;
 pub(crate) mod failure;
 mod flow;
 mod gate;
+mod hook;
 pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod live;

@@ -7,10 +7,12 @@
 //! Not here: steps that only wait (`wait`), what to run and in which order (`job`), orders of
 //! the conductor (`lane`).
 
+mod files;
 mod wait;
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use crate::clock::Baseline;
 use crate::content::{Content, Mismatch};
@@ -73,7 +75,7 @@ pub(crate) struct Worker<'a, E> {
     /// Orders and progress.
     pub(crate) lane: &'a Lane,
     /// The files, for what no engine does.
-    files: &'a [File],
+    files: Arc<[File]>,
     /// Statistics.
     pub(crate) recorder: Recorder,
     /// Data.
@@ -143,7 +145,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// A worker with every slot free and its buffers primed.
     pub(crate) fn new(
         mut engine: E,
-        (lane, files): (&'a Lane, &'a [File]),
+        (lane, files): (&'a Lane, Arc<[File]>),
         recorder: Recorder,
         mut content: Content,
         pacing: Pacing,
@@ -250,7 +252,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             }
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
-        } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
+        } else if io.operation.is_beside() {
             return self.beside::<CLOCK>(io, rules);
         }
         if CLOCK {
@@ -400,7 +402,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
         // Nothing where there should be something is the end of the file.
         let errno = if result == 0 { nix::libc::EIO } else { result.saturating_neg() };
-        let again = errno == nix::libc::EINTR || errno == nix::libc::EAGAIN;
+        let again = self.policy.asks_again(errno);
         if result <= 0 && !again {
             return self.refused(io, errno);
         }
