@@ -8,7 +8,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use mfio_engine::target::{OpenError, Signature};
+use mfio_engine::target::{DeviceUse, OpenError, Signature};
 use mfio_engine::{DeviceClaim, DeviceWrite};
 
 use crate::plan::Plan;
@@ -36,7 +36,15 @@ pub(crate) fn claim(plans: &[Plan]) -> Result<Vec<DeviceClaim>, String> {
             };
             let allowed = plans.iter().filter(shares).any(|other| other.job.overwrite_device);
             let how = if allowed { DeviceWrite::Overwrite } else { DeviceWrite::IfUnused };
-            let claim = DeviceClaim::take(&target.path, how);
+            // A mount is torn under its user: whoever writes there must have said so.
+            let writers = plans.iter().filter(shares).filter(|other| other.job.rw.writes());
+            let mounted = writers.into_iter().all(|other| other.job.allow_mounted_write);
+            let claim = match DeviceClaim::take(&target.path, how) {
+                Err(OpenError::DeviceInUse { .. }) if mounted => {
+                    DeviceClaim::take(&target.path, DeviceWrite::EvenMounted)
+                }
+                claim => claim,
+            };
             claims.push(claim.map_err(|error| refusal(plan, &error))?);
             claimed.push(number);
         }
@@ -59,7 +67,10 @@ fn refusal(plan: &Plan, error: &OpenError) -> String {
         }
         OpenError::Unexamined { .. } => format!("{error}: overwrite_device=1"),
         OpenError::DeviceInUse { .. } | OpenError::DeviceBusy { .. } if job.allow_mounted_write => {
-            format!("{error}; allow_mounted_write=1 does not change that here")
+            format!("{error}; allow_mounted_write=1 lets through what is mounted, and no more")
+        }
+        OpenError::DeviceInUse { uses, .. } if uses.iter().all(DeviceUse::is_mount) => {
+            format!("{error}; allow_mounted_write=1 writes to it all the same")
         }
         _ => error.to_string(),
     };

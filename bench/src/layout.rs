@@ -1,24 +1,27 @@
 //! Makes the files a plan needs, and takes back what must not stay.
 //!
-//! Data flow: targets -> missing or short files filled with random data and made durable ->
-//! open files in the job's mode. Every file this run created is known to [`Created`].
+//! Data flow: targets -> missing or short files made (`create`) -> open files in the job's mode,
+//! with advice for the kernel (`advise`). Every file this run created is known to [`Created`].
 //!
 //! Not here: whether a file may be created (`plan`).
 
+mod advise;
+mod create;
+
 use std::fs::{File, OpenOptions, remove_file};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
-use fio_compat::SyncIo;
+use fio_compat::{Fallocate, SyncIo};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 
 use crate::plan::{Kind, Plan, Target, reason};
-use crate::random::Random;
+use create::Wanted;
 
-const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) use advise::is_random;
 
 /// Files that are removed when this is dropped, however the run ends.
 #[derive(Debug, Default)]
@@ -29,7 +32,7 @@ pub(crate) struct Created {
 impl Created {
     /// Removes the target at the end, unless it is a device.
     pub(crate) fn removes(&mut self, target: &Target) {
-        if matches!(target.kind, Kind::Missing | Kind::Regular { .. }) {
+        if target.is_a_file() {
             self.remove.push(target.path.clone());
         }
     }
@@ -47,11 +50,11 @@ impl Drop for Created {
 /// The targets that are not long enough at this moment.
 fn lacking(plan: &Plan) -> impl Iterator<Item = &Target> {
     plan.targets.iter().filter(|target| {
-        let usable = matches!(target.kind, Kind::Missing | Kind::Regular { .. });
         // A file that fills its file system has no length to be given.
         let filling = plan.job.workload.fill_device && target.path.exists();
         let present = || target.path.metadata().map_or(0, |facts| facts.len());
-        usable && !filling && present() < target.needed_bytes()
+        let laid_out = !filling && !plan.job.layout.create_on_open;
+        target.is_a_file() && laid_out && present() < target.needed_bytes()
     })
 }
 
@@ -66,52 +69,68 @@ pub(crate) fn outstanding(plan: &Plan) -> Option<(u64, u64)> {
 }
 
 /// Creates or extends the plan's files. Jobs that read find random data, as with fio; files
-/// that are only written are given their length and stay sparse unless `filled`.
+/// that are only written are given their space as `fallocate` says, unless `filled`.
 ///
 /// # Errors
 /// One line. A file that this call created is removed again.
 pub(crate) fn prepare(plan: &Plan, filled: bool, signal: &AtomicUsize) -> Result<(), String> {
     for target in lacking(plan) {
         let present = target.path.metadata().ok().map(|facts| facts.len());
-        let filled = filled || plan.job.rw.reads();
+        let filled = filled || plan.job.rw.reads() || plan.job.layout.overwrite;
+        let shown = target.path.display();
+        make_directories(plan, target)?;
         if plan.job.workload.fill_device {
             let made = File::create(&target.path).map(drop);
-            let shown = target.path.display();
             made.map_err(|error| format!("cannot create {shown}: {}", reason(&error)))?;
             continue;
         }
-        if let Err(error) = lay_out(target, present.unwrap_or(0), filled, signal) {
+        let (path, from) = (target.path.as_path(), present.unwrap_or(0));
+        let (needed, layout) = (target.needed_bytes(), &plan.job.layout);
+        let wanted = Wanted { path, from, needed, filled, layout };
+        if let Err(error) = wanted.make(signal) {
             if present.is_none() {
                 drop(remove_file(&target.path));
             }
-            let shown = target.path.display();
-            return Err(format!("cannot lay out {shown}: {}", reason(&error)));
+            let what = match layout.fallocate {
+                Fallocate::Native | Fallocate::None | Fallocate::Truncate => "",
+                _ => " (fallocate=native and none go without)",
+            };
+            return Err(format!("cannot lay out {shown}: {}{what}", reason(&error)));
         }
     }
     Ok(())
 }
 
-fn lay_out(target: &Target, from: u64, filled: bool, signal: &AtomicUsize) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&target.path)?;
-    if !filled {
-        return file.set_len(target.needed_bytes());
+/// Directories in a name that was made of `filename_format` are made with the file.
+fn make_directories(plan: &Plan, target: &Target) -> Result<(), String> {
+    if plan.job.workload.filename_format.is_none() || !target.is_a_file() {
+        return Ok(());
     }
-    let mut random = Random::new(from ^ 0x6d66_696f);
-    let mut chunk = vec![0_u8; CHUNK_BYTES];
-    let mut at = from;
-    while at < target.needed_bytes() {
-        if signal.load(Ordering::Relaxed) != 0 {
-            return Err(io::Error::from_raw_os_error(libc::EINTR));
-        }
-        for word in chunk.chunks_exact_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes());
-        }
-        let left = usize::try_from(target.needed_bytes() - at).unwrap_or(usize::MAX);
-        let part = &chunk[..left.min(CHUNK_BYTES)];
-        file.write_all_at(part, at)?;
-        at += u64::try_from(part.len()).unwrap_or(0);
+    let shown = target.path.display();
+    create::directories(&target.path)
+        .map_err(|error| format!("cannot make the directories of {shown}: {}", reason(&error)))
+}
+
+/// `pre_read`: reads what the job is going to read, so that it finds it in the page cache.
+///
+/// # Errors
+/// What the system refused.
+pub(crate) fn pre_read(plan: &Plan) -> io::Result<()> {
+    let used = plan.targets.iter().filter(|target| target.kind != Kind::Unused);
+    for target in used.filter(|_| plan.job.layout.pre_read) {
+        let region = target.region;
+        create::read_through(&target.path, region.start_bytes, target.needed_bytes())?;
     }
-    file.sync_all()
+    Ok(())
+}
+
+/// `unlink_each_loop`: deletes the files of the plan, whose contents live on as long as they
+/// are open.
+pub(crate) fn unlink(plan: &Plan) {
+    for target in plan.targets.iter().filter(|target| target.is_a_file()) {
+        // Another clone may have deleted it already.
+        drop(remove_file(&target.path));
+    }
 }
 
 /// Opens the plan's files as the job wants them, page cache dropped if it asks for that.
@@ -126,15 +145,33 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
         let reads = job.rw.reads() || job.verify != fio_compat::Verify::None;
         // A namespace is past the page cache in any case, and knows no O_DIRECT.
         let direct = job.direct && !matches!(target.kind, Kind::Namespace { .. });
-        let file = open_one(&target.path, (reads, job.rw.writes()), flags(job, direct))
+        let makes = made_at_open(plan, target);
+        if makes {
+            make_directories(plan, target)?;
+        }
+        let flags = flags(job, direct) | if makes { libc::O_CREAT } else { 0 };
+        let file = open_one(&target.path, (reads, job.rw.writes()), flags)
             .map_err(|error| cannot_open(&target.path, job.direct, &error))?;
-        if job.invalidate && !job.direct {
+        if job.invalidate && !job.direct && !job.layout.pre_read {
             // Advice: a file system that does not take it simply stays warm.
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
         }
+        advise::access(&file, job);
+        advise::life(&file, job).map_err(|errno| {
+            let shown = target.path.display();
+            format!("{shown} takes no write_hint: {}; remove write_hint", errno.desc())
+        })?;
         files.push(file);
     }
     Ok(files)
+}
+
+/// Whether the file is made by being opened: because it was asked for, or because the loop
+/// before has deleted it.
+fn made_at_open(plan: &Plan, target: &Target) -> bool {
+    let layout = &plan.job.layout;
+    let wanted = layout.create_on_open || layout.unlink_each_loop;
+    wanted && target.is_a_file() && plan.job.allow_file_create
 }
 
 /// What `direct` and `sync` ask of an open file.

@@ -16,7 +16,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fio_compat::{IoEngine, Job, SyncFileRange, SyncIo, Verify};
+use fio_compat::{EngineOptions, IoEngine, Job, SyncFileRange, SyncIo, Verify};
 use mfio_engine::OpenOptions;
 use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
@@ -27,6 +27,7 @@ use crate::trace::Trace;
 use crate::verify::Scheme;
 
 use region::Part;
+pub(crate) use shape::unlinks_each_loop;
 
 /// What a path is at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,11 @@ impl Target {
     /// How long the file must be before the job starts.
     pub(crate) fn needed_bytes(&self) -> u64 {
         self.region.start_bytes + self.region.len_bytes
+    }
+
+    /// Whether it is, or will be, a file that is made and deleted, and not a device.
+    pub(crate) const fn is_a_file(&self) -> bool {
+        matches!(self.kind, Kind::Missing | Kind::Regular { .. })
     }
 
     /// Whether both are the same bytes, in part.
@@ -232,7 +238,8 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
              namespace by its character device (/dev/ng0n1), or use ioengine=io_uring"
         ));
     }
-    if job.hipri && job.ioengine != IoEngine::IoUring {
+    let pvsync2 = job.ioengine_requested == "pvsync2";
+    if job.hipri && job.ioengine != IoEngine::IoUring && !pvsync2 {
         return Err(format!(
             "engine {} does not poll; hipri needs io_uring",
             job.ioengine.as_str()
@@ -240,6 +247,18 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
     }
     if job.hipri && !namespace && !job.direct {
         return Err("hipri needs direct=1: nothing completes in the page cache".into());
+    }
+    let EngineOptions { uncached, nowait, atomic, force_async, .. } = job.engine;
+    let flagged = uncached || nowait || atomic || force_async > 0;
+    // Where two engines are compared, the job was checked with neither.
+    if flagged && !pvsync2 && matches!(job.ioengine, IoEngine::Psync | IoEngine::Null) {
+        return Err(format!(
+            "engine {} has no uncached, nowait, atomic or force_async",
+            job.ioengine.as_str()
+        ));
+    }
+    if namespace && job.layout.pre_read {
+        return Err(format!("{shown}: pre_read fills a page cache, which a namespace has not"));
     }
     if job.sqthread_poll && job.ioengine != IoEngine::IoUring {
         return Err(format!(
@@ -274,7 +293,11 @@ fn missing(job: &Job, path: &Path) -> Result<(), String> {
     if !job.allow_file_create {
         return Err(format!("{shown} does not exist and allow_file_create=0 forbids to create it"));
     }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    // Of a name made of filename_format, the missing directories are made as well.
+    let made = job.workload.filename_format.is_some() && job.filenames.is_empty();
+    let parents = path.ancestors().skip(1);
+    let parent = parents.into_iter().find(|parent| !made || parent.exists());
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or_else(|| Path::new("."));
     let facts = parent.metadata().map_err(|error| {
         format!("cannot create {shown}: {}: {}", parent.display(), reason(&error))

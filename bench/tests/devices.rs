@@ -104,24 +104,64 @@ fn device_that_carries_something_is_written_only_if_told_so() {
     }
 }
 
+/// The device with a file system, mounted for reading; unmounted when it goes.
+struct Mounted {
+    disk: Disk,
+    at: String,
+}
+
+impl Mounted {
+    fn new(name: &str) -> Option<Self> {
+        let disk = Disk::new(name)?;
+        let at = disk.place.join("mnt");
+        std::fs::create_dir(&at).unwrap();
+        let at = at.to_str().unwrap().to_owned();
+        let made = Disk::run("mkfs.ext4", &["-q", "-F", &disk.device]);
+        if !made || !Disk::run("mount", &["-o", "ro,noload", &disk.device, &at]) {
+            writeln!(std::io::stderr().lock(), "skipped: nothing can be mounted here").unwrap();
+            return None;
+        }
+        Some(Self { disk, at })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        assert!(Disk::run("umount", &[&self.at]), "{} stays mounted", self.at);
+    }
+}
+
 #[test]
-fn mounted_device_is_written_by_no_engine_and_no_option() {
-    let Some(disk) = Disk::new("mounted") else { return };
-    let at = disk.place.join("mnt");
-    std::fs::create_dir(&at).unwrap();
-    let at = at.to_str().unwrap();
-    if !Disk::run("mkfs.ext4", &["-q", "-F", &disk.device])
-        || !Disk::run("mount", &["-o", "ro,noload", &disk.device, at])
-    {
-        writeln!(std::io::stderr().lock(), "skipped: nothing can be mounted here").unwrap();
+fn mounted_device_is_written_by_no_engine_unless_told_so() {
+    let Some(mounted) = Mounted::new("mounted") else { return };
+    for engine in ENGINES {
+        let stderr = mounted.disk.refused(engine, &["--overwrite_device=1"]);
+        assert!(stderr.contains("is mounted at") && stderr.contains("umount"), "{stderr}");
+        assert!(stderr.contains("allow_mounted_write=1 writes to it all the same"), "{stderr}");
+    }
+}
+
+#[test]
+fn allow_mounted_write_lets_every_engine_write_what_is_mounted() {
+    let Some(mounted) = Mounted::new("let-through") else { return };
+    let disk = &mounted.disk;
+    if File::options().write(true).open(&disk.device).is_err() {
+        let why = "skipped: this kernel lets nobody write to what is mounted";
+        writeln!(std::io::stderr().lock(), "{why}").unwrap();
         return;
     }
-    let options = ["--overwrite_device=1", "--allow_mounted_write=1"];
-    let outcome = std::panic::catch_unwind(|| ENGINES.map(|engine| disk.refused(engine, &options)));
-    assert!(Disk::run("umount", &[at]), "{at} stays mounted");
-    for stderr in outcome.unwrap() {
-        assert!(stderr.contains("is mounted at") && stderr.contains("umount"), "{stderr}");
-        assert!(stderr.contains("allow_mounted_write=1 does not change that"), "{stderr}");
+    for engine in ENGINES {
+        let before = std::fs::read(disk.place.join("backing")).unwrap();
+        let output = disk.bench(engine, &["--offset=4m", "--allow_mounted_write=1"]);
+        assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
+        let after = std::fs::read(disk.place.join("backing")).unwrap();
+        assert!(before[4 << 20..5 << 20] != after[4 << 20..5 << 20], "{engine} wrote nothing");
+        disk.put(4 << 20, &[0; 1 << 20]);
+        // One writer that may does not speak for another that may not.
+        let other = format!("--filename={}", disk.device);
+        let args = ["--allow_mounted_write=1", "--name=y", "--rw=write", "--size=1m", &other];
+        let stderr = text(&disk.bench(engine, &args).stderr);
+        assert!(stderr.contains("is mounted at"), "{engine}: {stderr}");
     }
 }
 

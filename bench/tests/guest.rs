@@ -95,6 +95,29 @@ fn namespace_is_guarded_by_what_its_block_device_carries_and_who_mounts_it() {
     assert_eq!(code, Some(0), "{stderr}");
 }
 
+/// That the bit is set is for the tests of the engine; here the device must take it.
+#[test]
+fn readfua_and_writefua_are_taken_by_a_real_device() {
+    for generic in ["MFIO_NG512", "MFIO_NG4K"] {
+        let Some(generic) = device(generic) else { return };
+        for what in [["--rw=randwrite", "--writefua=1"], ["--rw=randread", "--readfua=1"]] {
+            let args = ["--ioengine=io_uring_cmd", "--verify=crc32c"];
+            let (code, stderr) = job(&generic, &[&what[..], &args].concat());
+            assert_eq!(code, Some(0), "{generic} {what:?}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn atomic_is_taken_or_refused_by_a_real_device_as_one() {
+    for block in ["MFIO_NVME512", "MFIO_NVME4K"] {
+        let Some(block) = device(block) else { return };
+        let of = |engine: &str| job(&block, &["--rw=randwrite", "--atomic=1", engine]).0;
+        let codes = ["--ioengine=io_uring", "--ioengine=raw_uring"].map(of);
+        assert_eq!(codes[0], codes[1], "{block}");
+    }
+}
+
 #[test]
 fn zoned_devices_are_read_and_not_written() {
     for (name, engine) in [("MFIO_ZNS", "io_uring"), ("MFIO_NGZNS", "io_uring_cmd")] {

@@ -171,7 +171,7 @@ fn norandommap_repeats_blocks_and_softrandommap_keeps_the_map() {
     let holes = |args: &str| {
         fs::remove_file(place.0.join("f")).ok();
         place.job(&format!(
-            "--name=m --filename=f --rw=randwrite --size=1m --ioengine=psync {args}"
+            "--name=m --filename=f --rw=randwrite --size=1m --fallocate=truncate {args}"
         ));
         256 - fs::metadata(place.0.join("f")).unwrap().blocks() / 8
     };

@@ -63,6 +63,7 @@ pub use job::{
     RandomGenerator, Rw, Sequencer, Setting, Strided, ThinkAfter, Verify, Workload, Zone,
 };
 pub use job::{Durability, SyncFileRange, SyncIo};
+pub use job::{EngineOptions, Fallocate, FileAdvice, Layout, WriteLife};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use job::{Memory, MemoryKind};
 pub use job::{Replay, ReplaySkip};

@@ -18,7 +18,7 @@ use mfio_engine::buffer::{ArenaBuf, ArenaConfig, HugePages, SizeClass};
 use mfio_engine::ring::SqPoll;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::ring::{Poll as RingPoll, Ring, Wait};
+use mfio_engine::ring::{Access, Poll as RingPoll, Ring, Transfers, Wait};
 use mfio_engine::{Config, DeviceWrite, DirectMode, Durability, EngineError, File};
 use mfio_engine::{OpenOptions, Shard, SyncFut};
 use nix::errno::Errno;
@@ -120,6 +120,21 @@ pub(crate) struct PacketEngine<R: Ring> {
     traits: Traits,
 }
 
+/// What the job asks of its transfers, in the words of the engine.
+fn transfers(setup: &Setup<'_>) -> Transfers {
+    let asked = setup.options;
+    let access = |random| if random { Access::Random } else { Access::Sequential };
+    Transfers {
+        access: setup.random.map(access),
+        uncached: asked.uncached,
+        nowait: asked.nowait,
+        atomic: asked.atomic,
+        async_every: asked.force_async,
+        read_fua: asked.read_fua,
+        write_fua: asked.write_fua,
+    }
+}
+
 fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::Result<File<R>> {
     let direct = setup.direct || setup.polled;
     let direct = if direct { DirectMode::Direct } else { DirectMode::Buffered };
@@ -129,13 +144,17 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
     options.lock = false;
     if setup.writes {
         // Whether a device may be written was settled before the run, which holds it.
-        options.device_write = DeviceWrite::IfUnused;
+        options.device_write = match setup.even_mounted {
+            true => DeviceWrite::EvenMounted,
+            false => DeviceWrite::IfUnused,
+        };
     }
     options.write_through = match setup.sync {
         SyncIo::None => None,
         SyncIo::Sync => Some(Durability::Full),
         SyncIo::Dsync => Some(Durability::Data),
     };
+    options.transfers = transfers(setup);
     // fio opens without a flush, and so do the engines that this one is compared with.
     options.sync_on_open = false;
     shard.open(path, &options).map_err(io::Error::other)

@@ -20,7 +20,9 @@ pub(crate) use buffers::{Locked, SlotBuffers};
 pub(crate) use io_uring::{PacketEngine, kernel_ring_refusal};
 pub(crate) use null::Null;
 pub(crate) use psync::Psync;
-pub(crate) use raw_uring::{RawUring, discard, sync_file_range};
+#[cfg(test)]
+pub(crate) use raw_uring::write_hint;
+pub(crate) use raw_uring::{RawUring, discard, set_write_hint, sync_file_range};
 
 /// What one I/O does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +39,21 @@ pub(crate) enum Operation {
     Trim,
     /// `sync_file_range(2)`. Executed by the worker.
     SyncRange,
+    /// `syncfs(2)`. Executed by the worker.
+    SyncFs,
 }
 
 impl Operation {
+    /// Whether no engine executes it, and the worker does.
+    #[inline]
+    pub(crate) const fn is_beside(self) -> bool {
+        matches!(self, Self::Trim | Self::SyncRange | Self::SyncFs)
+    }
+
     /// Whether the operation makes earlier writes durable instead of moving data.
     #[inline]
     pub(crate) const fn is_sync(self) -> bool {
-        matches!(self, Self::Fsync | Self::Fdatasync | Self::SyncRange)
+        matches!(self, Self::Fsync | Self::Fdatasync | Self::SyncRange | Self::SyncFs)
     }
 }
 
@@ -110,6 +120,14 @@ pub(crate) struct Setup<'a> {
     pub(crate) sq_thread: bool,
     /// Where buffers come from, and how they are aligned.
     pub(crate) memory: fio_compat::Memory,
+    /// Devices may be written although they are mounted.
+    pub(crate) even_mounted: bool,
+    /// The engine as the job names it.
+    pub(crate) engine: &'a str,
+    /// Flags of transfers.
+    pub(crate) options: fio_compat::EngineOptions,
+    /// Whether offsets are random, where the kernel is to be told.
+    pub(crate) random: Option<bool>,
 }
 
 /// What an engine says about itself once it runs, for the report.

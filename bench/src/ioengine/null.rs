@@ -22,7 +22,7 @@ fn whole(io: Io) -> i32 {
         Operation::Read | Operation::Write | Operation::Trim => {
             i32::try_from(io.len_bytes).unwrap_or(i32::MAX)
         }
-        Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => 0,
+        Operation::Fsync | Operation::Fdatasync | Operation::SyncRange | Operation::SyncFs => 0,
     }
 }
 

@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
+use fio_compat::EngineOptions;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
@@ -28,11 +29,16 @@ use nix::libc;
 use fio_compat::MemoryKind;
 
 use super::buffers::align_bytes;
+use super::psync::transfer_flags;
 use super::{Event, Io, IoEngine, Operation, Queued, Setup, Traits};
 
+mod calls;
 mod mapping;
 
-pub(crate) use mapping::{Mapping, discard};
+#[cfg(test)]
+pub(crate) use calls::write_hint;
+pub(crate) use calls::{discard, set_write_hint, sync_file_range};
+pub(crate) use mapping::Mapping;
 
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -95,8 +101,42 @@ pub(crate) struct RawUring {
     fixed_buffers: bool,
     fixed_files: bool,
     plain_fds: Vec<i32>,
+    /// Where transfers carry flags; apart, so that those without pay one test.
+    flagged: Option<Box<Flagged>>,
     memory: Memory,
     traits: Traits,
+}
+
+/// Flags of transfers.
+struct Flagged {
+    reads: i32,
+    writes: i32,
+    /// Every so many transfers go to a worker of the kernel; 0 is none.
+    async_every: u32,
+    to_async: u32,
+}
+
+impl Flagged {
+    fn of(options: &EngineOptions) -> Option<Box<Self>> {
+        let (reads, writes) = transfer_flags(options);
+        let async_every = options.force_async;
+        let (reads, writes) = (reads.cast_signed(), writes.cast_signed());
+        let flagged = Self { reads, writes, async_every, to_async: async_every };
+        (writes != 0 || async_every > 0).then(|| Box::new(flagged))
+    }
+
+    /// Whether the next transfer goes to a worker of the kernel.
+    fn is_async(&mut self) -> bool {
+        if self.async_every == 0 {
+            return false;
+        }
+        self.to_async -= 1;
+        let due = self.to_async == 0;
+        if due {
+            self.to_async = self.async_every;
+        }
+        due
+    }
 }
 
 fn build(entries: u32) -> io::Result<(IoUring, usize)> {
@@ -197,6 +237,25 @@ impl RawUring {
         .user_data(u64::from(io.slot))
     }
 
+    /// As `entry`, with the flags that the job asks for.
+    #[cold]
+    fn flagged(&mut self, io: Io) -> squeue::Entry {
+        use types_file::UseFile;
+        let moves = matches!(io.operation, Operation::Read | Operation::Write);
+        let Some(flagged) = self.flagged.as_mut().filter(|_| moves) else { return self.entry(io) };
+        let flags = if io.operation == Operation::Read { flagged.reads } else { flagged.writes };
+        let force = if flagged.is_async() { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        let memory = self.memory.at(io.slot, io.skip_bytes);
+        let fd = self.plain_fds[io.file as usize];
+        let entry = match (self.fixed_files, self.fixed_buffers) {
+            (true, true) => types::Fixed(io.file).flagged_fixed(memory, io, flags),
+            (true, false) => types::Fixed(io.file).flagged(memory, io, flags),
+            (false, true) => types::Fd(fd).flagged_fixed(memory, io, flags),
+            (false, false) => types::Fd(fd).flagged(memory, io, flags),
+        };
+        entry.flags(force).user_data(u64::from(io.slot))
+    }
+
     #[inline(always)]
     fn entry_on<F>(&self, file: F, io: Io, memory: *mut u8) -> squeue::Entry
     where
@@ -217,7 +276,7 @@ impl RawUring {
 
 /// The crate's two ways to name a file are two types under a sealed trait; this joins them.
 mod types_file {
-    use super::{opcode, squeue, types};
+    use super::{Io, Operation, opcode, squeue, types};
 
     pub(super) trait UseFile {
         fn read_fixed(self, memory: *mut u8, len: u32, offset: u64, slot: u32) -> squeue::Entry;
@@ -225,6 +284,8 @@ mod types_file {
         fn read(self, memory: *mut u8, len: u32, offset: u64) -> squeue::Entry;
         fn write(self, memory: *mut u8, len: u32, offset: u64) -> squeue::Entry;
         fn sync(self, flags: types::FsyncFlags) -> squeue::Entry;
+        fn flagged(self, memory: *mut u8, io: Io, flags: i32) -> squeue::Entry;
+        fn flagged_fixed(self, memory: *mut u8, io: Io, flags: i32) -> squeue::Entry;
     }
 
     /// `open` does not register buffers for more slots than an index can name.
@@ -255,6 +316,26 @@ mod types_file {
                 #[inline]
                 fn sync(self, flags: types::FsyncFlags) -> squeue::Entry {
                     opcode::Fsync::new(self).flags(flags).build()
+                }
+                fn flagged(self, at: *mut u8, io: Io, flags: i32) -> squeue::Entry {
+                    let (len, off) = (io.len_bytes, io.offset_bytes);
+                    if io.operation == Operation::Read {
+                        return opcode::Read::new(self, at, len)
+                            .offset(off)
+                            .rw_flags(flags)
+                            .build();
+                    }
+                    opcode::Write::new(self, at, len).offset(off).rw_flags(flags).build()
+                }
+                fn flagged_fixed(self, at: *mut u8, io: Io, flags: i32) -> squeue::Entry {
+                    let (len, off, slot) = (io.len_bytes, io.offset_bytes, index(io.slot));
+                    if io.operation == Operation::Read {
+                        return opcode::ReadFixed::new(self, at, len, slot)
+                            .offset(off)
+                            .rw_flags(flags)
+                            .build();
+                    }
+                    opcode::WriteFixed::new(self, at, len, slot).offset(off).rw_flags(flags).build()
                 }
             }
         };
@@ -311,6 +392,7 @@ impl IoEngine for RawUring {
             fixed_buffers,
             fixed_files,
             plain_fds,
+            flagged: Flagged::of(&setup.options),
             memory,
             traits,
         })
@@ -336,7 +418,7 @@ impl IoEngine for RawUring {
     #[inline(always)]
     fn queue(&mut self, io: Io) -> Queued {
         assert!((io.skip_bytes as usize + io.len_bytes as usize) <= self.memory.stride);
-        let entry = self.entry(io);
+        let entry = if self.flagged.is_some() { self.flagged(io) } else { self.entry(io) };
         let mut queue = self.ring.submission();
         // SAFETY: the memory is the slot's, whose length was checked above, and stays allocated
         // until the completion has been reaped (see the header).
@@ -371,19 +453,6 @@ impl IoEngine for RawUring {
         self.in_flight -= u32::try_from(events.len() - before).unwrap_or(0);
         Ok(())
     }
-}
-
-/// `sync_file_range(2)`, for which no safe call exists; it stands here because this is where
-/// unsafe may stand.
-pub(crate) fn sync_file_range(
-    file: &std::fs::File,
-    offset: i64,
-    len: i64,
-    flags: u32,
-) -> nix::Result<()> {
-    // SAFETY: the descriptor is open while `file` is borrowed; no argument points to memory.
-    Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) })?;
-    Ok(())
 }
 
 impl Drop for RawUring {

@@ -71,7 +71,13 @@ impl Part<'_> {
             return Err(format!("you need to specify size= in bytes for {shown}: {why}"));
         }
         let too_large = || format!("offset and size of {shown} exceed what a file can hold");
-        let start_bytes = self.start(whole).ok_or_else(too_large)?;
+        let mut start_bytes = self.start(whole).ok_or_else(too_large)?;
+        if job.layout.file_append && kind.is_device() {
+            return Err(format!("{shown} is a device, and nothing is appended to it"));
+        }
+        if job.layout.file_append {
+            start_bytes = start_bytes.checked_add(present.unwrap_or(0)).ok_or_else(too_large)?;
+        }
         let len_bytes = self.length(whole, start_bytes, own);
         if job.size.is_none() && len_bytes == 0 {
             return Err(format!("{shown} is empty; you need to specify size="));

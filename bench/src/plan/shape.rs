@@ -61,6 +61,11 @@ fn places(job: &Job) -> Places {
     }
 }
 
+/// Whether each loop has files of its own.
+pub(crate) const fn unlinks_each_loop(job: &Job) -> bool {
+    job.layout.unlink_each_loop && !job.time_based
+}
+
 /// The shape of a job on these regions.
 ///
 /// # Errors
@@ -97,12 +102,18 @@ pub(super) fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
     }
     let pass = match job.io_size {
         Some(Extent::Bytes(bytes)) => bytes,
-        Some(extent) => extent.resolve(shape.pass_bytes(), u64::from(unit)),
-        None => shape.pass_bytes(),
+        // The I/O that crosses it is made, so it is not rounded.
+        Some(extent) => extent.resolve(shape.pass_bytes(), 1),
+        // With `filesize`, `size` says how much is done, and not where.
+        None => match (job.size, job.workload.filesize) {
+            (Some(Extent::Bytes(bytes)), Some(_)) => bytes.min(shape.pass_bytes()),
+            _ => shape.pass_bytes(),
+        },
     };
     // Passes that are verified are made one by one, each followed by its verification.
     let verified = job.verify != Verify::None && job.rw.writes_data();
-    shape.limit_bytes = match (job.time_based, verified) {
+    let by_loop = verified || unlinks_each_loop(job);
+    shape.limit_bytes = match (job.time_based, by_loop) {
         (_, true) => Some(pass),
         (true, false) => None,
         (false, false) => Some(pass.saturating_mul(job.loops.max(1))),

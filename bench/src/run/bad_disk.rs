@@ -8,9 +8,11 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use super::job::{Assignment, equip, passes};
+use super::job::{Assignment, equip};
 use super::lane::Lane;
+use super::phases::passes;
 use super::worker::Worker;
 use crate::ioengine::{Event, Io, IoEngine, Operation, Queued, Setup, SlotBuffers, Traits};
 use crate::measure::{Recorder, Wanted};
@@ -134,13 +136,21 @@ fn reports(text: &str, platters: &Rc<RefCell<Platters>>) -> Vec<Vec<String>> {
             queued: Vec::new(),
             inline: depth == 1,
         };
-        let assignment = Assignment { plan, files: Vec::new(), number, run_seed: 77, logs: None };
+        let assignment = Assignment {
+            plan,
+            files: Vec::new().into(),
+            number,
+            run_seed: 77,
+            logs: None,
+            recording: None,
+        };
         let lane = Lane::new(false);
         let wanted = Wanted { slat: false, clat: false, lat: false };
         let recorder = Recorder::new(wanted);
         let (content, checkers) = equip(&assignment).unwrap();
         let pacing = super::job::pacing(&assignment.plan.job);
-        let mut worker = Worker::new(engine, (&lane, &assignment.files), recorder, content, pacing);
+        let mut worker =
+            Worker::new(engine, (&lane, Arc::clone(&assignment.files)), recorder, content, pacing);
         worker.checkers = checkers;
         passes::<Disk, false>(&mut worker, &assignment);
         let told = worker.mismatches.iter();

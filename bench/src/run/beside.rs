@@ -1,4 +1,4 @@
-//! What no engine does: giving ranges back, and writing ranges out.
+//! What no engine does: giving ranges back, and writing ranges or all out.
 //!
 //! Data flow: file and I/O -> one system call -> bytes or a negated errno.
 //!
@@ -32,7 +32,7 @@ fn whole(io: Io) -> i32 {
     i32::try_from(io.len_bytes).unwrap_or(i32::MAX)
 }
 
-/// Executes a trim or a range sync on the spot.
+/// Executes a trim, or a sync of a range or a file system, on the spot.
 pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
     let Ok(offset) = i64::try_from(io.offset_bytes) else { return -libc::EINVAL };
     let len = i64::from(io.len_bytes);
@@ -47,6 +47,7 @@ pub(crate) fn execute(file: &File, io: Io, range_flags: u32) -> i32 {
             outcome => outcome.map(|()| whole(io)),
         },
         Operation::SyncRange => sync_file_range(file, offset, len, range_flags).map(|()| 0),
+        Operation::SyncFs => nix::unistd::syncfs(file).map(|()| 0),
         _ => Err(Errno::EOPNOTSUPP),
     };
     outcome.unwrap_or_else(|errno| -(errno as i32))

@@ -101,14 +101,19 @@ pub(crate) fn conduct(
         if let Some((count, bytes)) = layout::outstanding(plan) {
             observer.laying_out(plan, count, bytes);
         }
-        layout::prepare(plan, manner.filled, signal)?;
-        if manner.remove || plan.job.unlink {
+        if plan.job.layout.create_serialize {
+            layout::prepare(plan, manner.filled, signal)?;
+        }
+        let goes = manner.remove || plan.job.unlink || plan.job.layout.unlink_each_loop;
+        if goes && !plan.job.layout.create_only {
             plan.targets.iter().for_each(|target| created.removes(target));
         }
     }
+    prepare_together(&plans, manner.filled, signal)?;
     let mut files = Vec::new();
     for plan in &plans {
-        files.push(layout::open(plan)?);
+        let unused = plan.job.layout.create_only;
+        files.push(if unused { Vec::new() } else { layout::open(plan)? });
     }
     let (log_writer, logs) = logs::open(&plans)?;
     let (trace_writer, recordings) = record::open(&plans)?;
@@ -147,6 +152,20 @@ pub(crate) fn conduct(
     drop(created);
     drop(claims);
     Ok(finished)
+}
+
+/// `create_serialize=0`: the files of all such jobs are laid out at the same time.
+fn prepare_together(plans: &[Plan], filled: bool, signal: &AtomicUsize) -> Result<(), String> {
+    let together = plans.iter().filter(|plan| !plan.job.layout.create_serialize);
+    thread::scope(|scope| {
+        let threads =
+            together.map(|plan| scope.spawn(move || layout::prepare(plan, filled, signal)));
+        let threads: Vec<_> = threads.collect();
+        let ended = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err("a layout ended in a panic".to_owned()))
+        });
+        ended.collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 struct Conductor<'a> {
@@ -198,6 +217,7 @@ impl Conductor<'_> {
             .zip(1 + u64::try_from(begin).unwrap_or(0)..)
             .map(|((plan, ((files, logs), recording)), number)| {
                 let run_seed = self.run_seed;
+                let files = files.into();
                 Assignment { plan: plan.clone(), files, number, run_seed, logs, recording }
             })
             .collect();

@@ -77,7 +77,9 @@ impl Failure {
             Operation::Read => "read",
             Operation::Write => "write",
             Operation::Trim => "trim",
-            Operation::Fsync | Operation::Fdatasync | Operation::SyncRange => "sync",
+            Operation::Fsync | Operation::Fdatasync | Operation::SyncRange | Operation::SyncFs => {
+                "sync"
+            }
         };
         if let Some((took_ns, most_ns)) = self.late_ns {
             // What a short transfer had moved before belongs to the I/O.

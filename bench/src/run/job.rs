@@ -2,10 +2,11 @@
 //!
 //! Data flow: [`Assignment`] -> engine and worker -> phases -> [`Outcome`].
 //!
-//! Not here: the loop of a phase (`worker`), when to stop (`conductor`), reports (`report`).
+//! Not here: its phases (`phases`), the loop of a phase (`worker`), when to stop (`conductor`), reports (`report`).
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fio_compat::{CpusPolicy, IoEngine as EngineName, Job, Verify};
 use mfio_engine::ring::kernel::KernelRing;
@@ -13,12 +14,13 @@ use mfio_engine::ring::threads::ThreadRing;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::clock::{Baseline, ThreadUsage};
+use crate::clock::ThreadUsage;
 use crate::content::{Blocks, Content, Mismatch};
-use crate::generator::{Generator, Mix, Steps};
+use crate::generator::Mix;
 use crate::ioengine::{
     IoEngine, Locked, Null, PacketEngine, Psync, RawUring, Setup, Traits, kernel_ring_refusal,
 };
+use crate::layout;
 use crate::measure::{Recorder, Wanted};
 use crate::noise::Noise;
 use crate::plan::{Plan, scheme, verify_block_bytes};
@@ -28,24 +30,22 @@ use crate::written::Written;
 use super::checkers::Checkers;
 use super::failure::Failure;
 use super::flow::Flow;
+use super::hook::{self, When};
 use super::judge::Judge;
-use super::lane::{Lane, Order, Stage};
+use super::lane::{Lane, Stage};
 use super::live::Snapshot;
 use super::logs::Handles;
-use super::paced::Paced;
+use super::phases::passes;
 use super::policy::{Errors, Policy};
 use super::record::Recording;
-use super::replay::Replay;
-use super::steps::{Burst, FlushAll, ReadInstead, Repeat};
-use super::trims::{TrimBook, Trims};
-use super::worker::{Pacing, Rules, Worker};
+use super::worker::{Pacing, Worker};
 
 /// Everything one worker needs.
 pub(crate) struct Assignment {
     /// What to do.
     pub(crate) plan: Plan,
     /// The open files of the plan.
-    pub(crate) files: Vec<File>,
+    pub(crate) files: Arc<[File]>,
     /// Number of the clone in the whole run, from 1; decides its seeds.
     pub(crate) number: u64,
     /// Names this run in the blocks it writes.
@@ -93,15 +93,25 @@ impl Outcome {
 
 /// Runs `assignment` to its end.
 pub(crate) fn run<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>) -> Outcome {
-    let outcome = match assignment.plan.job.ioengine {
-        EngineName::IoUring => on_shard(assignment, lane, flow),
-        EngineName::RawUring => on::<RawUring>(assignment, lane, flow),
-        EngineName::Psync if assignment.plan.job.steering.offload => {
-            on_threads(assignment, lane, flow)
-        }
-        EngineName::Psync => on::<Psync>(assignment, lane, flow),
-        EngineName::Null => on::<Null>(assignment, lane, flow),
+    let job = &assignment.plan.job;
+    if job.layout.create_only {
+        lane.enter(Stage::Ended);
+        return Outcome::none();
+    }
+    let before = hook::run(&job.name, job.layout.exec_prerun.as_deref(), When::Before);
+    let before = before.and_then(|()| layout::pre_read(&assignment.plan));
+    let mut outcome = match (before, job.ioengine) {
+        (Err(error), _) => Outcome::failed(Failure::engine(&error)),
+        (Ok(()), EngineName::IoUring) => on_shard(assignment, lane, flow),
+        (Ok(()), EngineName::RawUring) => on::<RawUring>(assignment, lane, flow),
+        (Ok(()), EngineName::Psync) if job.steering.offload => on_threads(assignment, lane, flow),
+        (Ok(()), EngineName::Psync) => on::<Psync>(assignment, lane, flow),
+        (Ok(()), EngineName::Null) => on::<Null>(assignment, lane, flow),
     };
+    let after = hook::run(&job.name, job.layout.exec_postrun.as_deref(), When::After);
+    if let (Err(error), None) = (after, &outcome.failure) {
+        outcome.failure = Some(Failure::engine(&error));
+    }
     if outcome.failure.is_some() {
         lane.fail();
     }
@@ -133,7 +143,7 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         return Outcome::failed(Failure::engine(&error));
     }
     let pacing = pacing(&assignment.plan.job);
-    let engine = match open::<E>(assignment, pacing) {
+    let engine = match open::<E>(assignment, &assignment.files, pacing) {
         Ok(engine) => engine,
         Err(error) => return Outcome::failed(Failure::engine(&error)),
     };
@@ -152,7 +162,8 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         Ok(equipped) => equipped,
         Err(error) => return Outcome::failed(Failure::engine(&error)),
     };
-    let mut worker = Worker::new(engine, (lane, &assignment.files), recorder, content, pacing);
+    let files = Arc::clone(&assignment.files);
+    let mut worker = Worker::new(engine, (lane, files), recorder, content, pacing);
     worker.checkers = checkers;
     worker.policy = Policy::of(job);
     worker.flow = flow;
@@ -248,11 +259,15 @@ pub(super) fn pacing(job: &Job) -> Pacing {
     }
 }
 
-fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result<E> {
+pub(super) fn open<E: IoEngine>(
+    assignment: &Assignment,
+    files: &[File],
+    pacing: Pacing,
+) -> std::io::Result<E> {
     let plan = &assignment.plan;
     let paths: Vec<PathBuf> = plan.targets.iter().map(|target| target.path.clone()).collect();
     let setup = Setup {
-        files: &assignment.files,
+        files,
         paths: &paths,
         depth: pacing.depth,
         buffer_bytes: plan.shape.buffer_bytes(),
@@ -265,12 +280,16 @@ fn open<E: IoEngine>(assignment: &Assignment, pacing: Pacing) -> std::io::Result
         polled: plan.job.hipri,
         sq_thread: plan.job.sqthread_poll,
         memory: plan.job.memory,
+        even_mounted: plan.job.allow_mounted_write,
+        engine: &plan.job.ioengine_requested,
+        options: plan.job.engine,
+        random: layout::is_random(&plan.job),
     };
     E::open(&setup)
 }
 
 /// The seed of everything this clone draws: fixed per run unless the job wants otherwise.
-fn seed(assignment: &Assignment) -> u64 {
+pub(super) fn seed(assignment: &Assignment) -> u64 {
     let job = &assignment.plan.job;
     let fixed = job.randrepeat || job.is_set("randseed");
     let base = if fixed { job.randseed } else { assignment.run_seed };
@@ -312,161 +331,6 @@ fn content(assignment: &Assignment) -> std::io::Result<Content> {
     content.trims_checked = job.checking.trim_verify_zero;
     content.check_reads = plan.shape.mix == Mix::Read || job.content.verify_only;
     Ok(content)
-}
-
-/// Main phase, flush and verify phase, as often as the job says.
-pub(super) fn passes<E: IoEngine, const CLOCK: bool>(
-    worker: &mut Worker<'_, E>,
-    assignment: &Assignment,
-) {
-    let (plan, job) = (&assignment.plan, &assignment.plan.job);
-    let writes = job.rw.writes_data() && !job.content.verify_only;
-    let verified = job.verify != Verify::None && writes;
-    let mut pass_seed = seed(assignment);
-    let mut generator = Generator::new(&plan.shape, pass_seed);
-    let mut book = TrimBook::new(&job.checking, pass_seed);
-    worker.baseline = Baseline::now();
-    worker.lane.start(worker.baseline.now_ns);
-    let mut pass = 1;
-    loop {
-        let before = worker.content.writes();
-        main_phase::<E, CLOCK>(worker, &mut generator, book.as_mut(), plan);
-        if verified && job.do_verify && job.checking.replays {
-            let mut again = Generator::new(&plan.shape, pass_seed);
-            let writes = worker.content.writes() - before;
-            verify_phase::<E, CLOCK>(worker, plan, Some(Repeat::new(&mut again, writes)));
-        } else if verified && job.do_verify {
-            verify_phase::<E, CLOCK>(worker, plan, None);
-        }
-        let again = verified && (job.time_based || pass < job.loops);
-        if !again || worker.lane.order() >= Order::TimeUp || worker.failure.is_some() {
-            return;
-        }
-        pass += 1;
-        worker.content.forget();
-        pass_seed = seed(assignment).wrapping_add(pass);
-        generator = Generator::new(&plan.shape, pass_seed);
-        book = TrimBook::new(&job.checking, pass_seed);
-        worker.baseline.now_ns = crate::clock::now_ns();
-    }
-}
-
-fn main_phase<E: IoEngine, const CLOCK: bool>(
-    worker: &mut Worker<'_, E>,
-    generator: &mut Generator,
-    book: Option<&mut TrimBook>,
-    plan: &Plan,
-) {
-    worker.lane.enter(Stage::Running);
-    let job = &plan.job;
-    let used = plan.shape.mix.directions();
-    let used = if job.content.verify_only { [true, false, false] } else { used };
-    worker.span = (used, worker.baseline.now_ns);
-    let check = worker.content.check_reads;
-    let rules = Rules { ends_at: Order::TimeUp, check, remembered: false, fatal: job.verify_fatal };
-    if let Some(trace) = &plan.trace {
-        let mut replay = Replay::new(trace, job);
-        worker.phase::<CLOCK, _>(&mut replay, rules);
-        if let Some(line) = replay.failure {
-            worker.failure.get_or_insert(Failure::engine(&std::io::Error::other(line)));
-        }
-    } else if job.checking.state_load {
-        // Exactly what was written, up to the last write that the state knows.
-        read_back::<E, CLOCK>(worker, plan, usize::MAX);
-    } else if job.content.verify_only {
-        worker.phase::<CLOCK, _>(&mut ReadInstead(generator), rules);
-    } else if job.content.verify_backlog > 0 && job.do_verify && job.rw.writes_data() {
-        in_parts::<E, CLOCK>(worker, generator, book, plan, rules);
-    } else if let Some(book) = book {
-        let (flow, lane) = (worker.flow.clone(), (worker.lane, pacing(job).depth));
-        let mut paced = Paced::new(generator, &job.pace, flow, lane);
-        worker.phase::<CLOCK, _>(&mut Trims { steps: &mut paced, book }, rules);
-    } else if job.pace.is_paced() || worker.flow.is_shared() {
-        let (flow, lane) = (worker.flow.clone(), (worker.lane, pacing(job).depth));
-        worker.phase::<CLOCK, _>(&mut Paced::new(generator, &job.pace, flow, lane), rules);
-    } else {
-        worker.phase::<CLOCK, _>(generator, rules);
-    }
-    if (job.end_fsync || job.durability.fsync_on_close)
-        && job.rw.writes_data()
-        && worker.failure.is_none()
-    {
-        worker.lane.enter(Stage::Syncing);
-        let count = u32::try_from(plan.targets.len()).unwrap_or(0);
-        let rules = Rules { ends_at: Order::Abort, ..rules };
-        worker.phase::<CLOCK, _>(&mut FlushAll::new(count), rules);
-    }
-    let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
-    worker.recorder.add_runtime(used, spent_ns);
-}
-
-/// `verify_backlog`: after so many writes, those are read back, and so on.
-fn in_parts<E: IoEngine, const CLOCK: bool>(
-    worker: &mut Worker<'_, E>,
-    generator: &mut Generator,
-    mut book: Option<&mut TrimBook>,
-    plan: &Plan,
-    rules: Rules,
-) {
-    let mut burst = Burst::new(generator, &plan.job);
-    while !burst.is_finished() && !worker.is_over(rules) {
-        burst.refill();
-        match &mut book {
-            Some(book) => worker.phase::<CLOCK, _>(&mut Trims { steps: &mut burst, book }, rules),
-            None => worker.phase::<CLOCK, _>(&mut burst, rules),
-        }
-        let batch = match plan.job.content.verify_backlog_batch {
-            0 => usize::MAX,
-            batch => usize::try_from(batch).unwrap_or(usize::MAX),
-        };
-        // What a small batch leaves over is read back at the end.
-        let started_ns = crate::clock::now_ns();
-        read_back::<E, CLOCK>(worker, plan, batch);
-        let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
-        // Where the job reads anyway, the time of its reads is that of the whole.
-        let reads = !plan.shape.mix.directions()[0];
-        worker.recorder.add_runtime([reads, false, false], spent_ns);
-        worker.lane.enter(Stage::Running);
-    }
-}
-
-/// Reads every written block back: those that are remembered, or those of a repetition.
-fn verify_phase<E: IoEngine, const CLOCK: bool>(
-    worker: &mut Worker<'_, E>,
-    plan: &Plan,
-    again: Option<Repeat<'_>>,
-) {
-    let started_ns = crate::clock::now_ns();
-    worker.span = ([true, false, false], started_ns);
-    match again {
-        Some(mut again) => check_back::<E, CLOCK, _>(worker, plan, &mut again),
-        None => read_back::<E, CLOCK>(worker, plan, usize::MAX),
-    }
-    let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
-    worker.recorder.add_runtime([true, false, false], spent_ns);
-}
-
-/// Reads written blocks back: those that are new, where that is done in parts, or all.
-fn read_back<E: IoEngine, const CLOCK: bool>(worker: &mut Worker<'_, E>, plan: &Plan, most: usize) {
-    let Some(written) = worker.content.written_mut() else { return };
-    let steps = written.read_back_fresh(most);
-    let mut steps = steps.unwrap_or_else(|| written.read_back());
-    check_back::<E, CLOCK, _>(worker, plan, &mut steps);
-}
-
-/// Reads what `steps` say, and checks it against what is remembered.
-fn check_back<E: IoEngine, const CLOCK: bool, S: Steps>(
-    worker: &mut Worker<'_, E>,
-    plan: &Plan,
-    steps: &mut S,
-) {
-    if worker.failure.is_some() || worker.lane.order() == Order::Abort {
-        return;
-    }
-    worker.lane.enter(Stage::Verifying);
-    let fatal = plan.job.verify_fatal;
-    let rules = Rules { ends_at: Order::Abort, check: true, remembered: true, fatal };
-    worker.phase::<CLOCK, _>(steps, rules);
 }
 
 /// The outcome of a worker that ended in a panic, which has been printed already.

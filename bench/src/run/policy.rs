@@ -35,6 +35,8 @@ pub(crate) struct Policy {
     /// Whether ignored errors are printed.
     dumped: bool,
     fills: bool,
+    /// `EAGAIN` is an answer.
+    nowait: bool,
 }
 
 impl Policy {
@@ -48,6 +50,7 @@ impl Policy {
                 .map(|direction| job.control.ignored_errors(direction).to_vec()),
             dumped: job.control.error_dump,
             fills: job.workload.fill_device,
+            nowait: job.engine.nowait,
         }
     }
 
@@ -62,6 +65,11 @@ impl Policy {
             return if self.dumped { Verdict::Counted } else { Verdict::Ignored };
         }
         if self.continues[direction] { Verdict::Counted } else { Verdict::Fatal }
+    }
+
+    /// Whether the same I/O is to be asked for once more.
+    pub(crate) const fn asks_again(&self, errno: i32) -> bool {
+        errno == libc::EINTR || errno == libc::EAGAIN && !self.nowait
     }
 
     /// Whether a wrong block is as if nothing had happened.

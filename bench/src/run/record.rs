@@ -230,7 +230,8 @@ impl Steps for Recorded<'_> {
                 Operation::Read => TraceAction::Read,
                 Operation::Write => TraceAction::Write,
                 Operation::Trim => TraceAction::Trim,
-                Operation::Fsync => TraceAction::Sync,
+                // Traces have nothing for whole file systems.
+                Operation::Fsync | Operation::SyncFs => TraceAction::Sync,
                 Operation::Fdatasync => TraceAction::Datasync,
                 Operation::SyncRange => TraceAction::SyncFileRange,
             };

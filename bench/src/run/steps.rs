@@ -4,32 +4,45 @@
 //!
 //! Not here: the generator itself (`generator`), pacing (`paced`).
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
 use fio_compat::Job;
 
 use crate::generator::{Generator, Step, Steps};
 use crate::ioengine::Operation;
 
-/// One `fsync` per file.
+/// One flush for each of some files.
 pub(crate) struct FlushAll {
-    next: u32,
-    count: u32,
+    operation: Operation,
+    files: std::vec::IntoIter<u32>,
 }
 
 impl FlushAll {
-    /// Of so many files.
-    pub(crate) const fn new(count: u32) -> Self {
-        Self { next: 0, count }
+    /// `fsync` of so many files.
+    pub(crate) fn new(count: u32) -> Self {
+        Self { operation: Operation::Fsync, files: (0..count).collect::<Vec<_>>().into_iter() }
+    }
+
+    /// `syncfs` of the file systems of `files`, each once.
+    pub(crate) fn file_systems(files: &[File]) -> Self {
+        let mut devices = Vec::new();
+        let mut first_of_each = Vec::new();
+        for (number, file) in (0..).zip(files) {
+            let device = file.metadata().map(|facts| facts.dev()).ok();
+            if !devices.contains(&device) {
+                devices.push(device);
+                first_of_each.push(number);
+            }
+        }
+        Self { operation: Operation::SyncFs, files: first_of_each.into_iter() }
     }
 }
 
 impl Steps for FlushAll {
     fn step(&mut self) -> Step {
-        if self.next == self.count {
-            return Step::Finished;
-        }
-        let file = self.next;
-        self.next += 1;
-        Step::Do { operation: Operation::Fsync, file, offset_bytes: 0, len_bytes: 0 }
+        let Some(file) = self.files.next() else { return Step::Finished };
+        Step::Do { operation: self.operation, file, offset_bytes: 0, len_bytes: 0 }
     }
 }
 

@@ -8,6 +8,7 @@
 //! order (`job`), orders of the conductor (`lane`).
 
 mod check;
+mod files;
 mod judged;
 mod overlap;
 mod traced;
@@ -15,6 +16,7 @@ mod wait;
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use crate::clock::Baseline;
 use crate::content::{Content, Mismatch};
@@ -80,7 +82,7 @@ pub(crate) struct Worker<'a, E> {
     /// Orders and progress.
     pub(crate) lane: &'a Lane,
     /// The files, for what no engine does.
-    files: &'a [File],
+    files: Arc<[File]>,
     /// Statistics.
     pub(crate) recorder: Recorder,
     /// Data.
@@ -158,7 +160,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// A worker with every slot free and its buffers primed.
     pub(crate) fn new(
         mut engine: E,
-        (lane, files): (&'a Lane, &'a [File]),
+        (lane, files): (&'a Lane, Arc<[File]>),
         recorder: Recorder,
         mut content: Content,
         pacing: Pacing,
@@ -272,7 +274,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         if writes {
             let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
             self.content.fill(io, buffer);
-        } else if matches!(io.operation, Operation::Trim | Operation::SyncRange) {
+        } else if io.operation.is_beside() {
             if self.content.is_verifiable() {
                 self.wait_for_overlapping::<CLOCK>(io, rules);
             }
@@ -433,7 +435,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         }
         // Nothing where there should be something is the end of the file.
         let errno = if result == 0 { nix::libc::EIO } else { result.saturating_neg() };
-        let again = errno == nix::libc::EINTR || errno == nix::libc::EAGAIN;
+        let again = self.policy.asks_again(errno);
         if result <= 0 && !again {
             return self.refused(io, errno);
         }

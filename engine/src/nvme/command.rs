@@ -180,7 +180,12 @@ impl Command {
         Self { data, ..self }
     }
 
-    const fn with_fua(mut self, fua: bool) -> Self {
+    #[cfg(test)]
+    pub(crate) const fn has_fua(&self) -> bool {
+        self.words[2] & FUA != 0
+    }
+
+    pub(crate) const fn with_fua(mut self, fua: bool) -> Self {
         if fua {
             self.words[2] |= FUA;
         }

@@ -32,6 +32,10 @@ pub struct Space {
     pub readable: bool,
     /// It was opened for writing; as `readable`.
     pub writable: bool,
+    /// Reads come from the medium.
+    pub read_fua: bool,
+    /// Writes complete on the medium, whether or not their op says so.
+    pub write_fua: bool,
 }
 
 /// The data of a command on a range, where a device reads it without a copy.
@@ -115,9 +119,10 @@ impl Space {
             pieces => Data { addr, len: u32::from(pieces) },
         };
         let command = if reads {
-            Command::read(self.nsid, range, data)
+            Command::read(self.nsid, range, data).with_fua(self.read_fua)
         } else {
-            Command::write(self.nsid, range, data, op.dsync && self.volatile_cache)
+            let fua = self.write_fua || op.dsync && self.volatile_cache;
+            Command::write(self.nsid, range, data, fua)
         };
         Step::Send(command, bytes)
     }
@@ -164,8 +169,25 @@ mod tests {
         write_zeroes: true,
         readable: true,
         writable: true,
+        read_fua: false,
+        write_fua: false,
     };
     const END: u64 = 100 << 12;
+
+    #[test]
+    fn readfua_and_writefua_set_the_bit_of_their_commands() {
+        let bit = |space: Space, kind| {
+            let Step::Send(command, 4096) = space.step(&transfer(kind, 0, 4096), 0) else {
+                panic!("one command does it");
+            };
+            command.has_fua()
+        };
+        for (read_fua, write_fua) in [(false, false), (true, false), (false, true)] {
+            let space = Space { read_fua, write_fua, volatile_cache: false, ..SPACE };
+            assert_eq!(bit(space, OpKind::Read), read_fua);
+            assert_eq!(bit(space, OpKind::Write), write_fua);
+        }
+    }
 
     fn transfer(kind: OpKind, offset_bytes: u64, len: u32) -> Op {
         let dangling = core::ptr::without_provenance_mut(4096);

@@ -15,7 +15,7 @@ use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
     Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll, Ring, RingWaker,
-    Tag, Wait,
+    Tag, Transfers, Wait,
 };
 use crate::buffer::{FixedSpan, Region};
 use crate::nvme::Space;
@@ -220,6 +220,10 @@ impl Ring for AutoRing {
 
     fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
         either!(self, ring => ring.register_polled(fd, poll))
+    }
+
+    fn register_flagged(&mut self, fd: i32, transfers: Transfers) -> Option<FileRef> {
+        either!(self, ring => ring.register_flagged(fd, transfers))
     }
 
     fn device_status(&self, tag: Tag) -> Option<u16> {

@@ -25,6 +25,7 @@ mod poll;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod threads;
+mod transfers;
 
 pub use auto::AutoRing;
 pub use knob::Knob;
@@ -32,6 +33,7 @@ pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
+pub use transfers::{Access, Transfers};
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.
@@ -399,6 +401,12 @@ pub trait Ring: sealed::Sealed {
     /// not by this ring, or not on this kernel.
     fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
         let _ = (fd, poll);
+        None
+    }
+
+    /// As [`Ring::register_file`], with flags on each transfer. `None`: not by this ring.
+    fn register_flagged(&mut self, fd: i32, transfers: Transfers) -> Option<FileRef> {
+        let _ = (fd, transfers);
         None
     }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::Wait;
 use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll};
-use super::{Ring, Tag};
+use super::{Ring, Tag, Transfers};
 use crate::buffer::{FixedSpan, Region};
 use crate::nvme::Space;
 
@@ -80,6 +80,10 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
         self.0.register_polled(fd, poll)
+    }
+
+    fn register_flagged(&mut self, fd: i32, transfers: Transfers) -> Option<FileRef> {
+        self.0.register_flagged(fd, transfers)
     }
 
     fn device_status(&self, tag: Tag) -> Option<u16> {

@@ -103,6 +103,11 @@ impl<R: Ring> File<R> {
         self.class
     }
 
+    /// Whether the ring has it beside its main queue, where transfers carry flags.
+    pub(super) fn is_flagged(&self) -> bool {
+        !self.shard().inner.core.borrow().targets.get(self.target()).can_link()
+    }
+
     /// Whether the ring can do what a target of this kind needs.
     pub(super) fn is_served(&self) -> bool {
         self.shard().inner.core.borrow().targets.get(self.target()).is_served()

@@ -170,10 +170,14 @@ impl<R: Ring> Shard<R> {
         let fd = opened.file.as_raw_fd();
         let name = path.display().to_string();
         let geometry = opened.geometry;
-        let file = File::add(self, name, Some(opened.into()), fd, geometry, None);
+        let held = Held::from(opened).asked(options.transfers);
+        let file = File::add(self, name, Some(held), fd, geometry, None);
         if !file.is_served() {
             let why = NamespaceError::Ring;
             return Err(OpenError::Namespace { path: path.to_owned(), why }.into());
+        }
+        if options.transfers.is_flagged() && !file.is_flagged() {
+            return Err(crate::target::not_flagged(path).into());
         }
         if let Some(method) = options.sync_method
             && file.set_sync_method(method).is_err()

@@ -81,8 +81,18 @@ impl<R: Ring> Core<R> {
         let accept_short = self.ring.plant(Plant::AcceptShort);
         match complete::transfer(result, attempt(transfer), accept_short) {
             Verdict::Done => self.transfer_whole(tag),
+            Verdict::Retry { .. } if self.is_answer(tag, result) => {
+                self.transfer_not_whole(tag, Verdict::Fail(nix::errno::Errno::EAGAIN));
+            }
             other => self.transfer_not_whole(tag, other),
         }
+    }
+
+    /// Whether it was asked that a transfer which would have to wait be told so.
+    fn is_answer(&mut self, tag: Tag, result: i32) -> bool {
+        let target = self.slots.transfer(tag).map(|transfer| transfer.target);
+        let nowait = target.is_some_and(|target| self.targets.get(target).nowait);
+        nowait && result == -(nix::errno::Errno::EAGAIN as i32)
     }
 
     /// The error of the op that is being judged.

@@ -19,15 +19,15 @@ use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
 use super::geometry::errno_of;
-use super::in_use::{Number, Roots, number_of};
+use super::in_use::{DeviceUse, Number, Roots, UseKind, number_of};
 use super::nvme;
 use super::refusal::OpenError;
 use super::signature::{self, Signature, WINDOW_ALIGN, Windows};
 
 /// Whether a block device, or an NVMe namespace, may be written, which destroys what is on it.
 ///
-/// One that is mounted, swap, part of a volume or an array, or held by anybody else, is never
-/// written, whatever is allowed here. Zoned devices are not written either: no write appends.
+/// One that is swap, part of a volume or an array, or held by anybody else, is never written,
+/// whatever is allowed here. Zoned devices are not written either: no write appends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceWrite {
@@ -39,6 +39,9 @@ pub enum DeviceWrite {
     IfUnused,
     /// Also where it carries something, which is lost.
     Overwrite,
+    /// Also where it, or a partition of it, is mounted: the file system loses what is written
+    /// over, does not notice, and may write over it in turn. Then it is not held exclusively.
+    EvenMounted,
 }
 
 /// The numbers of the block devices that this process holds by a [`DeviceClaim`].
@@ -76,8 +79,8 @@ impl DeviceClaim {
         let held = if nvme::is_namespace(&metadata, Path::new(SYS)) {
             hold_namespace(path, &metadata, how, false)?
         } else if metadata.file_type().is_block_device() {
-            check_use(path, number(&metadata))?;
-            let held = hold(path, path, number(&metadata))?;
+            check_use(path, number(&metadata), how)?;
+            let held = hold(path, path, number(&metadata), how)?;
             check_contents(path, path, &held, how)?;
             Some(held)
         } else {
@@ -137,11 +140,19 @@ pub(super) fn is_claimed(number: Number) -> bool {
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
 }
 
-/// Refuses a device that anybody uses, or whose zones are written in order only. Opens nothing.
-pub(super) fn check_use(path: &Path, number: Number) -> Result<(), OpenError> {
+/// The uses that forbid writing.
+fn forbidding(mut uses: Vec<DeviceUse>, how: DeviceWrite) -> Vec<DeviceUse> {
+    let mounts_count = how != DeviceWrite::EvenMounted;
+    uses.retain(|one| mounts_count || !matches!(one.kind, UseKind::Mounted { .. }));
+    uses
+}
+
+/// Refuses a device that is used as `how` does not allow, or whose zones are written in order
+/// only. Opens nothing.
+pub(super) fn check_use(path: &Path, number: Number, how: DeviceWrite) -> Result<(), OpenError> {
     let roots = Roots { sys: Path::new(SYS), proc: Path::new("/proc"), number_of: &number_of };
     let known = roots.known(number);
-    let uses = roots.uses(&known);
+    let uses = forbidding(roots.uses(&known), how);
     if !uses.is_empty() {
         return Err(OpenError::DeviceInUse { path: path.to_owned(), uses });
     }
@@ -161,7 +172,7 @@ pub(super) fn hold_namespace(
 ) -> Result<Option<File>, OpenError> {
     let Some((name, number)) = nvme::block_device(metadata, Path::new(SYS)) else {
         return match how {
-            DeviceWrite::Overwrite => Ok(None),
+            DeviceWrite::Overwrite | DeviceWrite::EvenMounted => Ok(None),
             // Nothing of it was mounted, and nothing of it can be looked at.
             _ => Err(OpenError::Unexamined {
                 path: path.to_owned(),
@@ -170,21 +181,26 @@ pub(super) fn hold_namespace(
             }),
         };
     };
-    check_use(path, number)?;
+    check_use(path, number, how)?;
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let real = path.canonicalize().map_err(|error| os("realpath", errno_of(&error)))?;
     let node = real.with_file_name(name);
     if may_be_claimed && is_claimed(number) {
         return open_exactly(path, &node, number, 0).map(Some);
     }
-    let held = hold(path, &node, number)?;
+    let held = hold(path, &node, number, how)?;
     check_contents(path, &node, &held, how)?;
     Ok(Some(held))
 }
 
-/// Opens `node` exclusively, as `open_exactly` does.
-fn hold(path: &Path, node: &Path, number: Number) -> Result<File, OpenError> {
-    open_exactly(path, node, number, libc::O_EXCL)
+/// Opens `node` exclusively, as `open_exactly` does; without, where who mounts it holds it.
+fn hold(path: &Path, node: &Path, number: Number, how: DeviceWrite) -> Result<File, OpenError> {
+    match open_exactly(path, node, number, libc::O_EXCL) {
+        Err(OpenError::DeviceBusy { .. }) if how == DeviceWrite::EvenMounted => {
+            open_exactly(path, node, number, 0)
+        }
+        held => held,
+    }
 }
 
 /// Opens `node` for reading, and makes sure that it is the device of that number. Errors name
@@ -211,7 +227,7 @@ pub(super) fn check_contents(
     held: &File,
     how: DeviceWrite,
 ) -> Result<(), OpenError> {
-    if how == DeviceWrite::Overwrite {
+    if matches!(how, DeviceWrite::Overwrite | DeviceWrite::EvenMounted) {
         return Ok(());
     }
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
@@ -264,6 +280,7 @@ impl fmt::Display for DeviceWrite {
             Self::Refuse => "refuse",
             Self::IfUnused => "if unused",
             Self::Overwrite => "overwrite",
+            Self::EvenMounted => "even mounted",
         })
     }
 }

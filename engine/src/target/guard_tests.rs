@@ -159,6 +159,24 @@ fn uses_of(path: &Path) -> Vec<DeviceUse> {
 }
 
 #[test]
+fn mounts_alone_are_let_through_and_only_where_that_is_said() {
+    let of = |kind: UseKind| DeviceUse { device: "sda1".to_owned(), kind };
+    let mounted = of(UseKind::Mounted { at: "/mnt".into() });
+    let others = [
+        of(UseKind::Swap),
+        of(UseKind::Held { by: "md0".to_owned() }),
+        of(UseKind::Btrfs { uuid: "u".to_owned() }),
+        of(UseKind::Backing { of: "loop0".to_owned() }),
+    ];
+    let all: Vec<_> = others.iter().cloned().chain([mounted.clone()]).collect();
+    for how in [DeviceWrite::Refuse, DeviceWrite::IfUnused, DeviceWrite::Overwrite] {
+        assert_eq!(forbidding(all.clone(), how), all);
+    }
+    assert_eq!(forbidding(all, DeviceWrite::EvenMounted), others);
+    assert!(forbidding(vec![mounted], DeviceWrite::EvenMounted).is_empty());
+}
+
+#[test]
 fn empty_device_is_written_and_only_with_permission() {
     let Some(disk) = Disk::holding(&[]) else { return };
     let path = disk.path().to_owned();

@@ -55,6 +55,14 @@ pub struct DeviceUse {
     pub kind: UseKind,
 }
 
+impl DeviceUse {
+    /// Whether it is a mount, which [`DeviceWrite::EvenMounted`](super::DeviceWrite) lets through.
+    #[must_use]
+    pub const fn is_mount(&self) -> bool {
+        matches!(self.kind, UseKind::Mounted { .. })
+    }
+}
+
 impl fmt::Display for DeviceUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device = &self.device;

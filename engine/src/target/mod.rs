@@ -11,10 +11,12 @@ use std::sync::Arc;
 use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
+use crate::nvme::Space;
 use crate::plan::Demands;
-use crate::ring::{FileRef, Plant, Poll, Ring};
+use crate::ring::{FileRef, Plant, Poll, Ring, Transfers};
 use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
 
+mod asked;
 mod durability;
 mod facts;
 mod geometry;
@@ -31,6 +33,7 @@ mod signature;
 mod sysfs;
 mod way;
 
+pub(crate) use asked::not_flagged;
 pub use durability::{MethodReport, SyncMethod, SyncReport, SyncSource};
 pub(crate) use facts::Bytes;
 pub use facts::{AtomicWrite, Facts};
@@ -59,6 +62,7 @@ pub(crate) struct Held {
     poll: Poll,
     way: Option<Way>,
     lent: Option<File>,
+    transfers: Transfers,
 }
 
 impl From<File> for Held {
@@ -70,19 +74,26 @@ impl From<File> for Held {
 impl From<Opened> for Held {
     fn from(opened: Opened) -> Self {
         let Opened { file, claim, poll, way, .. } = opened;
-        Self { file, claim, poll, way, lent: None }
+        Self { file, claim, poll, way, lent: None, transfers: Transfers::USUAL }
     }
 }
 
 impl Held {
     /// A file of the caller's, with what it was lent beside it.
     pub(crate) fn lent(file: File, lent: Option<File>) -> Self {
-        Self { file, claim: None, poll: Poll::Interrupt, way: None, lent }
+        let transfers = Transfers::USUAL;
+        Self { file, claim: None, poll: Poll::Interrupt, way: None, lent, transfers }
+    }
+
+    /// The same, transferred to and from like that.
+    pub(crate) fn asked(self, transfers: Transfers) -> Self {
+        Self { transfers, ..self }
     }
 
     /// The file, where an op that is alone may go another way than the ring's.
     pub(crate) fn lone(&self) -> Option<&File> {
-        Some(&self.file).filter(|_| self.poll == Poll::Interrupt)
+        let usual = self.poll == Poll::Interrupt && !self.transfers.is_flagged();
+        Some(&self.file).filter(|_| usual)
     }
 
     /// What handles of the same bytes have in common, whichever way they go.
@@ -98,9 +109,15 @@ fn register<R: Ring>(
     geometry: &Geometry,
     file: Option<&File>,
     poll: Poll,
+    transfers: Transfers,
 ) -> FileRef {
     let beside = match geometry.facts.nvme {
-        Some(nvme) => ring.register_namespace(fd, nvme.space(file), poll),
+        Some(nvme) => {
+            let Transfers { read_fua, write_fua, .. } = transfers;
+            let space = Space { read_fua, write_fua, ..nvme.space(file) };
+            ring.register_namespace(fd, space, poll)
+        }
+        None if transfers.is_flagged() => ring.register_flagged(fd, transfers),
         None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
         None => None,
     };
@@ -144,6 +161,8 @@ pub(crate) struct Target {
     /// What the engine was lent, where `opened` is a description of its own beside it: a lock
     /// may depend on it.
     pub(crate) _lent: Option<File>,
+    /// `EAGAIN` is an answer, and no op is tried again for it.
+    pub(crate) nowait: bool,
     /// No discard has been refused that was sent as a command.
     pub(crate) takes_discards: bool,
 }
@@ -186,13 +205,15 @@ impl Targets {
         };
         let inode = inode.or_else(|| held.as_ref().and_then(Held::inode));
         let poison = Poison::of(inode.filter(|_| !ring.plant(Plant::PoisonOneHandle)));
+        let transfers = held.as_ref().map_or(Transfers::USUAL, |held| held.transfers);
         let (poll, opened, claim, way, lent) = match held {
-            Some(Held { file, claim, poll, way, lent }) => (poll, Some(file), claim, way, lent),
+            Some(Held { file, claim, poll, way, lent, .. }) => (poll, Some(file), claim, way, lent),
             None => (Poll::Interrupt, None, None, None, None),
         };
         let mut target = Target {
             name,
-            file: register(ring, fd, &geometry, opened.as_ref(), poll),
+            file: register(ring, fd, &geometry, opened.as_ref(), poll, transfers),
+            nowait: transfers.nowait,
             geometry,
             demands,
             barrier: Barrier::default(),

@@ -66,6 +66,8 @@ impl NvmeFacts {
             volatile_cache: self.volatile_cache,
             deallocate: self.deallocate,
             write_zeroes: self.write_zeroes,
+            read_fua: false,
+            write_fua: false,
         }
     }
 }

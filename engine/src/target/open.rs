@@ -8,7 +8,6 @@
 //! Not here: fixed files (`shard`), why an open was refused in words (`refusal`).
 
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -25,7 +24,7 @@ use super::poison::Inode;
 use super::refusal::OpenError;
 use super::way::Way;
 use crate::Durability;
-use crate::ring::Poll;
+use crate::ring::{Poll, Transfers};
 use crate::sys;
 
 /// Whether transfers bypass the page cache.
@@ -79,6 +78,8 @@ pub struct OpenOptions {
     /// Every write is durable when it completes: `O_DSYNC` for data, `O_SYNC` for all. Files and
     /// block devices only; a namespace has no such flags, and is refused with them.
     pub write_through: Option<Durability>,
+    /// How reads and writes are asked for; with flags, only by a ring of io_uring.
+    pub transfers: Transfers,
 }
 
 impl OpenOptions {
@@ -97,6 +98,7 @@ impl OpenOptions {
             sync_method: None,
             poll: Poll::Interrupt,
             write_through: None,
+            transfers: Transfers::USUAL,
         }
     }
 
@@ -171,29 +173,6 @@ impl OpenOptions {
     #[must_use]
     pub const fn sync_on_open(self, sync_on_open: bool) -> Self {
         Self { sync_on_open, ..self }
-    }
-
-    /// Looks for what contradicts itself, before anything is touched.
-    fn validate(&self, path: &Path) -> Result<(), OpenError> {
-        let must = if path.as_os_str().as_bytes().contains(&0) {
-            "name a path without a NUL byte"
-        } else if !self.read && !self.write {
-            "ask for reading or writing"
-        } else if self.create && !self.write {
-            "ask for writing where a file is to be made"
-        } else if self.device_write != DeviceWrite::Refuse && !self.write {
-            "ask for writing where writing to a device is allowed"
-        } else if self.sync_method == Some(SyncMethod::Dsync) && self.direct == DirectMode::Buffered
-        {
-            "ask for direct I/O where writes flush themselves (RWF_DSYNC)"
-        } else if self.poll != Poll::Interrupt && self.direct == DirectMode::Buffered {
-            "ask for direct I/O where completions are polled for"
-        } else if self.mode & !0o7777 != 0 {
-            "give permission bits only, at most 0o7777, as the mode"
-        } else {
-            return Ok(());
-        };
-        Err(OpenError::Options { path: path.to_owned(), must })
     }
 }
 
@@ -281,10 +260,13 @@ fn open_on(
     let device = before.as_ref().filter(|metadata| options.write && is_block_device(metadata));
     let device = device.map(guard::number);
     if let Some(number) = device {
-        guard::check_use(path, number)?;
+        guard::check_use(path, number, options.device_write)?;
     }
-    let exclusive = device.is_some_and(|number| !guard::is_claimed(number));
+    let held = options.device_write != DeviceWrite::EvenMounted;
+    let exclusive = held && device.is_some_and(|number| !guard::is_claimed(number));
+    options.check_file(path)?;
     let (file, mut fell_back) = open_descriptor(path, options, exclusive, pause)?;
+    options.transfers.advise(&file);
     let os = |call, errno| OpenError::Os { path: path.to_owned(), call, errno };
     let metadata = file.metadata().map_err(|error| os("fstat", errno_of(&error)))?;
     check_kind(path, &metadata, options)?;
@@ -340,7 +322,7 @@ fn open_namespace(
     pause: &mut dyn FnMut(),
 ) -> Result<Opened, OpenError> {
     let sys = Path::new("/sys");
-    no_write_through(path, options)?;
+    options.check_namespace(path)?;
     let claim = if options.write { hold_namespace(path, options)? } else { None };
     let buffered = OpenOptions { create: false, ..options.direct(DirectMode::Buffered) };
     let (file, _) = open_descriptor(path, &buffered, false, pause)?;
@@ -358,15 +340,6 @@ fn open_namespace(
         nvme::flush(&file, &geometry).map_err(why)?;
     }
     Ok(Opened { file, geometry, fell_back: false, way: None, claim, poll: options.poll })
-}
-
-/// Commands know nothing of the flags of an open file.
-fn no_write_through(path: &Path, options: &OpenOptions) -> Result<(), OpenError> {
-    if write_through_flags(options.write_through) == 0 {
-        return Ok(());
-    }
-    let must = "ask for durability with each write, where the target is an NVMe namespace";
-    Err(OpenError::Options { path: path.to_owned(), must })
 }
 
 /// The block device of the namespace: held, or only open where a claim of this process holds it.

@@ -119,7 +119,7 @@ fn contradictory_options_are_refused_before_anything_is_touched() {
         assert!(refused.to_string().contains(expected), "{refused}");
     }
     // There is no namespace here to be opened.
-    let through = |durability| no_write_through(&path, &WRITING.write_through(durability));
+    let through = |durability| WRITING.write_through(durability).check_namespace(&path);
     assert!(matches!(through(Some(Durability::Data)), Err(OpenError::Options { .. })));
     assert!(through(None).is_ok() && through(Some(Durability::None)).is_ok());
     let nul = Path::new("a\0b");

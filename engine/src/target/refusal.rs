@@ -203,7 +203,7 @@ impl fmt::Display for OpenError {
             Self::DeviceInUse { uses, .. } => {
                 let shown = |of: fn(&DeviceUse) -> String| uses.iter().map(of).collect::<Vec<_>>();
                 let (what, how) = (shown(DeviceUse::to_string), shown(DeviceUse::remedy));
-                write!(f, "{}; such a device is never written: ", what.join(", "))?;
+                write!(f, "{}; such a device is not written: ", what.join(", "))?;
                 write!(f, "{}, or name another device", how.join(", "))
             }
             Self::DeviceNotEmpty { found, device, .. } => {

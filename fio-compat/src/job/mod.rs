@@ -9,6 +9,8 @@ mod checking;
 mod content;
 mod control;
 mod durability;
+pub(crate) mod engine_options;
+mod layout;
 mod memory;
 mod pace;
 mod replay;
@@ -25,6 +27,8 @@ pub use checking::Checking;
 pub use content::{Content, Pattern};
 pub use control::{ContinueOnError, Control, CpusPolicy, Direction, ExitWhat};
 pub use durability::{Durability, SyncFileRange, SyncIo};
+pub use engine_options::EngineOptions;
+pub use layout::{Fallocate, FileAdvice, Layout, WriteLife};
 pub use memory::{Memory, MemoryKind};
 pub use pace::{Pace, ThinkAfter};
 pub use replay::{Replay, ReplaySkip};
@@ -152,7 +156,7 @@ pub struct Job {
     pub clat_percentiles: bool,
     /// Report percentiles of total latency.
     pub lat_percentiles: bool,
-    /// fio's permission to write what is mounted.
+    /// Permission to write a device that is mounted.
     pub allow_mounted_write: bool,
     /// Permission to write a device that carries a file system or the like.
     pub overwrite_device: bool,
@@ -184,6 +188,10 @@ pub struct Job {
     pub durability: Durability,
     /// Traces that are followed or written.
     pub replay: Replay,
+    /// How files are made, opened and left behind.
+    pub layout: Layout,
+    /// Flags of transfers that only some engines have.
+    pub engine: EngineOptions,
     /// Options set for this job alone: canonical name, text as written, "" for flags.
     pub job_options: Vec<(String, String)>,
     /// Where each option that is not at its default was set; the last assignment counts.
@@ -285,6 +293,8 @@ impl Job {
             memory: Memory::default(),
             durability: Durability::default(),
             replay: Replay::default(),
+            layout: Layout::default(),
+            engine: EngineOptions::default(),
             job_options: Vec::new(),
             set_at: Vec::new(),
         }

@@ -8,10 +8,6 @@ use crate::error::{ParseError, Place, Warning};
 
 use super::{Extent, IoEngine, Job};
 
-/// Options that exist only for the io_uring engines.
-const RING_OPTIONS: [&str; 5] =
-    ["fixedbufs", "registerfiles", "hipri", "sqthread_poll", "nonvectored"];
-
 impl Job {
     /// Fills in the defaults that depend on other options and checks the job as a whole.
     ///
@@ -22,7 +18,7 @@ impl Job {
     pub fn validate(&mut self, cpus: u32) -> Result<Vec<Warning>, ParseError> {
         let mut warnings = Vec::new();
         self.settle_engine(&mut warnings);
-        self.check_ring_options()?;
+        self.check_engine_options()?;
         self.settle_depth();
         self.settle_workload()?;
         self.check_pace()?;
@@ -30,6 +26,7 @@ impl Job {
         self.check_content()?;
         self.check_checking(cpus)?;
         self.check_memory()?;
+        self.check_layout(&mut warnings)?;
         self.check_amounts()?;
         self.settle_time(&mut warnings);
         self.check_cpus(cpus)?;
@@ -59,21 +56,6 @@ impl Job {
         }
         if !self.is_set("registerfiles") {
             self.registerfiles = rings;
-        }
-    }
-
-    fn check_ring_options(&self) -> Result<(), ParseError> {
-        if matches!(self.ioengine, IoEngine::IoUring | IoEngine::RawUring) {
-            return Ok(());
-        }
-        match RING_OPTIONS.into_iter().find(|option| self.is_set(option)) {
-            None => Ok(()),
-            Some(option) => {
-                let engine = &self.ioengine_requested;
-                let message = format!("engine {engine} of job `{}` has no `{option}`", self.name);
-                let remedy = format!("use ioengine=io_uring or remove {option}");
-                Err(self.error(option, message).with_remedy(remedy))
-            }
         }
     }
 

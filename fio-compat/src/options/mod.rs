@@ -85,7 +85,6 @@ pub(crate) fn option_details(name: &str) -> Result<String, Complaint> {
 
 /// fio's `--enghelp`: the engines, or the options of one.
 pub(crate) fn engine_details(name: &str) -> Result<String, Complaint> {
-    const RING: &str = "fixedbufs\nregisterfiles\n";
     let (name, _) = name.split_once(',').unwrap_or((name, ""));
     let engines = rows::engine_names();
     if name.trim().is_empty() {
@@ -96,8 +95,14 @@ pub(crate) fn engine_details(name: &str) -> Result<String, Complaint> {
         let complaint = Complaint::new(format!("there is no engine `{name}`"));
         return Err(complaint.with_remedy("--enghelp lists them"));
     }
-    let ring = ["io_uring", "libaio", "posixaio", "raw_uring"].contains(&name.trim());
-    Ok(if ring { RING.to_owned() } else { format!("engine {name} has no options of its own\n") })
+    let mut job = Job::new("");
+    rows::choose_engine(&mut job, name.trim())?;
+    let own: Vec<&str> = crate::job::engine_options::options_of(&job).collect();
+    if own.is_empty() {
+        return Ok(format!("engine {name} has no options of its own\n"));
+    }
+    let rows = table::rows().filter(|row| own.contains(&row.name));
+    Ok(rows.map(|row| format!("{:<24}: {}\n", row.name, row.help)).collect())
 }
 
 /// One line for each supported option, for `--help`.

@@ -1,4 +1,4 @@
-//! Memory and calls for which the crates we use have no safe function.
+//! Memory of every kind that a job can ask for.
 //!
 //! Data flow: a kind of memory and a length -> pages that a borrow describes again.
 //!
@@ -6,7 +6,6 @@
 #![allow(unsafe_code, reason = "part of raw_uring, where alone unsafe may stand in this crate")]
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
 
 use fio_compat::MemoryKind;
@@ -95,14 +94,4 @@ fn no_pages(kind: MemoryKind, len: usize, page: usize, errno: Errno) -> io::Erro
              /sys/kernel/mm/hugepages lists the sizes, and iomem={plain} needs none"
         ),
     })
-}
-
-/// `BLKDISCARD`, for which no safe call exists either; `ENOTTY` where the file is no device.
-pub(crate) fn discard(file: &std::fs::File, offset: u64, len: u64) -> nix::Result<()> {
-    const BLKDISCARD: libc::c_ulong = 0x1277;
-    let range = [offset, len];
-    // SAFETY: the descriptor is open while `file` is borrowed; the kernel reads two u64, which
-    // live on this stack.
-    Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), BLKDISCARD, range.as_ptr()) })?;
-    Ok(())
 }

@@ -43,6 +43,7 @@ use self::sqe::Sqe;
 pub use self::stats::KernelStats;
 pub use self::wake::KernelWaker;
 use self::wake::Wake;
+use super::Transfers;
 use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait};
 use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
 use crate::nvme::Space;
@@ -400,6 +401,10 @@ impl Ring for KernelRing {
 
     fn register_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
         self.add_polled(fd, poll)
+    }
+
+    fn register_flagged(&mut self, fd: i32, transfers: Transfers) -> Option<FileRef> {
+        Some(self.add_flagged(fd, transfers))
     }
 
     fn unregister_file(&mut self, file: FileRef) {

@@ -112,6 +112,15 @@ impl Sqe {
         sqe
     }
 
+    /// A transfer with these flags more, perhaps straight to a worker of the kernel.
+    pub(super) const fn flagged(mut self, rw_flags: i32, force_async: bool) -> Self {
+        self.op_flags |= rw_flags.cast_unsigned();
+        if force_async {
+            self.flags |= Flags::ASYNC.bits();
+        }
+        self
+    }
+
     /// All but reads and writes.
     #[cold]
     fn without_memory(self, op: &Op) -> Self {

@@ -5,7 +5,9 @@
 //! Not here: defaults that depend on the engine or the depth (`job::validate`).
 
 use super::{Choice, Kind, Row, digit, row};
+use crate::error::Complaint;
 use crate::job::{IoEngine, Job};
+use crate::options::nearest;
 
 /// The most entries a completion queue of io_uring can have.
 const DEPTH_MAX: u32 = 65_536;
@@ -14,7 +16,7 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "ioengine",
         &[],
-        Kind::Choice { choices: ENGINES, not_yet: ENGINES_NOT_YET },
+        Kind::Parsed(choose),
         |job| job.ioengine_requested.clone(),
         "how I/O is issued; libaio and posixaio mean io_uring",
     ),
@@ -166,6 +168,26 @@ const ENGINES_NOT_YET: &[&str] = &[
     "solarisaio",
     "windowsaio",
 ];
+
+/// Sets the engine of that name, or says in fio's words that there is none.
+pub(in crate::options) fn choose(job: &mut Job, name: &str) -> Result<(), Complaint> {
+    if let Some((_, set)) = ENGINES.iter().find(|(known, _)| *known == name) {
+        set(job);
+        return Ok(());
+    }
+    let names = || ENGINES.iter().map(|(known, _)| *known);
+    let valid = format!("valid values are {}", names().collect::<Vec<_>>().join(", "));
+    if name == "mmap" {
+        let message = "engine mmap not loadable: an error in mapped memory is a signal that kills \
+                       the program, and no result of an I/O";
+        return Err(Complaint::new(message).with_remedy("use ioengine=psync for the page cache"));
+    }
+    let own = if ENGINES_NOT_YET.contains(&name) { " (it is known to fio)" } else { "" };
+    let message = format!("engine {name} not loadable{own}, failed to load engine");
+    let hint =
+        nearest(name, names()).map_or(String::new(), |near| format!("did you mean {near}? "));
+    Err(Complaint::new(message).with_remedy(hint + &valid))
+}
 
 fn set_engine(job: &mut Job, engine: IoEngine, requested: &str) {
     job.ioengine = engine;

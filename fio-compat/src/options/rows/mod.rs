@@ -9,7 +9,9 @@ mod content;
 mod control;
 mod durability;
 mod engine;
+mod flags;
 mod jobs;
+mod layout;
 mod memory;
 mod pace;
 mod pattern;
@@ -42,12 +44,16 @@ pub(super) static ALL: &[&[Row]] = &[
     memory::ROWS,
     durability::ROWS,
     replay::ROWS,
+    layout::ROWS,
+    flags::ROWS,
 ];
 
 /// The names of all engines.
 pub(super) fn engine_names() -> impl Iterator<Item = &'static str> {
     engine::ENGINES.iter().map(|(name, _)| *name)
 }
+
+pub(super) use engine::choose as choose_engine;
 
 const fn row(
     name: &'static str,

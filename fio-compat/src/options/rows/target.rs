@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Row] = &[
         &[],
         Kind::Bool(|job, value| job.allow_mounted_write = value),
         |job| digit(job.allow_mounted_write),
-        "accepted; what is mounted is never written all the same",
+        "write a device although it is mounted",
     ),
     row(
         "overwrite_device",

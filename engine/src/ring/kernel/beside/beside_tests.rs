@@ -21,6 +21,8 @@ const SPACE: Space = Space {
     write_zeroes: true,
     readable: true,
     writable: true,
+    read_fua: false,
+    write_fua: false,
 };
 
 /// A range that takes `COMMANDS` commands.

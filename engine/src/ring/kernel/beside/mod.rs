@@ -28,6 +28,7 @@ use crate::buffer::quarantine;
 use crate::nvme::command::Data;
 use crate::nvme::serve::{Step, Words, is_vectored};
 use crate::nvme::{Command, Space, Status};
+use crate::ring::Transfers;
 
 /// `NVME_URING_CMD_IO` and `NVME_URING_CMD_IO_VEC` of `<linux/nvme_ioctl.h>`.
 const COMMAND: u32 = 0xc048_4e80;
@@ -45,6 +46,9 @@ enum Served {
     /// Reads and plain writes go to the polled companion as `polled`, until one of them is
     /// refused; everything else goes to the main ring as `main`.
     Polled { polled: FileRef, main: FileRef, refused: bool },
+    /// All ops go to the main ring, transfers with flags; so many until the next of those that
+    /// go to a worker of the kernel.
+    Flagged { main: FileRef, transfers: Transfers, to_async: u32 },
     /// All ops go as commands: transfers to the polled companion where there is `polled` and
     /// none was refused, the others by interrupt.
     Namespace { file: FileRef, polled: Option<FileRef>, refused: bool, space: Space },
@@ -113,6 +117,21 @@ impl Beside {
 
     fn served(&self, index: u32) -> Option<Served> {
         self.served.get(index as usize).copied().flatten()
+    }
+
+    /// Whether the transfer that is about to be pushed goes to a worker of the kernel.
+    fn is_async(&mut self, index: u32) -> bool {
+        let served = self.served.get_mut(index as usize);
+        let Some(Some(Served::Flagged { transfers, to_async, .. })) = served else { return false };
+        if transfers.async_every == 0 {
+            return false;
+        }
+        *to_async -= 1;
+        let due = *to_async == 0;
+        if due {
+            *to_async = transfers.async_every;
+        }
+        due
     }
 
     /// Whether ops are in flight whose completion nobody tells of.

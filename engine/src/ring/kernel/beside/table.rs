@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::{CommandRing, Companion, FileRef, KernelRing, Served};
 use crate::buffer::FixedSpan;
 use crate::nvme::Space;
-use crate::ring::Poll;
+use crate::ring::{Poll, Transfers};
 
 /// What a companion that polls a file, or sends commands, submits.
 const FILE_OPCODES: [u8; 8] = [
@@ -94,6 +94,14 @@ impl KernelRing {
         file
     }
 
+    /// As [`Ring::register_flagged`](crate::ring::Ring::register_flagged).
+    pub(in super::super) fn add_flagged(&mut self, fd: i32, transfers: Transfers) -> FileRef {
+        let main = self.files.add(&self.submitter, fd, &mut self.features);
+        let to_async = transfers.async_every;
+        let served = Served::Flagged { main, transfers, to_async };
+        self.beside.get_or_insert_default().add(served)
+    }
+
     /// As [`Ring::unregister_file`](crate::ring::Ring::unregister_file).
     pub(in super::super) fn remove_beside(&mut self, index: u32) {
         let Some(beside) = &mut self.beside else { return };
@@ -107,6 +115,7 @@ impl KernelRing {
                 }
                 self.files.remove(&self.submitter, main);
             }
+            Served::Flagged { main, .. } => self.files.remove(&self.submitter, main),
             Served::Namespace { file, polled, .. } => {
                 if let Some(ring) = &mut beside.commands {
                     ring.remove_file(file);

@@ -35,6 +35,15 @@ impl KernelRing {
                 ring.push(&Sqe::of(&Op { file: polled, memory, link: false, ..op }, tag).entry());
                 beside.held += 1;
             }
+            Some(Served::Flagged { main, transfers, .. }) => {
+                let sqe = Sqe::of(&Op { file: main, ..op }, tag);
+                let is_read = matches!(op.kind, OpKind::Read | OpKind::ReadVectored);
+                let sqe = match op.memory {
+                    None => sqe,
+                    Some(_) => sqe.flagged(transfers.flags(is_read), beside.is_async(index)),
+                };
+                return self.push_sqe(&sqe);
+            }
             // What is not served is not lost: it is refused.
             Some(Served::Namespace { .. }) | None => {
                 beside.begin(op, tag);
