@@ -172,11 +172,22 @@ impl Shape {
 
     /// Whether a random map is kept: it makes sense only where every block has the same chance.
     pub(crate) fn has_map(&self) -> bool {
+        let plain = !self.places.lfsr && self.places.strided.is_none();
+        self.random_map && self.can_be_mapped() && plain
+    }
+
+    /// The length of the zones, where each block of one is to be touched once per round; a full
+    /// cycle (`lfsr`) is nothing else.
+    pub(crate) fn zone_bytes_mapped(&self) -> Option<u64> {
+        let mapped = self.can_be_mapped() && (self.random_map || self.places.lfsr);
+        self.places.strided.filter(|_| mapped).map(|zone| zone.range_bytes)
+    }
+
+    fn can_be_mapped(&self) -> bool {
         let places = &self.places;
         let even = places.distribution.iter().all(|kind| *kind == Distribution::Random);
         let whole = places.percent_random == [100; 3] && places.align == [0; 3];
-        let plain = !places.lfsr && !places.identical && places.strided.is_none();
-        self.random && self.random_map && even && whole && plain
+        self.random && even && whole && !places.identical
     }
 
     /// Whether the short way of `place` will do.

@@ -52,7 +52,7 @@ pub mod report;
 mod source;
 pub mod stats;
 
-pub use command_line::{parse_command_line, parse_job_text};
+pub use command_line::{output_settings, parse_command_line, parse_job_text};
 pub use error::{ParseError, Place, Warning};
 pub use invocation::{Action, Eta, Invocation, OutputFormat};
 pub use job::{

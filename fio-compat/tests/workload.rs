@@ -55,6 +55,32 @@ fn bssplit_bsrange_and_blockalign_have_values_by_direction() {
     assert!(refused("bsrange=0-4k").contains("0 bytes"));
 }
 
+/// fio's own job files hold such a line; it is honoured as fio does, and said.
+#[test]
+fn bsrange_written_like_a_bssplit_takes_two_sizes_and_warns() {
+    let invocation = Machine::file("[a]\nsize=1m\nbsrange=512/30:2k/:8k/70,1k-2k\n").unwrap();
+    assert_eq!(invocation.jobs[0].block_range(0), (512, 2048));
+    assert_eq!(invocation.jobs[0].block_range(1), (1024, 2048));
+    let [warning] = invocation.warnings.as_slice() else { panic!("{:?}", invocation.warnings) };
+    assert!(warning.to_string().contains("looks like a bssplit"), "{warning}");
+    assert!(refused("bsrange=512x-1k").contains("bsrange"));
+}
+
+#[test]
+fn random_distribution_zoned_shares_the_lengths_left_out() {
+    let lengths =
+        |text: &str| match job(&format!("random_distribution={text}")).workload.distribution[0]
+            .clone()
+        {
+            Distribution::Zoned(zones) => zones.iter().map(|zone| zone.length).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(lengths("zoned:70/10:20/25:10/"), [10, 25, 65]);
+    assert_eq!(lengths("zoned:70/10:20:10/"), [10, 45, 45]);
+    assert!(refused("random_distribution=zoned_abs:70/1m:30/").contains("access/length"));
+    assert!(refused("random_distribution=zoned:50/10:50/20").contains("add up to 30"));
+}
+
 #[test]
 fn random_distribution_takes_parameters_centers_and_zones() {
     let of =

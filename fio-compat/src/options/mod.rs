@@ -18,6 +18,7 @@ use crate::error::Complaint;
 use crate::job::Job;
 
 pub(crate) use expression::evaluate as evaluate_expression;
+pub(crate) use known::is_foreign;
 pub(crate) use suggest::nearest;
 pub(crate) use table::{Entry, find, names};
 pub(crate) use value::apply;

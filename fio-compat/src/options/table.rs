@@ -78,6 +78,8 @@ pub(crate) enum Kind {
     Parsed(fn(&mut Job, &str) -> Result<(), Complaint>),
     /// A grammar of its own with size suffixes in it.
     ParsedSizes(fn(&mut Job, &str) -> Result<(), Complaint>),
+    /// … which can be valid and yet not mean what it looks like: that becomes a warning.
+    NotedSizes(fn(&mut Job, &str) -> Result<Option<&'static str>, Complaint>),
 }
 
 /// What a name stands for.

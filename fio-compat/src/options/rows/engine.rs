@@ -165,6 +165,18 @@ const ENGINES_NOT_YET: &[&str] = &[
     "libzbc",
     "solarisaio",
     "windowsaio",
+    "librpma_apm_client",
+    "librpma_apm_server",
+    "librpma_gpspm_client",
+    "librpma_gpspm_server",
+    "cpp_null",
+    "pmemblk",
+    "filexattr",
+    "libhipfile",
+    "fusion-aw-sync",
+    "sheepdog",
+    "guasi",
+    "binject",
 ];
 
 fn set_engine(job: &mut Job, engine: IoEngine, requested: &str) {
