@@ -129,12 +129,17 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
         let file = open_one(&target.path, (reads, job.rw.writes()), flags(job, direct))
             .map_err(|error| cannot_open(&target.path, job.direct, &error))?;
         if job.invalidate && !job.direct {
-            // Advice: a file system that does not take it simply stays warm.
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
+            forget_cached(&file);
         }
         files.push(file);
     }
     Ok(files)
+}
+
+/// Drops what the page cache holds of `file` and need not write first.
+pub(crate) fn forget_cached(file: &File) {
+    // Advice: a file system that does not take it simply stays warm.
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
 }
 
 /// What `direct` and `sync` ask of an open file.

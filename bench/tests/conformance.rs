@@ -4,6 +4,7 @@
 mod place;
 
 use std::fs;
+use std::io::Write;
 
 use place::{Place, bytes, ios, number, text};
 use serde_json::Value;
@@ -114,6 +115,21 @@ fn notes_tell_cached_files_depths_not_reached_and_thin_percentiles() {
         format!("{buffered} --rw=randread --thinktime=1 --thinktime_blocks_type=complete");
     let found = warnings(&place.json(&shallow));
     assert!(!found.contains("its iodepth=16 in less"), "pauses explain the depth: {found}");
+}
+
+/// Without that, all passes but the first would measure memory. Others may read from the same
+/// disk meanwhile, so there is no upper bound.
+#[test]
+fn invalidate_empties_the_page_cache_before_every_pass() {
+    let place = Place::new("invalidate");
+    let args = "--name=x --ioengine=psync --rw=randread --bs=16k --size=4m --loops=3";
+    let document = place.json(args);
+    assert_eq!(bytes(&document["jobs"][0], "read"), 12 << 20);
+    let Some(disk) = document["disk_util"].get(0) else {
+        return writeln!(std::io::stderr().lock(), "skipped: no disk below").unwrap();
+    };
+    let read = number(&disk["read_sectors"]) * 512;
+    assert!(read >= 12 << 20, "{read} bytes from {disk}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn rw_takes_a_number_behind_every_direction() {
     }
     let job = job("rw=randtrimwrite\nbs=4k,8k,16k\nrw_sequencer=identical");
     assert_eq!(job.workload.rw_sequencer, Sequencer::Identical);
-    assert_eq!((job.bs.trim_bytes, job.rw.trims(), job.rw.writes_data()), (8192, true, true));
+    assert_eq!((job.bs.write_bytes, job.rw.trims(), job.rw.writes_data()), (16384, true, true));
     assert!(refused("rw=randread:-8").contains("must be positive"));
     assert!(refused("rw=randreed:8").contains("did you mean randread?"));
 }

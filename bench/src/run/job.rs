@@ -123,6 +123,11 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     let wanted = Wanted { slat: !job.disable_slat, clat: !job.disable_clat, lat: !job.disable_lat };
     let mut recorder = Recorder::new(wanted);
     recorder.logs = assignment.logs.as_ref().and_then(|logs| logs.for_worker());
+    if job.disable_bw_measurement
+        && let Some(logs) = &mut recorder.logs
+    {
+        logs.without_bandwidth();
+    }
     let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
     let clock = latencies || recorder.logs.is_some();
     let content = content(assignment);
