@@ -5,6 +5,11 @@ mod place;
 
 use std::fs;
 use std::io::Write;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use place::{Place, bytes, ios, number, text};
 use serde_json::Value;
@@ -115,6 +120,30 @@ fn notes_tell_cached_files_depths_not_reached_and_thin_percentiles() {
         format!("{buffered} --rw=randread --thinktime=1 --thinktime_blocks_type=complete");
     let found = warnings(&place.json(&shallow));
     assert!(!found.contains("its iodepth=16 in less"), "pauses explain the depth: {found}");
+}
+
+/// timeout(1) signals the process and then its group.
+#[test]
+fn a_signal_sent_twice_in_a_moment_still_ends_with_a_document() {
+    let place = Place::new("signals");
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mfio-bench"));
+        let args = ["--name=x", "--ioengine=null", "--size=1m", "--time_based", "--runtime=60"];
+        let more = ["--output-format=json", "--output=out", "--numjobs=2"];
+        let mut child = command.current_dir(&place.0).args(args).args(more).spawn().unwrap();
+        // Without a handler, a signal that comes too early ends it without a trace.
+        std::thread::sleep(Duration::from_millis(700));
+        let process = Pid::from_raw(child.id().cast_signed());
+        for _ in 0..20 {
+            kill(process, signal).ok();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(128), "{signal}");
+        let out = fs::read(place.0.join("out")).unwrap();
+        let document: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(document["jobs"].as_array().map(Vec::len), Some(2));
+        assert!(warnings(&document).contains("terminating on signal"));
+    }
 }
 
 /// Without that, all passes but the first would measure memory. Others may read from the same
