@@ -186,15 +186,15 @@ fn zonemode_strided_touches_each_block_of_a_zone_once_per_round() {
     for (case, (touched, more)) in cases.into_iter().enumerate() {
         place.json(&format!(
             "--name=x --zonemode=strided --log_offset=1 --randrepeat=0 --rw=randread --bs=4k \
-             --write_iops_log=s{case} --zonerange=64k --zonesize={} --ioengine=null --size=512k \
+             --write_iops_log=s{case} --zonerange=64k --zonesize={}k --ioengine=null --size=512k \
              --io_size=512k --filesize=544k --offset=32k {more}",
-            touched * BLOCK
+            touched * 4
         ));
         let log = fs::read_to_string(place.0.join(format!("s{case}_iops.1.log"))).unwrap();
         let block = |line: &str| line.split(", ").nth(4).unwrap().parse::<u64>().unwrap() / BLOCK;
         let blocks: Vec<u64> = log.lines().map(block).collect();
         assert_eq!(blocks.len(), 128, "{more}");
-        for (zone, inside) in (0..).zip(blocks.chunks(touched as usize)) {
+        for (zone, inside) in (0..).zip(blocks.chunks(touched)) {
             let first = 8 + 16 * (zone % 8);
             assert!(inside.iter().all(|at| (first..first + 16).contains(at)), "{zone}: {inside:?}");
             for round in inside.chunks(16).filter(|_| !more.starts_with("--nor")) {
