@@ -7,7 +7,7 @@
 //!
 //! Not here: what the options mean (`fio_compat`), the default job (`default_job`).
 
-use fio_compat::{Action, Invocation, parse_command_line};
+use fio_compat::{Action, Invocation, parse_command_line, render};
 
 use crate::disk::Disks;
 use crate::machine::Machine;
@@ -19,7 +19,9 @@ use crate::run::conductor::Manner;
 use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
 use crate::status::Status;
-use crate::{compare, default_job, device, doctor, report, summary, sweep};
+use crate::{
+    compare, default_job, device, doctor, environment, refusal, remarks, report, summary, sweep,
+};
 
 /// The exit code of everything that was refused before it started.
 const REFUSED: u8 = 1;
@@ -59,7 +61,7 @@ pub(crate) fn main(args: &[String]) -> u8 {
         Some("compare") => compare::main(&args[1..]),
         Some("doctor") => doctor::main(&args[1..]),
         Some("sweep") => sweep::main(&args[1..]),
-        _ => fio(args),
+        _ => fio(args).inspect_err(|line| refusal::document(args, line)),
     };
     outcome.unwrap_or_else(|line| {
         complain(&format!("mfio-bench: {line}"));
@@ -81,7 +83,8 @@ fn fio(args: &[String]) -> Result<u8, String> {
     let text = match &invocation.action {
         Action::Print(text) => Some(text.clone()),
         Action::Help => Some(format!("{USAGE}{}", fio_compat::option_help())),
-        Action::Version => Some(format!("{}\n", report::VERSION)),
+        // Programs that run fio look in the first line for the version they can work with.
+        Action::Version => Some(format!("{}\n{}\n", render::FIO_VERSION, report::VERSION)),
         Action::Run if invocation.effective && !invocation.jobs.is_empty() => {
             Some(invocation.show_effective())
         }
@@ -97,7 +100,7 @@ fn fio(args: &[String]) -> Result<u8, String> {
         return default_job::main(invocation);
     }
     if invocation.parse_only {
-        warn(&invocation);
+        warn(&invocation, &mut stdout);
         return Ok(0);
     }
     let manner = Manner { filled: false, remove: false };
@@ -111,12 +114,21 @@ pub(crate) struct Ran {
 }
 
 /// Warnings belong to stderr, except where a parser reads the output: there they go inside.
-fn warn(invocation: &Invocation) {
+fn warn(invocation: &Invocation, output: &mut Output) {
+    for warning in &invocation.warnings {
+        tell(invocation, output, &format!("mfio-bench: warning: {warning}"));
+    }
+}
+
+/// As with fio, text for people goes where the report goes if that is a file; scripts take
+/// anything on stderr for a failure. Into documents it goes by another way.
+fn tell(invocation: &Invocation, output: &mut Output, line: &str) {
     if invocation.has_document() {
         return;
     }
-    for warning in &invocation.warnings {
-        complain(&format!("mfio-bench: warning: {warning}"));
+    match output {
+        Output::File(_) if invocation.is_for_people() => drop(output.print(&format!("{line}\n"))),
+        _ => complain(line),
     }
 }
 
@@ -135,9 +147,9 @@ pub(crate) fn run(
     let plans = survey(&invocation.jobs)?;
     check_readonly(invocation, &plans)?;
     let claims = device::claim(&plans)?;
-    warn(invocation);
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut output = Output::open(invocation.output.as_deref())?;
+    warn(invocation, &mut output);
     let counted = plans.iter().filter(|plan| plan.job.reporting.disk_util);
     let paths = counted.flat_map(|plan| plan.targets.clone());
     let used = paths.filter(|target| target.kind != Kind::Unused);
@@ -157,9 +169,15 @@ pub(crate) fn run(
     let mut notes = notes;
     notes.extend(failed_logs);
     notes.extend(invocation.warnings.iter().map(ToString::to_string));
-    notes.extend(degraded(&finished));
+    let found = [degraded(&finished), remarks::remarks(&finished)].concat();
+    notes.extend(found.iter().cloned());
+    notes.extend(remarks::thin_tails(&finished));
     let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
-    conclude(invocation, finished, &disks, ending, &mut output)
+    let ran = conclude(invocation, finished, &disks, ending, &mut output);
+    for line in found {
+        tell(invocation, &mut output, &format!("mfio-bench: note: {line}"));
+    }
+    ran
 }
 
 /// What a trace writes is known only now.
@@ -194,6 +212,19 @@ fn degraded(finished: &[Finished]) -> Vec<String> {
     lines
 }
 
+/// Where the jobs ran; of very many files, the first stand for all.
+fn whereabouts(finished: &[Finished]) -> serde_json::Value {
+    const PATHS_MAX: usize = 64;
+    let targets = finished.iter().flat_map(|job| &job.plan.targets);
+    let mut paths: Vec<std::path::PathBuf> = Vec::new();
+    for target in targets.filter(|target| target.kind != Kind::Unused) {
+        if paths.len() < PATHS_MAX && !paths.contains(&target.path) {
+            paths.push(target.path.clone());
+        }
+    }
+    environment::describe(std::path::Path::new("/"), &paths)
+}
+
 struct Ending {
     signal: Option<usize>,
     notes: Vec<String>,
@@ -218,16 +249,9 @@ fn conclude(
         }
         notes.push(line);
     }
-    if texts && !document {
-        for job in &finished {
-            for line in &job.outcome.traits.degraded {
-                complain(&format!("mfio-bench: note: {line}"));
-            }
-        }
-    }
-    for line in report::failure_lines(&finished) {
-        complain(&line);
-    }
+    let errors = report::failure_lines(&finished);
+    errors.iter().for_each(|line| complain(line));
+    let place = document.then(|| whereabouts(&finished));
     let failed = report::failed_jobs(&finished);
     let summary = (ending.default && texts).then(|| summary::text(&finished));
     let frame = Frame {
@@ -236,7 +260,11 @@ fn conclude(
         disk_util: disks.used(),
         warnings: notes,
     };
-    let report = report::run_report(frame, finished);
+    let mut report = report::run_report(frame, finished);
+    if let Some(place) = place {
+        report.extra["errors"] = errors.into();
+        report.extra["environment"] = place;
+    }
     for text in report::rendered(&report, invocation) {
         print(output, &text)?;
     }

@@ -123,6 +123,8 @@ pub(crate) struct Shape {
     pub(crate) random_map: bool,
     /// Stop after this much; `None` goes on until told to stop.
     pub(crate) limit_bytes: Option<u64>,
+    /// Each pass over the regions begins with a page cache that holds nothing of them.
+    pub(crate) renews: bool,
     /// Stop after so many I/Os.
     pub(crate) limit_ios: Option<u64>,
     /// Flush after so many writes; 0 never.
@@ -175,11 +177,22 @@ impl Shape {
 
     /// Whether a random map is kept: it makes sense only where every block has the same chance.
     pub(crate) fn has_map(&self) -> bool {
+        let plain = !self.places.lfsr && self.places.strided.is_none();
+        self.random_map && self.can_be_mapped() && plain
+    }
+
+    /// The length of the zones, where each block of one is to be touched once per round; a full
+    /// cycle (`lfsr`) is nothing else.
+    pub(crate) fn zone_bytes_mapped(&self) -> Option<u64> {
+        let mapped = self.can_be_mapped() && (self.random_map || self.places.lfsr);
+        self.places.strided.filter(|_| mapped).map(|zone| zone.range_bytes)
+    }
+
+    fn can_be_mapped(&self) -> bool {
         let places = &self.places;
         let even = places.distribution.iter().all(|kind| *kind == Distribution::Random);
         let whole = places.percent_random == [100; 3] && places.align == [0; 3];
-        let plain = !places.lfsr && !places.identical && places.strided.is_none();
-        self.random && self.random_map && even && whole && plain
+        self.random && even && whole && !places.identical
     }
 
     /// Whether the short way of `place` will do.
@@ -205,6 +218,8 @@ pub(crate) enum Step {
     Wait { until_ns: u64 },
     /// A pause; `drain` waits for what is in flight first.
     Think { spin_ns: u64, sleep_ns: u64, drain: bool },
+    /// A pass is over, and the next wants the page cache without what this one left there.
+    Renew,
 }
 
 /// Whatever feeds the worker's loop with steps.
@@ -260,6 +275,9 @@ pub(crate) struct Generator {
     flush_every: u64,
     flush: Operation,
     bytes_left: u64,
+    /// Where passes are told apart: what one amounts to, and what is left after this one.
+    pass_bytes: u64,
+    bytes_beyond: u64,
     ios_left: u64,
     writes_to_flush: u64,
     flush_due: bool,
@@ -283,6 +301,9 @@ impl Generator {
         let hopeless = files.is_empty() || files.iter().any(|file| file.units == 0);
         let pass = files.iter().map(|file| file.units * unit).collect();
         let rule = shape.places.files;
+        let limit = if hopeless { 0 } else { shape.limit_bytes.unwrap_or(u64::MAX) };
+        let pass_bytes = shape.pass_bytes();
+        let first = if shape.renews { limit.min(pass_bytes) } else { limit };
         Self {
             plain: Plain::of(shape),
             simple: shape.is_simple(),
@@ -296,7 +317,9 @@ impl Generator {
             random: shape.random,
             flush_every: shape.flush_every,
             flush: shape.flush,
-            bytes_left: if hopeless { 0 } else { shape.limit_bytes.unwrap_or(u64::MAX) },
+            bytes_left: first,
+            pass_bytes,
+            bytes_beyond: limit - first,
             ios_left: shape.limit_ios.unwrap_or(u64::MAX),
             writes_to_flush: shape.flush_every,
             flush_due: false,
@@ -317,6 +340,18 @@ impl Generator {
     /// Makes the next I/O of a mixed job one of that direction: 0 reads, 1 writes.
     pub(crate) const fn force(&mut self, direction: usize) {
         self.forced = Some(direction);
+    }
+
+    /// What comes after the end of a pass: another, or nothing.
+    #[cold]
+    fn pass_step(&mut self) -> Step {
+        let next = self.bytes_beyond.min(self.pass_bytes);
+        if next == 0 || self.ios_left == 0 {
+            return Step::Finished;
+        }
+        self.bytes_beyond -= next;
+        self.bytes_left = next;
+        Step::Renew
     }
 
     #[cold]
@@ -354,7 +389,7 @@ impl Steps for Generator {
     fn step(&mut self) -> Step {
         let Some(plain) = &self.plain else { return self.any_step() };
         if self.bytes_left == 0 || self.ios_left == 0 {
-            return Step::Finished;
+            return self.pass_step();
         }
         let (len_bytes, unit) = (plain.len_bytes, u64::from(plain.len_bytes));
         self.bytes_left = self.bytes_left.saturating_sub(unit);
@@ -376,7 +411,7 @@ impl Generator {
             return self.flush_step();
         }
         if self.bytes_left == 0 || self.ios_left == 0 {
-            return Step::Finished;
+            return self.pass_step();
         }
         let direction = match self.mix {
             Mix::Read => READ,

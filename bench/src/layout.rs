@@ -153,8 +153,7 @@ pub(crate) fn open(plan: &Plan) -> Result<Vec<File>, String> {
         let file = open_one(&target.path, (reads, job.rw.writes()), flags)
             .map_err(|error| cannot_open(&target.path, job.direct, &error))?;
         if job.invalidate && !job.direct && !job.layout.pre_read {
-            // Advice: a file system that does not take it simply stays warm.
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
+            forget_cached(&file);
         }
         advise::access(&file, job);
         advise::life(&file, job).map_err(|errno| {
@@ -172,6 +171,12 @@ fn made_at_open(plan: &Plan, target: &Target) -> bool {
     let layout = &plan.job.layout;
     let wanted = layout.create_on_open || layout.unlink_each_loop;
     wanted && target.is_a_file() && plan.job.allow_file_create
+}
+
+/// Drops what the page cache holds of `file` and need not write first.
+pub(crate) fn forget_cached(file: &File) {
+    // Advice: a file system that does not take it simply stays warm.
+    posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok();
 }
 
 /// What `direct` and `sync` ask of an open file.

@@ -548,8 +548,24 @@ fn bwavgtime_and_iopsavgtime_set_the_number_of_samples() {
     let samples = |key: &str| root["jobs"][0]["read"][key].as_u64().unwrap();
     assert!((4..=7).contains(&samples("bw_samples")), "{}", samples("bw_samples"));
     assert!((1..=2).contains(&samples("iops_samples")), "{}", samples("iops_samples"));
-    let root = place.json(&with(&args, &["--disable_bw_measurement=1"]));
-    assert_eq!(root["jobs"][0]["read"]["bw_samples"], 0);
+}
+
+/// As in fio: kubestr and its kind set gtod_reduce and read the means of the samples.
+#[test]
+fn disable_bw_measurement_and_gtod_reduce_keep_the_samples() {
+    let place = Place::new("disable_bw");
+    let args = lasting("650ms");
+    for option in ["--disable_bw_measurement=1", "--gtod_reduce=1"] {
+        let root = place.json(&with(&args, &[option, "--bwavgtime=100", "--iopsavgtime=100"]));
+        let read = &root["jobs"][0]["read"];
+        for key in ["bw_mean", "iops_mean"] {
+            assert!(read[key].as_f64().unwrap() > 0.0, "{option}: {read}");
+        }
+    }
+    let args = ["--name=x", "--ioengine=null", "--size=64k", "--write_bw_log=b"];
+    let more = ["--write_iops_log=b", "--disable_bw_measurement=1"];
+    place.json(&[&args[..], &more].concat());
+    assert_eq!((place.log("b_bw.1.log").len(), place.log("b_iops.1.log").len()), (0, 16));
 }
 
 #[test]

@@ -303,6 +303,10 @@ fn record(options: &mut Vec<(String, String)>, recorded: Option<(String, String)
 }
 
 fn unknown_option(name: &str, place: &Place) -> ParseError {
+    if options::is_foreign(name) {
+        let message = format!("option `{name}` belongs to an engine of fio that is not here");
+        return ParseError::new(place.clone(), message).with_remedy("--enghelp lists the engines");
+    }
     let error = ParseError::new(place.clone(), format!("unknown option `{name}`"));
     match options::nearest(name, options::names().map(|(name, _)| name)) {
         Some(known) => error.with_remedy(format!("did you mean `{known}`?")),

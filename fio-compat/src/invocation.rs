@@ -72,6 +72,14 @@ pub enum OutputFormat {
     Normal,
 }
 
+impl OutputFormat {
+    /// Whether it is a JSON document.
+    #[must_use]
+    pub const fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::JsonPlus)
+    }
+}
+
 /// When to show the progress line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eta {
@@ -113,8 +121,7 @@ impl Invocation {
     /// Whether a JSON document is part of the output: warnings go inside, and nothing else.
     #[must_use]
     pub fn has_document(&self) -> bool {
-        let documents = [OutputFormat::Json, OutputFormat::JsonPlus];
-        self.formats.iter().any(|format| documents.contains(format))
+        self.formats.iter().any(|format| format.is_document())
     }
 
     /// Whether text for people is part of the output.

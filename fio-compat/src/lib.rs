@@ -53,7 +53,7 @@ mod source;
 pub mod stats;
 pub mod trace;
 
-pub use command_line::{parse_command_line, parse_job_text};
+pub use command_line::{output_settings, parse_command_line, parse_job_text};
 pub use error::{ParseError, Place, Warning};
 pub use invocation::{Action, Eta, Invocation, OutputFormat};
 pub use job::Steering;

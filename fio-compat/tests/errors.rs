@@ -42,6 +42,11 @@ fn broken_command_line_is_refused_in_one_clear_line() {
             "--idle-prof=system",
             "argument 1: option `--idle-prof` is known to fio but not supported yet",
         ),
+        (
+            "--name=a --rbdname=x",
+            "argument 2: option `--rbdname` belongs to an engine of fio that is not here; \
+             --enghelp lists the engines",
+        ),
         ("--terse-version=6", "argument 1: there is no terse version `6`; use 2, 3, 4 or 5"),
         (
             "--output-format=xml",

@@ -9,6 +9,7 @@ mod machine;
 
 use fio_compat::render::{TerseVersion, json, json_plus, normal, terse};
 use fio_compat::report::{DiskUtil, ErrorCounts, JobFailure, JobReport, LatencyGoal, RunReport};
+use fio_compat::stats::LatencyStat;
 use fio_compat::{Job, LogPrefix, OutputFormat, Unified, WindowValue};
 use machine::Machine;
 
@@ -115,6 +116,19 @@ fn percentile_list_reaches_every_format() {
     has(&normal(&report), &["    lat percentiles (nsec):\n     | 50.000th=[ 2096], 99.999th="]);
     has(&json(&report), &["\"99.999000\" : 2096"]);
     has(&terse(&report, TerseVersion::V3), &[";50.000000%=2;99.999000%=2;0%=0;"]);
+}
+
+/// fio's own test of percentiles compares the formats.
+#[test]
+fn lat_percentiles_take_the_place_of_clat_percentiles_in_terse_lines() {
+    for (options, shown_us) in [("--lat_percentiles=1", 9), ("--lat_percentiles=0", 2)] {
+        let mut report = report(&format!("--percentile_list=50 {options}"));
+        for job in &mut report.jobs {
+            job.read.lat = LatencyStat::default();
+            job.read.lat.record(9000);
+        }
+        has(&terse(&report, TerseVersion::V3), &[&format!(";50.000000%={shown_us};0%=0;")]);
+    }
 }
 
 #[test]

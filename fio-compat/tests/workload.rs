@@ -31,7 +31,7 @@ fn rw_takes_a_number_behind_every_direction() {
     }
     let job = job("rw=randtrimwrite\nbs=4k,8k,16k\nrw_sequencer=identical");
     assert_eq!(job.workload.rw_sequencer, Sequencer::Identical);
-    assert_eq!((job.bs.trim_bytes, job.rw.trims(), job.rw.writes_data()), (8192, true, true));
+    assert_eq!((job.bs.write_bytes, job.rw.trims(), job.rw.writes_data()), (16384, true, true));
     assert!(refused("rw=randread:-8").contains("must be positive"));
     assert!(refused("rw=randreed:8").contains("did you mean randread?"));
 }
@@ -53,6 +53,32 @@ fn bssplit_bsrange_and_blockalign_have_values_by_direction() {
     assert_eq!(shown(&job("ba=512,1k"), "blockalign"), "512,1024,1024");
     assert!(refused("bssplit=4k/60:8k/60").contains("add up to 120"));
     assert!(refused("bsrange=0-4k").contains("0 bytes"));
+}
+
+/// fio's own job files hold such a line; it is honoured as fio does, and said.
+#[test]
+fn bsrange_written_like_a_bssplit_takes_two_sizes_and_warns() {
+    let invocation = Machine::file("[a]\nsize=1m\nbsrange=512/30:2k/:8k/70,1k-2k\n").unwrap();
+    assert_eq!(invocation.jobs[0].block_range(0), (512, 2048));
+    assert_eq!(invocation.jobs[0].block_range(1), (1024, 2048));
+    let [warning] = invocation.warnings.as_slice() else { panic!("{:?}", invocation.warnings) };
+    assert!(warning.to_string().contains("looks like a bssplit"), "{warning}");
+    assert!(refused("bsrange=512x-1k").contains("bsrange"));
+}
+
+#[test]
+fn random_distribution_zoned_shares_the_lengths_left_out() {
+    let lengths =
+        |text: &str| match job(&format!("random_distribution={text}")).workload.distribution[0]
+            .clone()
+        {
+            Distribution::Zoned(zones) => zones.iter().map(|zone| zone.length).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(lengths("zoned:70/10:20/25:10/"), [10, 25, 65]);
+    assert_eq!(lengths("zoned:70/10:20:10/"), [10, 45, 45]);
+    assert!(refused("random_distribution=zoned_abs:70/1m:30/").contains("access/length"));
+    assert!(refused("random_distribution=zoned:50/10:50/20").contains("add up to 30"));
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) struct FileState {
     /// Whether a direction has begun, after which a stride is added.
     begun: [bool; 3],
     map: Option<RandomMap>,
+    /// With zones, what was touched in the present one since it was entered.
+    zone_map: Option<RandomMap>,
     cycle: Option<Cycle>,
     drawers: Vec<Drawer>,
     align: [u64; 3],
@@ -61,7 +63,10 @@ impl FileState {
                 drawers.push(Drawer::new(kind, blocks, align, &mut random));
             }
         }
-        let lfsr = shape.random && places.lfsr && drawers.is_empty();
+        let zone_map = shape
+            .zone_bytes_mapped()
+            .map(|range_bytes| RandomMap::new((range_bytes / unit).min(units).max(1)));
+        let lfsr = shape.random && places.lfsr && drawers.is_empty() && zone_map.is_none();
         let cycle = lfsr.then(|| Cycle::new(units, &mut random));
         let map = shape.has_map().then(|| RandomMap::new(units));
         Self {
@@ -71,6 +76,7 @@ impl FileState {
             cursor: [0; 3],
             begun: [false; 3],
             map,
+            zone_map,
             cycle,
             drawers,
             align,
@@ -126,8 +132,12 @@ impl FileState {
                 break;
             }
         }
-        let (at, len) = match &mut self.map {
-            Some(map) if random => {
+        let (at, len) = match (&mut self.zone_map, &mut self.map) {
+            (Some(map), _) if random => {
+                let (first, count) = map.take((at - low) / self.unit, wanted.div_ceil(self.unit));
+                (low + first * self.unit, (count * self.unit).min(wanted))
+            }
+            (None, Some(map)) if random => {
                 let (first, count) = map.take(at / self.unit, wanted.div_ceil(self.unit));
                 (first * self.unit, (count * self.unit).min(wanted))
             }
@@ -151,6 +161,10 @@ impl FileState {
             }
             self.cursor = [self.zone_start; 3];
             self.begun = [false; 3];
+            let range_bytes = zone.range_bytes.min(usable - self.zone_start);
+            if let Some(map) = &mut self.zone_map {
+                *map = RandomMap::new((range_bytes / self.unit).max(1));
+            }
         }
         (self.zone_start, (self.zone_start + zone.range_bytes).min(usable))
     }

@@ -11,6 +11,7 @@ fn shape(len_bytes: u64, mix: Mix, random: bool) -> Shape {
         random,
         random_map: true,
         limit_bytes: None,
+        renews: false,
         limit_ios: None,
         flush_every: 0,
         flush: Operation::Fdatasync,
@@ -215,4 +216,23 @@ fn bssplit_with_a_random_map_covers_everything_once() {
         }
     }
     assert!(seen.iter().all(|count| *count == 1), "{seen:?}");
+}
+
+#[test]
+fn invalidate_separates_passes_and_changes_no_amount() {
+    for random in [false, true] {
+        let mut shape = shape(64 * 4096, Mix::Read, random);
+        shape.renews = true;
+        shape.limit_bytes = Some(5 * 32 * 4096);
+        let mut generator = Generator::new(&shape, 7);
+        let mut passes = vec![0];
+        loop {
+            match generator.step() {
+                Step::Renew => passes.push(0),
+                Step::Finished => break,
+                _ => *passes.last_mut().unwrap() += 1,
+            }
+        }
+        assert_eq!(passes, [64, 64, 32], "random: {random}");
+    }
 }

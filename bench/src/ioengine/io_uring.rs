@@ -160,6 +160,18 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
     shard.open(path, &options).map_err(io::Error::other)
 }
 
+/// Why completions on `file` are not polled for, where that was wanted.
+fn unpolled<R: Ring>(file: &File<R>) -> Option<String> {
+    let device = file.geometry().facts.device?;
+    (device.io_poll == Some(false)).then(|| {
+        let name = device.name;
+        format!(
+            "hipri: {name} has no queues to poll, so its completions come by interrupts; give its \
+             driver some (nvme.poll_queues=N), or leave hipri out"
+        )
+    })
+}
+
 impl<R: MakeRing> IoEngine for PacketEngine<R> {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
         let ring = R::make(setup.depth, setup.fixed_files, setup.sq_thread)?;
@@ -182,7 +194,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             _ => io::Error::other(error),
         })?;
         let open = |path| open_file(&shard, path, setup);
-        let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<_>>()?;
+        let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<Vec<_>>>()?;
         let reads = (0..setup.depth).map(|_| {
             let buffer = shard.arena().alloc(setup.buffer_bytes as usize);
             Some(Packet::new(buffer.expect("the arena has a buffer per slot")))
@@ -195,6 +207,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         if !setup.fixed_buffers {
             degraded.push("fixedbufs=0: this engine registers its buffers all the same".into());
         }
+        degraded.extend(files.iter().filter(|_| setup.polled).filter_map(unpolled));
         Ok(Self {
             parked,
             reads: CompletionQueue::new(),

@@ -105,6 +105,7 @@ fn shape(job: &Job, found: &Found, regions: Vec<Region>) -> Shape {
         random: false,
         random_map: false,
         limit_bytes: (!job.time_based).then_some(amount),
+        renews: false,
         limit_ios: job.number_ios,
         flush_every: 0,
         flush: Operation::Fsync,

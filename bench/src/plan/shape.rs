@@ -4,7 +4,7 @@
 //!
 //! Not here: the regions (`region`), following the shape (`generator`).
 
-use fio_compat::{Distribution, Extent, Job, RandomGenerator, Rw, Sequencer, Verify};
+use fio_compat::{Distribution, Extent, IoEngine, Job, RandomGenerator, Rw, Sequencer, Verify};
 
 use crate::generator::{Blocks, Mix, Places, Region, Shape};
 use crate::ioengine::Operation;
@@ -85,6 +85,7 @@ pub(super) fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
         random: job.rw.is_random(),
         random_map: !job.norandommap,
         limit_bytes: None,
+        renews: false,
         limit_ios: job.number_ios,
         flush_every: [fsync, fdatasync, range].into_iter().find(|every| *every > 0).unwrap_or(0),
         flush: match (fsync, fdatasync) {
@@ -118,6 +119,8 @@ pub(super) fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
         (true, false) => None,
         (false, false) => Some(pass.saturating_mul(job.loops.max(1))),
     };
+    let cached = !job.direct && job.ioengine != IoEngine::Null;
+    shape.renews = job.invalidate && cached && !verified;
     if job.workload.fill_device && job.size.is_none() && job.io_size.is_none() {
         shape.limit_bytes = None;
     }

@@ -154,6 +154,11 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
     let timed = !job.gtod_reduce && !job.disable_lat;
     let judge = Judge::of(job, pacing.depth, timed);
     recorder.intended = (job.pace.has_rate() && timed).then(Box::default);
+    if job.disable_bw_measurement
+        && let Some(logs) = &mut recorder.logs
+    {
+        logs.without_bandwidth();
+    }
     let latencies = !job.gtod_reduce && (wanted.slat || wanted.clat || wanted.lat);
     let clock = latencies || recorder.logs.is_some() || judge.is_some();
     let equipped =

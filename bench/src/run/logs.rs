@@ -326,6 +326,12 @@ pub(crate) struct JobLogs {
 }
 
 impl JobLogs {
+    /// `disable_bw_measurement`: single I/Os leave no line about bandwidth, as in fio, whose
+    /// samples and averaged logs go on.
+    pub(crate) fn without_bandwidth(&mut self) {
+        self.bw = None;
+    }
+
     /// The job begins, or its ramp time is over: times count from now on.
     pub(crate) fn restart(&mut self, recording: bool) {
         self.recording = recording;

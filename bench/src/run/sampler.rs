@@ -62,12 +62,11 @@ impl Sampler {
     /// No sample yet.
     pub(crate) fn new(job: &Job, logs: Option<&Handles>) -> Self {
         let logs = logs.and_then(Handles::for_sampler);
-        let wanted = !job.disable_bw_measurement;
         let (bw_ms, iops_ms) = (job.reporting.bw_window_ms, job.reporting.iops_window_ms);
         Self {
             windows: [
-                wanted.then(|| Window::of_ms(bw_ms)),
-                wanted.then(|| Window::of_ms(iops_ms)),
+                Some(Window::of_ms(bw_ms)),
+                Some(Window::of_ms(iops_ms)),
                 logs.is_some().then(|| Window::of_ms(job.logs.avg_ms)),
             ],
             logs,

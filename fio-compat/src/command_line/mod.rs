@@ -48,6 +48,29 @@ pub fn parse_command_line(args: &[String], source: &dyn Source) -> Result<Invoca
     assembly.finish()
 }
 
+/// Formats and file of the output that arguments ask for, which may be broken elsewhere: so that
+/// a refusal reaches its reader the way the report would have. Everything else is at its default.
+#[must_use]
+pub fn output_settings(args: &[String]) -> Invocation {
+    const NAMES: [&str; 4] = ["output", "output-format", "minimal", "terse-version"];
+    let mut settings = Settings::default();
+    let mut rest = args.iter().take_while(|arg| *arg != "--").peekable();
+    while let Some(arg) = rest.next() {
+        let Some(word) = option_word(arg) else { continue };
+        let (name, inline) = word.split_once('=').unzip();
+        let Ok(Meaning::Program(option)) = resolve(name.unwrap_or(&word)) else { continue };
+        let value = match (option.argument, inline) {
+            (Argument::Required, None) => rest.next_if(|next| !looks_like_option(next)).cloned(),
+            (_, inline) => inline.map(str::to_owned),
+        };
+        if NAMES.contains(&option.name) {
+            // A complaint about these is the refusal itself.
+            drop((option.apply)(&mut settings, &value.unwrap_or_default()));
+        }
+    }
+    settings.invocation
+}
+
 /// Reads one job text, such as a default embedded in the program; `label` names it in complaints.
 ///
 /// # Errors
@@ -216,6 +239,10 @@ fn resolve(word: &str) -> Result<Meaning, Complaint> {
 }
 
 fn unknown(word: &str) -> Complaint {
+    if options::is_foreign(word) {
+        let message = format!("option `--{word}` belongs to an engine of fio that is not here");
+        return Complaint::new(message).with_remedy("--enghelp lists the engines");
+    }
     let program = PROGRAM_OPTIONS.iter().map(|option| option.name);
     let candidates = program.chain(options::names().map(|(name, _)| name));
     let complaint = Complaint::new(format!("unknown option `--{word}`"));

@@ -226,11 +226,11 @@ impl Job {
     /// Settles sizes and maps, and refuses what contradicts itself.
     pub(super) fn settle_workload(&mut self) -> Result<(), ParseError> {
         if matches!(self.rw, Rw::TrimWrite | Rw::RandTrimWrite) {
-            // A block that is trimmed and then written is one block.
-            self.bs.trim_bytes = self.bs.write_bytes;
-            self.workload.bs_split[2] = self.workload.bs_split[1].clone();
-            self.workload.bs_range[2] = self.workload.bs_range[1];
-            self.workload.block_align[2] = self.workload.block_align[1];
+            // A block that is trimmed and then written is one block; fio takes that of the trims.
+            self.bs.write_bytes = self.bs.trim_bytes;
+            self.workload.bs_split[1] = self.workload.bs_split[2].clone();
+            self.workload.bs_range[1] = self.workload.bs_range[2];
+            self.workload.block_align[1] = self.workload.block_align[2];
         }
         if self.workload.strided.is_some() {
             let Strided { size_bytes, range_bytes, skip_bytes } = self.workload.zone;

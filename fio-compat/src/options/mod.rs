@@ -20,6 +20,7 @@ use crate::error::Complaint;
 use crate::job::Job;
 
 pub(crate) use expression::evaluate as evaluate_expression;
+pub(crate) use known::is_foreign;
 pub(crate) use lenient::{Reading, reading};
 pub(crate) use pattern_file::filled as with_pattern_files;
 pub(crate) use suggest::nearest;

@@ -78,6 +78,8 @@ pub(crate) enum Kind {
     Parsed(fn(&mut Job, &str) -> Result<(), Complaint>),
     /// A grammar of its own with size suffixes in it.
     ParsedSizes(fn(&mut Job, &str) -> Result<(), Complaint>),
+    /// … which can be valid and yet not mean what it looks like: that becomes a warning.
+    NotedSizes(fn(&mut Job, &str) -> Result<Option<&'static str>, Complaint>),
 }
 
 impl Kind {
@@ -98,14 +100,18 @@ impl Kind {
             Self::Choice { .. } => "one of the valid values".to_owned(),
             Self::Percentiles(_) => "percentiles separated by : (opt=50:99.9)".to_owned(),
             Self::Cpus(_) => "CPUs (opt=0,2-3)".to_owned(),
-            Self::Parsed(_) | Self::ParsedSizes(_) => "a grammar of its own".to_owned(),
+            Self::Parsed(_) | Self::ParsedSizes(_) | Self::NotedSizes(_) => {
+                "a grammar of its own".to_owned()
+            }
         }
     }
 
     /// What to write instead of a value that was refused without better advice.
     pub(crate) fn remedy(&self, name: &str) -> String {
         match self {
-            Self::Parsed(_) | Self::ParsedSizes(_) => format!("see --cmdhelp={name}"),
+            Self::Parsed(_) | Self::ParsedSizes(_) | Self::NotedSizes(_) => {
+                format!("see --cmdhelp={name}")
+            }
             _ => format!("{name} takes: {}", self.describe()),
         }
     }

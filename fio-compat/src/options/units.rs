@@ -24,6 +24,7 @@ pub(crate) fn size(text: &str) -> Result<Size, Complaint> {
         let bytes = expression::evaluate(text, size_factor)?;
         return Ok(Size { bytes, surprise: None });
     }
+    let (text, stray) = without_stray_parenthesis(text);
     let number = Number::split(text).map_err(|complaint| complaint.with_remedy(SIZE_REMEDY))?;
     let suffix = number.suffix.to_ascii_lowercase();
     let factor = size_factor(&suffix).ok_or_else(|| {
@@ -31,7 +32,18 @@ pub(crate) fn size(text: &str) -> Result<Size, Complaint> {
         Complaint::new(message).with_remedy(SIZE_REMEDY)
     })?;
     let bytes = number.times(factor, "bytes")?;
-    Ok(Size { bytes, surprise: iec_surprise(&number, &suffix, bytes) })
+    let surprise = iec_surprise(&number, &suffix, bytes);
+    Ok(Size { bytes, surprise: surprise.or(stray.map(str::to_owned)) })
+}
+
+/// Test drivers of fio's pass such values; whatever else follows a number is refused.
+pub(crate) fn without_stray_parenthesis(text: &str) -> (&str, Option<&'static str>) {
+    match text.strip_suffix(')') {
+        Some(before) if !before.contains(['(', ')']) => {
+            (before.trim_end(), Some("ends in a `)` that nothing opens; as in fio, it is ignored"))
+        }
+        _ => (text, None),
+    }
 }
 
 /// fio inverts the IEC suffixes unless kb_base=1000; keeping that silent would be unkind.
@@ -191,6 +203,14 @@ fn split_digits(text: &str, radix: u32) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_parenthesis_behind_a_size_is_a_surprise_and_more_are_refused() {
+        let found = size("64k)").unwrap();
+        assert_eq!((found.bytes, found.surprise.is_some()), (65536, true));
+        assert_eq!(size("(2*4k)").unwrap(), Size { bytes: 8192, surprise: None });
+        assert!(["4k))", "4k)x", ")", "4k("].iter().all(|text| size(text).is_err()));
+    }
 
     #[test]
     fn kb_base_1000_swaps_the_meaning_of_the_suffixes() {

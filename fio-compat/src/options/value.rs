@@ -44,6 +44,7 @@ fn holds_sizes(kind: &Kind) -> bool {
             | Kind::Extent(_)
             | Kind::PerDirection(_)
             | Kind::ParsedSizes(_)
+            | Kind::NotedSizes(_)
     )
 }
 
@@ -75,6 +76,7 @@ fn store(kind: &Kind, text: Option<&str>, job: &mut Job) -> Result<Option<String
         Kind::Percentiles(set) => set(job, percentiles(text)?),
         Kind::Cpus(set) => set(job, cpus(text)?),
         Kind::Parsed(set) | Kind::ParsedSizes(set) => set(job, text)?,
+        Kind::NotedSizes(set) => keep(set(job, text)?.map(str::to_owned)),
     }
     Ok(surprise)
 }

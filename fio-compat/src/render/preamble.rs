@@ -24,19 +24,21 @@ pub fn layout_line(job_name: &str, files: u64, bytes: u64) -> String {
 }
 
 fn header(job: &Job) -> String {
-    let size = |bytes| {
-        let text = job.reporting.units.size(bytes);
-        format!("{text}-{text}")
+    let sizes = |direction| {
+        let (least, most) = job.block_range(direction);
+        let size = |bytes| job.reporting.units.size(bytes);
+        format!("{}-{}", size(least), size(most))
     };
     let more = if job.numjobs > 1 { "...\n" } else { "" };
+    let by_pattern = job.workload.bs_is_seq_rand;
+    let third = if by_pattern { "bs_is_seq_rand".into() } else { format!("(T) {}", sizes(2)) };
     format!(
-        "{}: (g={}): rw={}, bs=(R) {}, (W) {}, (T) {}, ioengine={}, iodepth={}\n{more}",
+        "{}: (g={}): rw={}, bs=(R) {}, (W) {}, {third}, ioengine={}, iodepth={}\n{more}",
         job.name,
         job.group_id,
         job.rw.as_str(),
-        size(job.bs.read_bytes),
-        size(job.bs.write_bytes),
-        size(job.bs.trim_bytes),
+        sizes(0),
+        sizes(1),
         job.ioengine_requested,
         job.iodepth,
     )
@@ -73,6 +75,20 @@ mod tests {
         assert_eq!(lines[1], "...");
         assert!(lines[2].contains("(W) 64.0KiB-64.0KiB, (T) 4096B-4096B, ioengine=psync"));
         assert_eq!(lines[3..], ["fio-3.42", "Starting 1 thread and 2 processes"]);
+    }
+
+    #[test]
+    fn ranges_and_sizes_by_pattern_stand_in_the_header() {
+        let mut job = Job::new("a");
+        job.workload.bs_range[0] = Some((512, 65536));
+        job.workload.bs_split[1] = [(4096, 50), (1 << 20, 50)]
+            .map(|(bytes, percent)| crate::BlockShare { bytes, percent })
+            .to_vec();
+        let line = header(&job);
+        assert!(line.contains("(R) 512B-64.0KiB, (W) 4096B-1024KiB, (T) 4096B-4096B,"), "{line}");
+        job.workload.bs_is_seq_rand = true;
+        let line = header(&job);
+        assert!(line.contains("(W) 4096B-1024KiB, bs_is_seq_rand, ioengine=psync"), "{line}");
     }
 
     #[test]

@@ -114,8 +114,8 @@ fn direction_fields(
             .into();
     fields.extend(moments(&data.slat));
     fields.extend(moments(&data.clat));
-    // As in fio, these are the percentiles of total latency where only they are wanted.
-    let wanted = if job.percentiles.clat { &data.clat } else { &data.lat };
+    // As in fio, these are the percentiles of total latency where they are wanted at all.
+    let wanted = if job.percentiles.lat { &data.lat } else { &data.clat };
     let shown = job.percentiles.clat || job.percentiles.lat;
     for at in 0..PERCENTILES {
         fields.push(match job.percentiles.list.get(at).filter(|_| shown) {

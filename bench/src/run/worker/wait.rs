@@ -34,6 +34,12 @@ impl<E: IoEngine> Worker<'_, E> {
                 }
                 self.wait_until::<CLOCK>(spun_ns + sleep_ns, rules);
             }
+            Step::Renew => {
+                while self.in_flight > 0 && self.failure.is_none() {
+                    self.reap::<CLOCK>(1, rules);
+                }
+                self.files.iter().for_each(crate::layout::forget_cached);
+            }
             Step::Do { .. } | Step::Finished => return true,
         }
         false

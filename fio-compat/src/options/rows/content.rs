@@ -168,7 +168,10 @@ pub(in crate::options) fn pattern(text: &str, offsets: bool) -> Result<Pattern, 
             let negative = rest.starts_with('-');
             let digits = rest.trim_start_matches('-');
             let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-            let (digits, tail) = digits.split_at(end);
+            // In `-120xface`, the 0 belongs to what follows.
+            let hex_follows = end > 1 && digits[..end].ends_with('0');
+            let hex_follows = hex_follows && digits[end..].starts_with(['x', 'X']);
+            let (digits, tail) = digits.split_at(end - usize::from(hex_follows));
             let value = digits.parse::<i64>().ok().map(|n| if negative { -n } else { n });
             let value = value.and_then(|n| i32::try_from(n).ok());
             let unknown = || Complaint::new(format!("`{rest}` is no part of a pattern"));
@@ -217,6 +220,8 @@ mod tests {
         assert_eq!(bytes("-12"), (-12_i32).to_le_bytes());
         assert_eq!(bytes("300"), [44, 1]);
         assert_eq!(bytes("0xff\"abcd\"-12"), *b"\xffabcd\xf4\xff\xff\xff");
+        assert!(bytes("\"a\"-120xdeadface").ends_with(&[0xde, 0xad, 0xfa, 0xce]));
+        assert_eq!(bytes("-120xde")[..4], (-12_i32).to_le_bytes());
         let placed = pattern("0xff%o\"x\"", true).unwrap();
         assert_eq!((placed.bytes.len(), placed.offsets), (10, vec![1]));
         for text in ["", "0x", "abc", "\"abc", "'file'", "0xffzz"] {

@@ -167,6 +167,18 @@ const ENGINES_NOT_YET: &[&str] = &[
     "libzbc",
     "solarisaio",
     "windowsaio",
+    "librpma_apm_client",
+    "librpma_apm_server",
+    "librpma_gpspm_client",
+    "librpma_gpspm_server",
+    "cpp_null",
+    "pmemblk",
+    "filexattr",
+    "libhipfile",
+    "fusion-aw-sync",
+    "sheepdog",
+    "guasi",
+    "binject",
 ];
 
 /// Sets the engine of that name, or says in fio's words that there is none.

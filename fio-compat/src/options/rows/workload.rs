@@ -10,6 +10,7 @@ use crate::job::{
     BlockShare, Distribution, FileService, Job, RandomGenerator, Sequencer, Strided, Zone,
 };
 use crate::options::parts::{bytes, decimal, percent, range, shares, triple, word};
+use crate::options::units::without_stray_parenthesis;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -23,13 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         |job| format!("{:?}", job.workload.rw_sequencer).to_lowercase(),
         "what follows a random offset in rw=randread:N",
     ),
-    row(
-        "bsrange",
-        &["blocksize_range"],
-        Kind::ParsedSizes(set_range),
-        show_range,
-        "range of sizes",
-    ),
+    row("bsrange", &["blocksize_range"], Kind::NotedSizes(set_range), show_range, "range of sizes"),
     row(
         "bssplit",
         &[],
@@ -148,7 +143,10 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "filesize",
         &[],
-        Kind::ParsedSizes(|job, text| range(text).map(|value| job.workload.filesize = Some(value))),
+        Kind::NotedSizes(|job, text| {
+            job.workload.filesize = Some(range(text)?);
+            Ok(without_stray_parenthesis(text).1)
+        }),
         |job| job.workload.filesize.map_or(String::new(), |(low, high)| format!("{low}-{high}")),
         "size of each file, or a range it is drawn from",
     ),
@@ -228,8 +226,12 @@ fn positive(text: &str) -> Result<u64, Complaint> {
 }
 
 /// A range, and the block size that unsuspecting readers of `bs` should see.
-fn set_range(job: &mut Job, text: &str) -> Result<(), Complaint> {
-    let values = triple(text, range)?;
+/// Some of fio's own job files give a bssplit here, of which fio takes the first two sizes.
+fn set_range(job: &mut Job, text: &str) -> Result<Option<&'static str>, Complaint> {
+    let is_split = text.contains('/');
+    let size = |part: &str| part.split('/').next().unwrap_or_default().to_owned();
+    let first_two = |part: &str| part.split(':').take(2).map(size).collect::<Vec<_>>().join(":");
+    let values = triple(text, |part| if is_split { range(&first_two(part)) } else { range(part) })?;
     if values.iter().flatten().any(|(low, _)| *low == 0) {
         return Err(Complaint::new("a block cannot have 0 bytes"));
     }
@@ -237,7 +239,9 @@ fn set_range(job: &mut Job, text: &str) -> Result<(), Complaint> {
     for (field, value) in fields {
         *field = value.or(*field);
     }
-    Ok(())
+    Ok(is_split.then_some(
+        "looks like a bssplit; as in fio, the range goes from its first size to its second",
+    ))
 }
 
 fn show_range(job: &Job) -> String {
@@ -321,17 +325,32 @@ fn one_distribution(text: &str) -> Result<Distribution, Complaint> {
     }
 }
 
-/// `access/length:…`, the shares of access adding up to 100.
+/// `access/length:…`, the shares of access adding up to 100; relative lengths that are left
+/// out share the rest.
 fn zones(text: &str, relative: bool) -> Result<Vec<Zone>, Complaint> {
     let mut zones = Vec::new();
+    let mut open = Vec::new();
     for part in text.split(':') {
         let (access, length) = part.split_once('/').unwrap_or((part, ""));
         let length = match (length.trim(), relative) {
-            ("", _) => return Err(Complaint::new(format!("`{part}` is not access/length"))),
+            ("", true) => {
+                open.push(zones.len());
+                0
+            }
+            ("", false) => {
+                return Err(Complaint::new(format!("`{part}` is not access/length")));
+            }
             (text, true) => u64::from(percent(text)?),
             (text, false) => bytes(text)?,
         };
         zones.push(Zone { access_percent: percent(access)?, length });
+    }
+    let given: u64 = zones.iter().map(|zone| zone.length).sum();
+    let mut left = 100_u64.saturating_sub(given);
+    for (index, at) in open.iter().enumerate() {
+        let share = left / (open.len() - index) as u64;
+        zones[*at].length = share;
+        left -= share;
     }
     let access: u32 = zones.iter().map(|zone| zone.access_percent).sum();
     if access != 100 {
