@@ -41,6 +41,8 @@ pub struct PortableFile {
 struct Shared {
     file: File,
     direct: bool,
+    /// Writes go to the end, so that what they name as their place means nothing.
+    append: bool,
 }
 
 /// A packet's bytes, on their way.
@@ -125,7 +127,7 @@ impl Shared {
     }
 
     fn read(&self, at: u64, view: View<Read>) {
-        let (view, beyond) = addressable(at, view);
+        let (at, view, beyond) = addressable(at, view);
         let (done, error, view) = match view.try_alloc(1) {
             Ok(mut lent) => {
                 let (done, error) = self.read_slice(at, lent.as_mut_slice());
@@ -150,7 +152,8 @@ impl Shared {
     }
 
     fn write(&self, at: u64, view: View<Write>) {
-        let (view, beyond) = addressable(at, view);
+        let at = if self.append { 0 } else { at };
+        let (at, view, beyond) = addressable(at, view);
         let (done, error, view) = match view.try_alloc(1) {
             Ok(lent) => {
                 let (done, error) = self.write_slice(at, lent.as_slice());
@@ -171,19 +174,20 @@ impl Shared {
             Some(error) => view.fail_after(done, error).written(),
         }
         if let Some(beyond) = beyond {
-            beyond.fail(ByteKind::OutOfRange);
+            beyond.fail(ByteError::with_errno(ByteKind::OutOfRange, sys::TOO_LARGE));
         }
     }
 }
 
-/// What of a view can be addressed, and what cannot.
-fn addressable<P: mfio_core::Perms>(at: u64, view: View<P>) -> (View<P>, Option<View<P>>) {
+/// What of a view can be addressed, and where; and what cannot.
+fn addressable<P: mfio_core::Perms>(at: u64, view: View<P>) -> (u64, View<P>, Option<View<P>>) {
     let room = OFFSET_END.saturating_sub(at);
     if view.len() <= room {
-        return (view, None);
+        // An empty view may be anywhere, and is asked of the system all the same.
+        return (at.min(OFFSET_END - 1), view, None);
     }
     let (view, beyond) = view.split_at(room);
-    (view, Some(beyond))
+    (at.min(OFFSET_END - 1), view, Some(beyond))
 }
 
 /// Calls `step` for `len` bytes in pieces until one ends it: the bytes done, and why.
@@ -206,7 +210,7 @@ fn pieces(
 
 impl PortableFile {
     pub(super) fn new(pool: Pool, file: File, options: &OpenOptions) -> Self {
-        Self { shared: Arc::new(Shared { file, direct: options.direct }), pool }
+        Self { shared: Arc::new(Shared { file, direct: options.direct, append: options.append }), pool }
     }
 
     async fn call<T: Send + 'static>(

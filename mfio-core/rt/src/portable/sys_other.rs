@@ -16,6 +16,9 @@ use super::file::system_time;
 use crate::metadata::{DirEntry, FileKind, Metadata, Times, Timestamp};
 use crate::options::{Allocate, Follow, OpenOptions};
 
+/// What the system answers to a write that no file is long enough for: here it is not known.
+pub(super) const TOO_LARGE: i32 = 0;
+
 /// A directory, by its absolute path.
 pub(super) struct Dir(PathBuf);
 

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::inode::{Body, Directory, Inode, Volume};
 use super::sparse::Sparse;
-use super::walk::{Last, Place, Walk, check_path};
+use super::walk::{Last, Place, Walk, check_path, is_removed, lookup};
 use crate::error::ErrorKind;
 use crate::lock::Lock;
 use crate::options::{Follow, OpenOptions};
@@ -41,13 +41,13 @@ impl<'a> Base<'a> {
     fn vacancy(self, path: &[u8], is_dir: bool) -> Result<(Arc<Inode>, Vec<u8>), ErrorKind> {
         let Place { dir, last, slash } = self.walk(path)?.to_last()?;
         let Last::Name(name) = last else { return Err(ErrorKind::AlreadyExists) };
-        if dir.child(&name).is_some() {
+        if lookup(&dir, &name)?.is_some() {
             return Err(ErrorKind::AlreadyExists);
         }
         if slash && !is_dir {
             return Err(ErrorKind::NotFound);
         }
-        if removed(&dir) {
+        if is_removed(&dir) {
             return Err(ErrorKind::NotFound);
         }
         Ok((dir, name))
@@ -120,7 +120,7 @@ impl<'a> Base<'a> {
                 Body::File(_) => Ok(found),
             },
             (None, Last::Name(name)) => {
-                if removed(&place.dir) {
+                if is_removed(&place.dir) {
                     return Err(ErrorKind::NotFound);
                 }
                 let bytes = Sparse::new(Arc::clone(&self.volume.usage));
@@ -138,7 +138,7 @@ impl<'a> Base<'a> {
         self.volume.names.with(|()| {
             let Place { dir, last, slash } = self.walk(path)?.to_last()?;
             let Last::Name(name) = last else { return Err(ErrorKind::IsADirectory) };
-            let found = dir.child(&name).ok_or(ErrorKind::NotFound)?;
+            let found = lookup(&dir, &name)?.ok_or(ErrorKind::NotFound)?;
             if found.is_dir() {
                 return Err(ErrorKind::IsADirectory);
             }
@@ -159,7 +159,7 @@ impl<'a> Base<'a> {
                 Last::DotDot => return Err(ErrorKind::NotEmpty),
                 Last::Root => return Err(ErrorKind::Busy),
             };
-            let found = dir.child(&name).ok_or(ErrorKind::NotFound)?;
+            let found = lookup(&dir, &name)?.ok_or(ErrorKind::NotFound)?;
             if !found.is_dir() {
                 return Err(ErrorKind::NotADirectory);
             }
@@ -207,8 +207,11 @@ impl<'a> Base<'a> {
             let (Last::Name(name), Last::Name(new_name)) = (from.last, target.last) else {
                 return Err(ErrorKind::Busy);
             };
-            let moved = from.dir.child(&name).ok_or(ErrorKind::NotFound)?;
-            let replaced = target.dir.child(&new_name);
+            let moved = lookup(&from.dir, &name)?.ok_or(ErrorKind::NotFound)?;
+            if is_removed(&target.dir) {
+                return Err(ErrorKind::NotFound);
+            }
+            let replaced = lookup(&target.dir, &new_name)?;
             if !moved.is_dir() && (from.slash || target.slash) {
                 return Err(ErrorKind::NotADirectory);
             }
@@ -223,8 +226,6 @@ impl<'a> Base<'a> {
                     return Err(ErrorKind::NotEmpty);
                 }
                 check_replacement(&moved, replaced)?;
-            } else if removed(&target.dir) {
-                return Err(ErrorKind::NotFound);
             }
             let is_other_dir = !Arc::ptr_eq(&from.dir, &target.dir);
             let full = moved.is_dir() && is_other_dir && links(&target.dir) >= LINKS_MAX;
@@ -277,10 +278,6 @@ impl<'a> Base<'a> {
 
 fn links(inode: &Inode) -> u64 {
     inode.facts.with(|facts| facts.links)
-}
-
-fn removed(dir: &Inode) -> bool {
-    dir.listed(|listed| listed.removed).unwrap_or(true)
 }
 
 fn is_empty(dir: &Inode) -> bool {

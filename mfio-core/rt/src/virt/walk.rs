@@ -130,17 +130,13 @@ impl<'a> Walk<'a> {
                     b".." => Last::DotDot,
                     _ => Last::Name(component),
                 };
-                if let Last::Name(name) = &last {
-                    check_name(name)?;
-                }
                 return Ok(Place { dir: Arc::clone(&self.at), last, slash });
             }
             match component.as_slice() {
                 b"." => {}
                 b".." => self.at = self.go_up()?,
                 name => {
-                    check_name(name)?;
-                    let found = self.at.child(name).ok_or(ErrorKind::NotFound)?;
+                    let found = lookup(&self.at, name)?.ok_or(ErrorKind::NotFound)?;
                     match &found.body {
                         Body::Directory(_) => self.at = found,
                         Body::Symlink(target) => self.follow(target)?,
@@ -162,7 +158,7 @@ impl<'a> Walk<'a> {
             let found = match &place.last {
                 Last::Dot | Last::Root => Some(Arc::clone(&place.dir)),
                 Last::DotDot => Some(self.go_up()?),
-                Last::Name(name) => place.dir.child(name),
+                Last::Name(name) => lookup(&place.dir, name)?,
             };
             if let Some(inode) = &found
                 && let Body::Symlink(target) = &inode.body
@@ -194,7 +190,7 @@ impl<'a> Walk<'a> {
             if place.slash {
                 return Err(ErrorKind::IsADirectory);
             }
-            let found = place.dir.child(name);
+            let found = lookup(&place.dir, name)?;
             match &found {
                 Some(inode) if follow == Follow::Yes => match &inode.body {
                     Body::Symlink(target) => self.follow(target)?,
@@ -211,6 +207,15 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn check_name(name: &[u8]) -> Result<(), ErrorKind> {
-    if name.len() > NAME_BYTES_MAX { Err(ErrorKind::NameTooLong) } else { Ok(()) }
+/// What `name` is in `dir`, if anything. A directory that was removed has no names, however
+/// long.
+pub(super) fn lookup(dir: &Inode, name: &[u8]) -> Result<Option<Arc<Inode>>, ErrorKind> {
+    if name.len() > NAME_BYTES_MAX && !is_removed(dir) {
+        return Err(ErrorKind::NameTooLong);
+    }
+    Ok(dir.child(name))
+}
+
+pub(super) fn is_removed(dir: &Inode) -> bool {
+    dir.listed(|listed| listed.removed).unwrap_or(true)
 }
