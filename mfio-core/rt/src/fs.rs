@@ -176,11 +176,7 @@ pub trait DirHandle: IoBackend + Sized {
     ///
     /// # Cancel safety
     /// Made or not.
-    async fn symlink(
-        &self,
-        target: impl AsRef<[u8]>,
-        path: impl AsRef<[u8]>,
-    ) -> Result<(), Error>;
+    async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<(), Error>;
 
     /// Where a symbolic link points to, byte for byte.
     ///

@@ -37,9 +37,8 @@ pub trait DirHandleExt: DirHandle {
             return Err(Error::new(Op::CreateDir, ErrorKind::NotFound));
         }
         // From the front: what exists is told by the attempt, not by a look beforehand.
-        let ends = (1..=path.len()).filter(|&at| {
-            path[at - 1] != b'/' && path.get(at).is_none_or(|&next| next == b'/')
-        });
+        let ends = (1..=path.len())
+            .filter(|&at| path[at - 1] != b'/' && path.get(at).is_none_or(|&next| next == b'/'));
         for end in ends {
             match self.create_dir(&path[..end], mode).await {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}

@@ -311,8 +311,7 @@ fn run(numbers: &[u64], confined: bool) -> Result<(), Difference> {
             return Err((step, told));
         }
         if step % 5000 == 4999 || step + 1 == numbers.len() {
-            let (expected, found) =
-                (now(&real, worlds.0.dump()), now(&model, worlds.1.dump()));
+            let (expected, found) = (now(&real, worlds.0.dump()), now(&model, worlds.1.dump()));
             if expected != found {
                 return Err((step, format!("the trees\n  real:\n{expected}\n  virt:\n{found}")));
             }

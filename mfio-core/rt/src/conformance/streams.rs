@@ -356,11 +356,13 @@ pub async fn a_stuck_peer_delays_nobody<N: Tcp>(net: &N) {
 
 /// A connection that the other side broke is an error, for all that waits and follows.
 pub async fn a_broken_connection_fails_everything_after<N: Tcp>(net: &N) {
-    let (address, served) = peer(|stream| {
+    let (address, served) = peer(|mut stream| {
+        stream.read_exact(&mut [0]).expect("we write");
         let socket = socket2::SockRef::from(&stream);
         socket.set_linger(Some(Duration::ZERO)).expect("it is a socket");
     });
     let stream = connected(net, address).await;
+    assert_eq!(stream.write_exact((), vec![1]).await.0, Ok(()));
     served.join().expect("the peer is fine");
     let mut failed = 0;
     for _ in 0..1000 {

@@ -136,11 +136,7 @@ impl DirHandle for PortableDir {
         self.call_two(Op::HardLink, path, to, to_path, sys::Dir::hard_link).await
     }
 
-    async fn symlink(
-        &self,
-        target: impl AsRef<[u8]>,
-        path: impl AsRef<[u8]>,
-    ) -> Result<(), Error> {
+    async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<(), Error> {
         let (path, target) = (path.as_ref(), target.as_ref());
         if target.contains(&0) {
             return Err(Error::new(Op::Symlink, ErrorKind::InvalidName).at(path));

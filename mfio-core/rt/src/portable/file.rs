@@ -210,7 +210,10 @@ fn pieces(
 
 impl PortableFile {
     pub(super) fn new(pool: Pool, file: File, options: &OpenOptions) -> Self {
-        Self { shared: Arc::new(Shared { file, direct: options.direct, append: options.append }), pool }
+        Self {
+            shared: Arc::new(Shared { file, direct: options.direct, append: options.append }),
+            pool,
+        }
     }
 
     async fn call<T: Send + 'static>(

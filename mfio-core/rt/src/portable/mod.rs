@@ -164,4 +164,3 @@ impl fmt::Debug for Portable {
         f.debug_struct("Portable").field("queued", &self.queued()).finish_non_exhaustive()
     }
 }
-

@@ -179,8 +179,7 @@ impl Pool {
     /// Takes a transfer out of the queue that no thread has begun.
     pub(super) fn take_back(&self, packet: PacketId) -> Option<Transfer> {
         let mut state = self.shared().state();
-        let wanted =
-            |job: &Job| matches!(job, Job::Transfer(transfer) if transfer.is_of(packet));
+        let wanted = |job: &Job| matches!(job, Job::Transfer(transfer) if transfer.is_of(packet));
         let at = state.jobs.iter().position(wanted)?;
         let job = state.jobs.remove(at);
         let woken = core::mem::take(&mut state.waiting);

@@ -68,9 +68,8 @@ fn kind_of(kind: FileType) -> FileKind {
 
 #[allow(clippy::unnecessary_cast, reason = "as wide as this on some systems only")]
 fn metadata_of(stat: &Stat) -> Metadata {
-    let time = |secs: i64, nanos: u64| {
-        Some(Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) })
-    };
+    let time =
+        |secs: i64, nanos: u64| Some(Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) });
     let mode = u32::from(Mode::from_raw_mode(stat.st_mode).as_raw_mode()) & 0o7777;
     Metadata {
         links: Some(wide(stat.st_nlink)),
@@ -79,11 +78,7 @@ fn metadata_of(stat: &Stat) -> Metadata {
         accessed: time(signed(stat.st_atime), wide(stat.st_atime_nsec)),
         modified: time(signed(stat.st_mtime), wide(stat.st_mtime_nsec)),
         changed: time(signed(stat.st_ctime), wide(stat.st_ctime_nsec)),
-        ..Metadata::new(
-            kind_of(FileType::from_raw_mode(stat.st_mode)),
-            wide(stat.st_size),
-            mode,
-        )
+        ..Metadata::new(kind_of(FileType::from_raw_mode(stat.st_mode)), wide(stat.st_size), mode)
     }
 }
 
@@ -340,12 +335,7 @@ fn read_link_beneath(_: &Dir, _: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(target_os = "linux")]
-fn set_times_beneath(
-    dir: &Dir,
-    path: &[u8],
-    times: &Timestamps,
-    follow: Follow,
-) -> io::Result<()> {
+fn set_times_beneath(dir: &Dir, path: &[u8], times: &Timestamps, follow: Follow) -> io::Result<()> {
     let nofollow = if follow == Follow::No { OFlags::NOFOLLOW } else { OFlags::empty() };
     let found = dir.open(path, path_only() | nofollow, Mode::empty())?;
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;

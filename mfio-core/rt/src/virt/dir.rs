@@ -133,11 +133,7 @@ impl DirHandle for VirtDir {
         self.base().hard_link(path, to.base(), to_path.as_ref()).map_err(about(op, path))
     }
 
-    async fn symlink(
-        &self,
-        target: impl AsRef<[u8]>,
-        path: impl AsRef<[u8]>,
-    ) -> Result<(), Error> {
+    async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<(), Error> {
         let path = path.as_ref();
         self.base().symlink(target.as_ref(), path).map_err(about(Op::Symlink, path))
     }

@@ -55,20 +55,14 @@ impl FileLock {
         let (taken, woken) = self.0.with(|holders| {
             let taken = holders.take(token, kind);
             // Sharing what was held alone lets others in.
-            let woken =
-                if taken { core::mem::take(&mut holders.waiting) } else { Vec::new() };
+            let woken = if taken { core::mem::take(&mut holders.waiting) } else { Vec::new() };
             (taken, woken)
         });
         woken.into_iter().for_each(Waker::wake);
         taken
     }
 
-    pub(super) fn poll_take(
-        &self,
-        token: u64,
-        kind: LockKind,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    pub(super) fn poll_take(&self, token: u64, kind: LockKind, cx: &mut Context<'_>) -> Poll<()> {
         if self.try_take(token, kind) {
             return Poll::Ready(());
         }

@@ -149,4 +149,3 @@ impl fmt::Debug for VirtFs {
             .finish()
     }
 }
-

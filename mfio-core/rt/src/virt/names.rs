@@ -98,11 +98,7 @@ impl<'a> Base<'a> {
         })
     }
 
-    fn find_or_make(
-        self,
-        path: &[u8],
-        options: &OpenOptions,
-    ) -> Result<Arc<Inode>, ErrorKind> {
+    fn find_or_make(self, path: &[u8], options: &OpenOptions) -> Result<Arc<Inode>, ErrorKind> {
         let follow = if options.nofollow { Follow::No } else { Follow::Yes };
         if !(options.create || options.create_new) {
             let found = self.walk(path)?.to_existing(follow)?;
@@ -195,12 +191,7 @@ impl<'a> Base<'a> {
         })
     }
 
-    pub(super) fn rename(
-        self,
-        path: &[u8],
-        to: Base<'_>,
-        to_path: &[u8],
-    ) -> Result<(), ErrorKind> {
+    pub(super) fn rename(self, path: &[u8], to: Base<'_>, to_path: &[u8]) -> Result<(), ErrorKind> {
         self.volume.names.with(|()| {
             let from = self.walk(path)?.to_last()?;
             let target = to.walk(to_path)?.to_last()?;

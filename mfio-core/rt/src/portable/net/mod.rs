@@ -21,8 +21,8 @@ use crate::net::{ListenOptions, ListenerHandle, Tcp};
 mod lane;
 mod stream;
 
-pub(super) use stream::Serving;
 pub use stream::PortableStream;
+pub(super) use stream::Serving;
 
 impl Tcp for Portable {
     type Stream = PortableStream;
@@ -103,4 +103,3 @@ impl ListenerHandle for PortableListener {
         }
     }
 }
-

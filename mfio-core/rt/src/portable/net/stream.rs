@@ -382,9 +382,7 @@ impl StreamHandle for PortableStream {
         let socket = socket2::SockRef::from(self.tcp());
         let set = match after {
             None => socket.set_keepalive(false),
-            Some(after) => {
-                socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(after))
-            }
+            Some(after) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(after)),
         };
         set.map_err(|error| errno::of(Op::Socket, &error))
     }
