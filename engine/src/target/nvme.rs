@@ -66,6 +66,25 @@ impl NvmeFacts {
             volatile_cache: self.volatile_cache,
             deallocate: self.deallocate,
             write_zeroes: self.write_zeroes,
+            compare: self.compare,
+            copy_blocks_max: self.copy_blocks_max,
+        }
+    }
+
+    /// What the identify structures of controller and namespace say.
+    #[must_use]
+    pub fn new(nsid: u32, controller: &Controller, namespace: &Namespace) -> Self {
+        Self {
+            nsid,
+            block_bytes: namespace.format.data_bytes,
+            blocks: namespace.blocks,
+            model: Label::new(&controller.model),
+            firmware: Label::new(&controller.firmware),
+            volatile_cache: controller.volatile_cache,
+            compare: controller.compare,
+            deallocate: controller.deallocate,
+            write_zeroes: controller.write_zeroes,
+            copy_blocks_max: if controller.copy { namespace.copy_blocks_max } else { 0 },
         }
     }
 }
@@ -186,18 +205,7 @@ fn describe(
     device: Option<Device>,
 ) -> Geometry {
     let block_bytes = namespace.format.data_bytes;
-    let nvme = NvmeFacts {
-        nsid,
-        block_bytes,
-        blocks: namespace.blocks,
-        model: Label::new(&controller.model),
-        firmware: Label::new(&controller.firmware),
-        volatile_cache: controller.volatile_cache,
-        compare: controller.compare,
-        deallocate: controller.deallocate,
-        write_zeroes: controller.write_zeroes,
-        copy_blocks_max: if controller.copy { namespace.copy_blocks_max } else { 0 },
-    };
+    let nvme = NvmeFacts::new(nsid, controller, namespace);
     let atomic_blocks = namespace.atomic_blocks_max(controller.atomic_blocks);
     let atomic_write = AtomicWrite {
         min_bytes: block_bytes,
