@@ -106,7 +106,7 @@ fn user_without_permission_is_told_what_it_takes() {
             let refused = as_nobody(&args);
             let stderr = text(&refused.stderr);
             assert_eq!(refused.status.code(), Some(1), "{stderr}");
-            assert!(stderr.contains(&target) && stderr.contains("grant this user"), "{stderr}");
+            assert!(stderr.contains(&target) && stderr.contains("Permission denied"), "{stderr}");
         }
     }
 }

@@ -17,7 +17,7 @@ const NOTHING: u8 = 10;
 const GENERIC: u8 = 11;
 const BOTH: u8 = 12;
 
-const TEST: &str = "permission::device_of_somebody_else_is_refused_with_what_it_takes";
+const TEST: &str = "permission::f48_device_of_somebody_else_is_refused_with_what_it_takes";
 
 /// The mode of a device while this lives.
 struct Mode<'a>(&'a Path);
@@ -36,7 +36,7 @@ impl Drop for Mode<'_> {
 }
 
 #[test]
-fn device_of_somebody_else_is_refused_with_what_it_takes() {
+fn f48_device_of_somebody_else_is_refused_with_what_it_takes() {
     if let Ok(allowed) = std::env::var(CHILD) {
         return as_somebody_else(allowed.parse().unwrap());
     }
@@ -81,12 +81,14 @@ fn as_somebody_else(allowed: u8) {
     }
     if allowed == NOTHING {
         refused(&generic, &reading, &grant);
-        refused(&generic, &writing, &grant);
+        refused(&generic, &writing, &[block.to_str().unwrap(), "EACCES", "grant this user"]);
         return;
     }
     if !takes_commands_of_anybody() {
         refused(&generic, &reading, &["is not permitted", "CAP_SYS_ADMIN"]);
-        refused(&generic, &writing, &["is not permitted", "CAP_SYS_ADMIN"]);
+        if allowed == BOTH {
+            refused(&generic, &writing, &["is not permitted", "CAP_SYS_ADMIN"]);
+        }
         return;
     }
     for poll in [Poll::Interrupt, Poll::Polled] {
