@@ -8,7 +8,7 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,10 @@ use mfio_engine::buffer::{Frames, quarantined};
 use mfio_engine::nvme::{Cause, Status};
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::{AutoRing, Poll, RingKind, Wait};
-use mfio_engine::target::TargetKind;
-use mfio_engine::{Config, DirectMode, Durability, File, IoError, OpenOptions, Shard, SyncMethod};
+use mfio_engine::target::{OpenError, TargetKind};
+use mfio_engine::{
+    Config, DirectMode, Durability, EngineError, File, IoError, OpenOptions, Shard, SyncMethod,
+};
 
 /// One test at a time has the devices.
 fn alone() -> MutexGuard<'static, ()> {
@@ -65,6 +67,20 @@ fn shard(backend: Backend) -> Option<Shard> {
 fn writing(poll: Poll) -> OpenOptions {
     let options = OpenOptions::new().direct(DirectMode::Direct).poll(poll);
     options.write(true).allow_device_write(true)
+}
+
+/// Opens a target, once the kernel has let go of what was closed before: up to Linux 6.11, and
+/// with the ring that is taken apart, that may be a second later.
+fn open(shard: &Shard, path: &Path, options: &OpenOptions) -> File {
+    for _ in 0..1000 {
+        match shard.open(path, options) {
+            Err(EngineError::Open(OpenError::DeviceBusy { .. })) => {
+                shard.block_on(shard.sleep_ns(10_000_000)).unwrap();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    shard.open(path, options).unwrap()
 }
 
 /// Every way to a device that there is here, with what it is called.
@@ -111,11 +127,11 @@ fn f48_every_way_to_a_device_conforms() {
             assert_eq!(geometry.kind == TargetKind::NvmeNamespace, geometry.facts.nvme.is_some());
             u64::from(geometry.offset_align)
         };
-        let probe = shard(backend).unwrap().open(&path, &writing(poll)).unwrap();
+        let probe = open(&shard(backend).unwrap(), &path, &writing(poll));
         let write_align = polled(&probe);
         drop(probe);
         let make = |contents: Vec<u8>| {
-            let file = shard(backend).unwrap().open(&path, &writing(poll)).unwrap();
+            let file = open(&shard(backend).unwrap(), &path, &writing(poll));
             // At the very end, so that what lies behind is behind the device.
             let base = file.geometry().len_bytes - contents.len() as u64;
             let window = Window::new(file, base, contents.len() as u64);
@@ -136,7 +152,7 @@ fn f48_commands_and_the_block_device_see_the_same_bytes() {
             let Some(shard) = shard(backend) else { continue };
             for (turn, poll) in (2 * turn..).zip([Poll::Interrupt, Poll::Polled]) {
                 let fill = 10 * turn + 1;
-                let file = shard.open(&generic, &writing(poll)).unwrap();
+                let file = open(&shard, &generic, &writing(poll));
                 assert_eq!(file.sync_method().method, SyncMethod::Dsync);
                 let (done, _) = block_on(&file, file.write_durable_at(0, page(fill))).unwrap();
                 done.unwrap();
@@ -146,7 +162,7 @@ fn f48_commands_and_the_block_device_see_the_same_bytes() {
                 let busy = shard.open(&block, &writing(poll)).unwrap_err().to_string();
                 assert!(busy.contains("EBUSY"), "{busy}");
                 drop(file);
-                let file = shard.open(&block, &writing(poll)).unwrap();
+                let file = open(&shard, &block, &writing(poll));
                 assert!(holds(&file, 0, fill) && holds(&file, 4096, fill + 1));
                 write(&file, 8192, fill + 2).unwrap();
                 block_on(&file, file.sync(Durability::Data)).unwrap().unwrap();
@@ -158,7 +174,7 @@ fn f48_commands_and_the_block_device_see_the_same_bytes() {
                 // What writes a device needs is not what reading needs.
                 assert!(file.is_some_and(|error| error.to_string().contains("writing")));
                 let reading = writing(poll).allow_device_write(false).write(false);
-                let file = shard.open(&generic, &reading).unwrap();
+                let file = open(&shard, &generic, &reading);
                 assert!(holds(&file, 8192, fill + 2) && holds(&file, 12_288, fill + 3));
                 let refused = write(&file, 0, 1).unwrap_err();
                 // The kernel would let root: what was opened for reading is not written.
@@ -208,7 +224,7 @@ fn f48_commands_and_dd_see_the_same_bytes() {
             let Some(shard) = shard(backend) else { continue };
             for (turn, poll) in (2 * turn..).zip([Poll::Interrupt, Poll::Polled]) {
                 let ours = pages(8 * turn + 1);
-                let file = shard.open(&generic, &writing(poll)).unwrap();
+                let file = open(&shard, &generic, &writing(poll));
                 let at = u64::from(turn) * 65_536;
                 let (done, ours) = block_on(&file, file.write_durable_at(at, ours)).unwrap();
                 done.unwrap();
@@ -230,7 +246,7 @@ fn f48_commands_and_dd_see_the_same_bytes() {
                 ];
                 dd(&to, &theirs);
                 let reading = writing(poll).allow_device_write(false).write(false);
-                let file = shard.open(&generic, &reading).unwrap();
+                let file = open(&shard, &generic, &reading);
                 let buffer = AlignedBuf::new(5 * 4096, 4096);
                 let (done, found) = block_on(&file, file.read_exact_at(at, buffer)).unwrap();
                 done.unwrap();
@@ -246,7 +262,7 @@ fn f48_namespace_compares_and_copies_by_itself() {
     let _alone = alone();
     for (what, path, backend, poll) in ways() {
         let shard = shard(backend).unwrap();
-        let file = shard.open(&path, &writing(poll)).unwrap();
+        let file = open(&shard, &path, &writing(poll));
         if file.geometry().kind != TargetKind::NvmeNamespace {
             let submitted = shard.metrics().submitted;
             refuses_what_a_device_does_alone(&file);
@@ -292,7 +308,7 @@ fn f48_namespace_compares_and_copies_by_itself() {
         drop(file);
 
         let reading = writing(poll).allow_device_write(false).write(false);
-        let file = shard.open(&path, &reading).unwrap();
+        let file = open(&shard, &path, &reading);
         let same = block_on(&file, file.compare_at(to, arena_page(&shard, 1))).unwrap().0;
         assert_eq!(same, Ok(true), "{what}: who reads may compare");
         let refused = block_on(&file, file.copy_within(0, 4096, 65_536)).unwrap().unwrap_err();
@@ -324,7 +340,7 @@ fn f48_what_a_namespace_lacks_is_said_as_a_block_device_says_it() {
     let _alone = alone();
     for (what, path, backend, poll) in ways() {
         let shard = shard(backend).unwrap();
-        let file = shard.open(&path, &writing(poll)).unwrap();
+        let file = open(&shard, &path, &writing(poll));
         let end = file.geometry().len_bytes;
         println!("{what}: {}", file.geometry());
         write(&file, end - 4096, 7).unwrap();
@@ -354,7 +370,7 @@ fn ranges_of_any_length_are_zeroed_and_discarded() {
     for (what, path, backend, poll) in ways() {
         println!("{what}");
         let shard = shard(backend).unwrap();
-        let file = shard.open(&path, &writing(poll)).unwrap();
+        let file = open(&shard, &path, &writing(poll));
         let end = file.geometry().len_bytes;
         // More blocks of 512 bytes than one command takes.
         let len = 80 << 20;
@@ -410,7 +426,15 @@ fn f48_status_of_the_device_is_in_the_error() {
         let Some(path) = device(name) else { return };
         for backend in BACKENDS {
             let Some(shard) = shard(backend) else { continue };
-            let opened = mfio_engine::target::open(&path, &writing(Poll::Interrupt)).unwrap();
+            let options = writing(Poll::Interrupt);
+            let opened = (0..1000).find_map(|_| match mfio_engine::target::open(&path, &options) {
+                Err(OpenError::DeviceBusy { .. }) => {
+                    shard.block_on(shard.sleep_ns(10_000_000)).unwrap();
+                    None
+                }
+                opened => Some(opened.unwrap()),
+            });
+            let opened = opened.unwrap();
             // As if it had been made smaller since.
             let mut geometry = opened.geometry;
             let end = geometry.len_bytes;
@@ -489,7 +513,7 @@ fn neighbours_whose_memory_is_anywhere_are_one_command() {
     let (directory, _) = plain_file();
     for (what, path, backend, poll) in everywhere(&directory) {
         let shard = shard(backend).unwrap();
-        let file = shard.open(&path, &writing(poll).allow_device_write(what != "a file")).unwrap();
+        let file = open(&shard, &path, &writing(poll).allow_device_write(what != "a file"));
         for round in 0..4_u8 {
             let mut batch = shard.batch::<8, AlignedBuf>();
             for at in 0..8_u8 {
@@ -523,7 +547,7 @@ fn f28_host_hears_of_every_completion() {
     for (what, path, backend, poll) in everywhere(&directory) {
         let shard = shard(backend).unwrap();
         let device = writing(poll).allow_device_write(what != "a file");
-        let file = shard.open(&path, &device).unwrap();
+        let file = open(&shard, &path, &device);
         assert!(shard.poll_fd().is_some());
         let mut waits = 0;
         let again = Arc::new(Again::default());
@@ -576,7 +600,7 @@ fn f28_wakes_from_elsewhere_end_a_wait_beside_companions() {
     for (what, path, backend, poll) in everywhere(&directory) {
         let shard = shard(backend).unwrap();
         let device = writing(poll).allow_device_write(what != "a file");
-        let file = shard.open(&path, &device).unwrap();
+        let file = open(&shard, &path, &device);
         let remote = shard.remote();
         let path = directory.path().join("plain");
         let (_sender, never) = channel::<()>();
@@ -619,7 +643,7 @@ fn idle_shard_beside_companions_uses_no_processor() {
     for (what, path, backend, poll) in everywhere(&directory) {
         let shard = shard(backend).unwrap();
         let device = writing(poll).allow_device_write(what != "a file");
-        let file = shard.open(&path, &device).unwrap();
+        let file = open(&shard, &path, &device);
         read(&file, 0).unwrap();
         let remote = shard.remote();
         // Something to be waited for, and a wake that came while nothing slept.
@@ -644,7 +668,7 @@ fn f02_shutdown_waits_for_what_companions_have_in_flight() {
         for round in 0..rounds {
             let shard = shard(backend).unwrap();
             let device = writing(poll).allow_device_write(what != "a file");
-            let file = shard.open(&path, &device).unwrap();
+            let file = open(&shard, &path, &device);
             let mut cx = Context::from_waker(Waker::noop());
             let mut reads: Vec<_> = (0..8)
                 .map(|at| Box::pin(file.read_exact_at((round + at) % 64 * 4096, page(0))))
@@ -680,7 +704,7 @@ fn f08_memory_that_is_registered_later_or_no_more_is_never_taken_for_other() {
         // A gap in the table that the companion clones.
         shard.unregister(&early).unwrap();
         let device = writing(poll).allow_device_write(what != "a file");
-        let file = shard.open(&path, &device).unwrap();
+        let file = open(&shard, &path, &device);
         let late = Frames::new(AlignedBuf::new(16 * 4096, 4096), 4096).unwrap();
         for round in 1..4_u8 {
             shard.register(&late);

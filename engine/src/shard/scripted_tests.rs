@@ -339,7 +339,8 @@ fn f23_device_that_is_not_ready_is_asked_again_for_half_a_second() {
             turns += 1;
             assert!(turns < 1000, "retried for ever");
             if recovers && shard.metrics().retries == retries + 3 {
-                let whole = |op: &Op| op.memory.map_or(0, |memory| memory.len_bytes() as i32);
+                let whole =
+                    |op: &Op| op.memory.map_or(0, |memory| memory.len_bytes().cast_signed());
                 ring.answer_all(whole);
             }
         };

@@ -113,7 +113,7 @@ impl<R: Ring> File<R> {
         if let Some(kind) = refused.or(overlaps.then_some(ErrorKind::OutOfRange)) {
             return Err(self.refused(op, offset, len_bytes, kind));
         }
-        let block = usize::try_from(self.geometry().offset_align).expect("a block fits in memory");
+        let block = self.geometry().offset_align as usize;
         let Some(mut words) = self.shard().arena().alloc(block) else {
             let error = Error::os(nix::errno::Errno::ENOMEM as i32);
             return Err(self.io_error(op, offset, len_bytes, 0, error));

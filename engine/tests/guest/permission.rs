@@ -92,7 +92,7 @@ fn as_somebody_else(allowed: u8) {
         return;
     }
     for poll in [Poll::Interrupt, Poll::Polled] {
-        let file = shard.open(&generic, &reading.clone().poll(poll)).unwrap();
+        let file = shard.open(&generic, &reading.poll(poll)).unwrap();
         block_on(&file, file.read_exact_at(0, page(0))).unwrap().0.unwrap();
         let error = block_on(&file, file.write_all_at(0, page(1))).unwrap().0.unwrap_err();
         assert_eq!(error.error.errno(), Some(libc::EBADF), "{error}");
@@ -105,7 +105,7 @@ fn as_somebody_else(allowed: u8) {
     for (path, poll) in
         [(&generic, Poll::Interrupt), (&generic, Poll::Polled), (&block, Poll::Interrupt)]
     {
-        let file = shard.open(path, &writing.clone().poll(poll)).unwrap();
+        let file = shard.open(path, &writing.poll(poll)).unwrap();
         let (done, _) = block_on(&file, file.write_durable_at(0, page(8))).unwrap();
         done.unwrap();
         let (done, bytes) = block_on(&file, file.read_exact_at(0, page(0))).unwrap();
