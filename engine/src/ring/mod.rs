@@ -165,8 +165,8 @@ pub struct Op {
     pub link: bool,
     /// Go straight to a kernel worker (`IOSQE_ASYNC`): the last retry after EAGAIN.
     pub force_async: bool,
-    /// Of an op on a range, and of a copy, how long that is; of [`OpKind::Truncate`], how long the file is to
-    /// become. 0 for all others.
+    /// Of an op on a range, and of a copy, how long that is; of [`OpKind::Truncate`], how long the
+    /// file is to become. 0 for all others.
     pub len_bytes: u64,
     /// A write completes only when its bytes survive power loss (`RWF_DSYNC`).
     pub dsync: bool,
