@@ -70,6 +70,87 @@ fn namespaces_and_their_block_devices_are_written_and_read_back_polled_and_not()
 }
 
 #[test]
+fn null_blk_with_memory_is_written_and_read_back_polled_and_not() {
+    let Some(target) = device("MFIO_NULLMEM") else { return };
+    let engines: [&[&str]; 4] = [
+        &["--ioengine=io_uring", "--hipri=0"],
+        &["--ioengine=io_uring", "--hipri=1"],
+        &["--ioengine=raw_uring"],
+        &["--ioengine=psync", "--iodepth=1"],
+    ];
+    for engine in engines {
+        for rw in ["--rw=randwrite", "--rw=randread", "--rw=randrw"] {
+            let what = [rw, "--verify=crc32c"];
+            let (code, stderr) = job(&target, &[&what[..], engine].concat());
+            assert_eq!(code, Some(0), "{target} {what:?} {engine:?}: {stderr}");
+        }
+    }
+}
+
+/// A command as nobody, who is no user of the devices.
+fn as_nobody(args: &[&str]) -> Output {
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let bench = env!("CARGO_BIN_EXE_mfio-bench");
+    Command::new("setpriv").args(nobody).arg(bench).args(args).output().unwrap()
+}
+
+#[test]
+fn user_without_permission_is_told_what_it_takes() {
+    for (name, engine) in [("MFIO_NVME4K", "io_uring"), ("MFIO_NG4K", "io_uring_cmd")] {
+        let Some(target) = device(name) else { return };
+        for rw in ["read", "write"] {
+            let filename = format!("--filename={target}");
+            let (rw, engine) = (format!("--rw={rw}"), format!("--ioengine={engine}"));
+            let args = ["--name=x", &filename, "--size=4m", "--bs=4k", "--direct=1", &rw, &engine];
+            let refused = as_nobody(&args);
+            let stderr = text(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains(&target) && stderr.contains("Permission denied"), "{stderr}");
+        }
+    }
+}
+
+/// `kernel.io_uring_disabled` at 1 while this lives.
+struct Forbidden;
+
+const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
+
+impl Drop for Forbidden {
+    fn drop(&mut self) {
+        std::fs::write(SYSCTL, "0").unwrap();
+    }
+}
+
+#[test]
+fn user_who_may_have_no_ring_is_served_by_threads_and_told_so() {
+    let Some(_guest) = device("MFIO_NULLMEM") else { return };
+    if !std::path::Path::new(SYSCTL).exists() {
+        writeln!(std::io::stderr().lock(), "skipped: {SYSCTL} is of Linux 6.6").unwrap();
+        return;
+    }
+    std::fs::write(SYSCTL, "1").unwrap();
+    let _forbidden = Forbidden;
+    let at = std::env::temp_dir().join(format!("nobody-{}", std::process::id()));
+    let filename = format!("--filename={}", at.display());
+    let job = ["--name=x", &filename, "--size=1m", "--bs=4k", "--rw=randwrite", "--verify=crc32c"];
+    let ring = ["--ioengine=io_uring", "--iodepth=8"];
+    let said = as_nobody(&[&job[..], &ring].concat());
+    let stderr = text(&said.stderr);
+    assert_eq!(said.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("kernel.io_uring_disabled=1"), "{stderr}");
+    assert!(stderr.contains("blocking threads"), "{stderr}");
+    // The yardstick has nothing to fall back to; and root is not concerned.
+    let refused = as_nobody(&[&job[..], &["--ioengine=raw_uring"]].concat());
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(text(&refused.stderr).contains("io_uring"), "{}", text(&refused.stderr));
+    std::fs::remove_file(&at).unwrap();
+    let root = bench(&[&job[..], &ring].concat());
+    assert_eq!(root.status.code(), Some(0), "{}", text(&root.stderr));
+    assert!(!text(&root.stderr).contains("io_uring_disabled"), "{}", text(&root.stderr));
+    std::fs::remove_file(&at).unwrap();
+}
+
+#[test]
 fn namespace_is_guarded_by_what_its_block_device_carries_and_who_mounts_it() {
     let (Some(block), Some(generic)) = (device("MFIO_NVME4K"), device("MFIO_NG4K")) else { return };
     let run = |program: &str, args: &[&str]| {

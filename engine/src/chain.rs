@@ -32,6 +32,12 @@ pub(crate) enum What {
     },
     /// Changes a range without moving memory.
     Range(OpKind),
+    /// Compares the buffer with what a namespace holds.
+    Compare,
+    /// A namespace copies so many bytes; the buffer says from where.
+    CopyWithin {
+        len_bytes: u64,
+    },
 }
 
 impl What {
@@ -40,7 +46,8 @@ impl What {
         match self {
             Self::Read => "read",
             Self::Write => "write",
-            Self::WritePrevious => "copy",
+            Self::WritePrevious | Self::CopyWithin { .. } => "copy",
+            Self::Compare => "compare",
             Self::Sync { all_metadata: false } => "fdatasync",
             Self::Sync { all_metadata: true } => "fsync",
             Self::Range(OpKind::Discard | OpKind::DiscardDevice) => "discard",
@@ -58,7 +65,14 @@ impl What {
             Self::Sync { all_metadata: false } => OpKind::Fdatasync,
             Self::Sync { all_metadata: true } => OpKind::Fsync,
             Self::Range(kind) => kind,
+            Self::Compare => OpKind::Compare,
+            Self::CopyWithin { .. } => OpKind::CopyWithin,
         }
+    }
+
+    /// Whether it leaves the target as it is.
+    pub(crate) const fn only_reads(self) -> bool {
+        matches!(self, Self::Read | Self::Compare)
     }
 
     pub(crate) const fn is_sync(self) -> bool {
@@ -67,7 +81,7 @@ impl What {
 
     /// Whether a flush must come after it.
     pub(crate) const fn modifies(self) -> bool {
-        matches!(self, Self::Write | Self::WritePrevious | Self::Range(_))
+        matches!(self, Self::Write | Self::WritePrevious | Self::Range(_) | Self::CopyWithin { .. })
     }
 }
 

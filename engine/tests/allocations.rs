@@ -8,9 +8,12 @@ use std::path::Path;
 
 use mfio_core::{CompletionQueue, IoRead, Packet, PacketIoExt, Read, Write, block_on};
 use mfio_engine::buffer::ArenaBuf;
+use mfio_engine::nvme::identify::IDENTIFY_BYTES;
+use mfio_engine::nvme::{Controller, Namespace};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
-use mfio_engine::ring::{Ring, Wait};
+use mfio_engine::ring::{Poll, Ring, Wait};
+use mfio_engine::target::{NvmeFacts, TargetKind};
 use mfio_engine::{Batch, Config, DirectMode, Direction, Durability, Durable, File};
 use mfio_engine::{OpenOptions, Shard, SyncMethod, WriteAt};
 
@@ -249,4 +252,109 @@ fn chains_and_durable_writes_on_the_kernel_ring_allocate_nothing() {
 #[test]
 fn chains_and_durable_writes_on_the_thread_ring_allocate_nothing() {
     ordered_steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-ordered-threads", 200);
+}
+
+/// What the controller of [`null_namespace`] says that it can do: everything; and one namespace.
+fn null_facts() -> NvmeFacts {
+    let mut bytes = [0; IDENTIFY_BYTES];
+    (bytes[525], bytes[520], bytes[521]) = (1, 0xff, 1);
+    let controller = Controller::parse(&bytes);
+    let mut bytes = [0; IDENTIFY_BYTES];
+    bytes[..8].copy_from_slice(&(1_u64 << 20).to_le_bytes());
+    // Blocks of 4096 bytes; a copy of at most 4 of them.
+    (bytes[130], bytes[74], bytes[76]) = (12, 4, 4);
+    NvmeFacts::new(1, &controller, &Namespace::parse(&bytes).unwrap())
+}
+
+/// `/dev/null`, which carries out any command at once and moves nothing.
+fn null_namespace(shard: &Shard<KernelRing>) -> File<KernelRing> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("allocations-null");
+    std::fs::write(&path, [0; BLOCK]).unwrap();
+    let mut geometry = mfio_engine::target::open(&path, &OpenOptions::new()).unwrap().geometry;
+    std::fs::remove_file(path).unwrap();
+    let facts = null_facts();
+    (geometry.kind, geometry.direct) = (TargetKind::NvmeNamespace, true);
+    (geometry.offset_align, geometry.mem_align) = (4096, 4096);
+    geometry.len_bytes = facts.blocks << 12;
+    geometry.facts.nvme = Some(facts);
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    shard.adopt("/dev/null", null, geometry)
+}
+
+/// Each command that there is, awaited.
+async fn commands<R: Ring>(file: &File<R>, rounds: u64) {
+    let page = || file.shard().arena().alloc(BLOCK).unwrap();
+    for at in 0..rounds {
+        let at = at % BLOCKS * BLOCK as u64;
+        let done = file.io(at, Packet::<Read, _>::new(page())).await;
+        assert!(done.is_ok());
+        let packet = Packet::<Write, _>::new(done.into_buffer());
+        assert!(file.io(Durable(at), packet).await.is_ok());
+        file.sync(Durability::Data).await.unwrap();
+        file.write_zeroes(at, 2 * BLOCK as u64).await.unwrap();
+        file.discard(at, 2 * BLOCK as u64).await.unwrap();
+        let (same, _) = file.compare_at(at, page()).await;
+        same.unwrap();
+        file.copy_within(at, BLOCK as u64, at + (8 << 20)).await.unwrap();
+    }
+}
+
+fn commands_allocate_nothing(name: &str, file: &File<KernelRing>, ios: u64) {
+    let shard = file.shard();
+    let mut reads = CompletionQueue::new();
+    let mut writes = CompletionQueue::new();
+    for tag in 0..DEPTH {
+        let page = || Packet::new(shard.arena().alloc(BLOCK).unwrap());
+        reads.send(file, tag * BLOCK as u64, page(), tag).unwrap();
+        if tag % 4 == 0 {
+            let page = Packet::new(shard.arena().alloc(BLOCK).unwrap());
+            writes.send(file, tag * BLOCK as u64, page, tag).unwrap();
+        }
+    }
+    packets(file, &mut reads, &mut writes, 2_000);
+    let queued = allocations(|| packets(file, &mut reads, &mut writes, ios));
+    drop((reads, writes));
+    while !shard.is_idle() {
+        shard.turn(Wait::at_least(1)).unwrap();
+    }
+    let before = shard.metrics().coalesced;
+    let mut batch = shard.batch::<32, ArenaBuf>();
+    batches(file, &mut batch, ios);
+    let batched = allocations(|| batches(file, &mut batch, ios));
+    drop(batch);
+    let coalesced = shard.metrics().coalesced - before;
+    block_on(shard, commands(file, 100)).unwrap();
+    let few = allocations(|| block_on(shard, commands(file, 1)).unwrap());
+    let many = allocations(|| block_on(shard, commands(file, 1 + ios / 100)).unwrap());
+    println!("{name}: {queued} allocations in {ios} queued, {batched} in {ios} batched commands");
+    println!("{name}: {few} to start awaiting, {many} in {} rounds of each kind", 1 + ios / 100);
+    assert!(coalesced > ios / 4, "neighbours are one command: {coalesced}");
+    assert_eq!((queued, batched), (0, 0), "commands allocate nothing once warm");
+    assert_eq!(many, few, "awaiting them allocates nothing once warm");
+}
+
+#[test]
+fn commands_to_a_namespace_allocate_nothing_once_warm() {
+    let shard = || match KernelRing::new(&KernelConfig::new(64)) {
+        Ok(ring) => Some(Shard::with_ring(ring, &Config::new()).unwrap()),
+        Err(error) => {
+            println!("SKIP: {error}");
+            None
+        }
+    };
+    let Some(of_null) = shard() else { return };
+    let null = null_namespace(&of_null);
+    if block_on(&of_null, null.sync(Durability::Data)).unwrap().is_ok() {
+        commands_allocate_nothing("/dev/null", &null, 50_000);
+    } else {
+        println!("SKIP: /dev/null takes no commands on this kernel (Linux 6.11)");
+    }
+    // And a real one, in the guest (`scripts/guest/smoke`).
+    let Some(path) = std::env::var_os("MFIO_NG4K") else { return };
+    for poll in [Poll::Interrupt, Poll::Polled] {
+        let shard = shard().unwrap();
+        let options = OpenOptions::new().write(true).allow_device_write(true).poll(poll);
+        let file = shard.open(Path::new(&path), &options.direct(DirectMode::Direct)).unwrap();
+        commands_allocate_nothing(&format!("a namespace, {poll:?}"), &file, 2_000);
+    }
 }

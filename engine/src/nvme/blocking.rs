@@ -6,7 +6,7 @@
 
 use nix::errno::Errno;
 
-use super::serve::{Step, is_vectored};
+use super::serve::{Step, failure, is_vectored};
 use super::{Space, Status};
 use crate::ring::Op;
 use crate::sys;
@@ -41,7 +41,7 @@ pub(crate) fn run(fd: i32, space: &Space, op: &Op) -> Result<u32, Refusal> {
             }
         };
         if let Some(status) = answer? {
-            return Err(Refusal { errno: status.errno(), status: Some(status) });
+            return Err(Refusal { errno: failure(op, status), status: Some(status) });
         }
         done_bytes += bytes;
         if op.memory.is_some() {

@@ -69,7 +69,7 @@ pub struct Namespace {
     /// Writes of several blocks are not atomic where they cross a multiple of this many blocks;
     /// 1 where the multiples are counted from elsewhere than block 0.
     pub atomic_boundary_blocks: Option<u32>,
-    /// The most blocks of one source range of a copy; 0 where it cannot copy.
+    /// The most blocks of a copy of one range; 0 where it cannot copy.
     pub copy_blocks_max: u32,
 }
 
@@ -198,7 +198,7 @@ impl Namespace {
             protection: Some(bytes[29] & 7).filter(|&kind| kind > 0),
             atomic_blocks: has_own_atomics.then(|| u32::from(u16_at(bytes, 36)) + 1),
             atomic_boundary_blocks: boundary,
-            copy_blocks_max: u32::from(u16_at(bytes, 74)),
+            copy_blocks_max: copy_blocks_max(bytes),
         })
     }
 
@@ -243,6 +243,12 @@ impl Namespace {
         let end = first_lba.checked_add(u64::from(blocks))?;
         (end <= self.blocks).then_some(Range { first_lba, blocks })
     }
+}
+
+/// The least of what it says of one range, and of all ranges of a copy.
+fn copy_blocks_max(bytes: &[u8; IDENTIFY_BYTES]) -> u32 {
+    let (of_range, of_copy) = (u32::from(u16_at(bytes, 74)), u64_at(bytes, 76) & 0xffff_ffff);
+    of_range.min(u32::try_from(of_copy).unwrap_or(0))
 }
 
 fn format_of((exponent, metadata_bytes): (u8, u16)) -> Option<LbaFormat> {

@@ -9,7 +9,8 @@
 
 use nix::errno::Errno;
 
-use super::command::{BLOCKS_MAX, Command, Data, Range, deallocate_range};
+use super::Status;
+use super::command::{BLOCKS_MAX, Command, Data, Range, copy_source, deallocate_range};
 use crate::buffer::MemRange;
 use crate::ring::{Op, OpKind};
 
@@ -28,6 +29,10 @@ pub struct Space {
     pub deallocate: bool,
     /// It can write zeroes.
     pub write_zeroes: bool,
+    /// It can compare.
+    pub compare: bool,
+    /// The most blocks of one copy within it; 0 where it cannot copy.
+    pub copy_blocks_max: u32,
     /// It was opened for reading. The kernel heeds that for users without `CAP_SYS_ADMIN` only.
     pub readable: bool,
     /// It was opened for writing; as `readable`.
@@ -63,14 +68,20 @@ impl Step {
 impl Space {
     /// What to do for `op`, of which `done_bytes` are through.
     pub(crate) fn step(&self, op: &Op, done_bytes: u64) -> Step {
-        let reads = matches!(op.kind, OpKind::Read | OpKind::ReadVectored);
-        let changes = matches!(op.kind, OpKind::Write | OpKind::WriteVectored);
+        let reads = reads(op.kind);
+        let changes = matches!(op.kind, OpKind::Write | OpKind::WriteVectored | OpKind::CopyWithin);
         if (reads && !self.readable) || ((changes || op.kind.is_range()) && !self.writable) {
             return Step::refuse(Errno::EBADF);
         }
         match op.kind {
             OpKind::Read | OpKind::Write | OpKind::ReadVectored | OpKind::WriteVectored => {
                 op.memory.map_or(Step::refuse(Errno::EFAULT), |memory| self.transfer(op, memory))
+            }
+            OpKind::Compare if self.compare => {
+                op.memory.map_or(Step::refuse(Errno::EFAULT), |memory| self.transfer(op, memory))
+            }
+            OpKind::CopyWithin if self.copy_blocks_max > 0 => {
+                op.memory.map_or(Step::refuse(Errno::EFAULT), |memory| self.copy(op, memory))
             }
             OpKind::Fdatasync | OpKind::Fsync if done_bytes == 0 && self.volatile_cache => {
                 // The bytes that it does: one, so that it counts as done once it has been sent.
@@ -98,8 +109,36 @@ impl Space {
         Some(Range { first_lba, blocks })
     }
 
+    /// The words by which the device learns what to copy: `len_bytes` from byte `from_bytes` on,
+    /// to byte `to_bytes`. `None` where these are not whole blocks of the namespace, or none, or
+    /// more than one command takes.
+    pub(crate) fn copy_words(
+        &self,
+        from_bytes: u64,
+        to_bytes: u64,
+        len_bytes: u64,
+    ) -> Option<[u8; 32]> {
+        let whole = |offset_bytes| {
+            let range = self.blocks(offset_bytes, len_bytes, self.copy_blocks_max)?;
+            let all = u64::from(range.blocks) << self.block_shift == len_bytes;
+            Some(range).filter(|range| all && range.blocks > 0)
+        };
+        whole(to_bytes).and(whole(from_bytes)).map(copy_source)
+    }
+
+    /// The memory of a copy are the words of [`Space::copy_words`], at the start of a block.
+    fn copy(&self, op: &Op, memory: MemRange) -> Step {
+        let range = self.blocks(op.offset_bytes, op.len_bytes, self.copy_blocks_max);
+        let Some(range) = range else { return Step::refuse(Errno::EINVAL) };
+        if range.blocks == 0 || u64::from(range.blocks) << self.block_shift != op.len_bytes {
+            return Step::refuse(Errno::ENOSPC);
+        }
+        let data = Data { addr: memory.addr().addr() as u64, len: 32 };
+        Step::Send(Command::copy(self.nsid, range.first_lba, data), memory.len_bytes().into())
+    }
+
     fn transfer(&self, op: &Op, memory: MemRange) -> Step {
-        let reads = matches!(op.kind, OpKind::Read | OpKind::ReadVectored);
+        let reads = reads(op.kind);
         let len_bytes = u64::from(memory.len_bytes());
         let range = self.blocks(op.offset_bytes, len_bytes, BLOCKS_MAX);
         let Some(range) = range else { return Step::refuse(Errno::EINVAL) };
@@ -118,7 +157,9 @@ impl Space {
             _ if bytes < len_bytes => return Step::refuse(Errno::EINVAL),
             pieces => Data { addr, len: u32::from(pieces) },
         };
-        let command = if reads {
+        let command = if op.kind == OpKind::Compare {
+            Command::compare(self.nsid, range, data)
+        } else if reads {
             Command::read(self.nsid, range, data).with_fua(self.read_fua)
         } else {
             let fua = self.write_fua || op.dsync && self.volatile_cache;
@@ -148,6 +189,19 @@ impl Space {
     }
 }
 
+/// Whether it changes nothing on the namespace, and something is told of what is there.
+const fn reads(kind: OpKind) -> bool {
+    matches!(kind, OpKind::Read | OpKind::ReadVectored | OpKind::Compare)
+}
+
+/// The errno that an op ends with whose command was answered with `status`. What may pass is
+/// `EAGAIN`, so that the shard asks again, a bounded number of times; a flush is never asked for
+/// again, whatever has become of it (F37).
+pub(crate) fn failure(op: &Op, status: Status) -> Errno {
+    let flushes = matches!(op.kind, OpKind::Fdatasync | OpKind::Fsync);
+    if status.is_transient() && !flushes { Errno::EAGAIN } else { status.errno() }
+}
+
 /// Whether `command` moves the memory of `op`, in several pieces.
 pub(crate) fn is_vectored(op: &Op) -> bool {
     op.memory.is_some_and(|memory| memory.vector_len() > 0)
@@ -167,6 +221,8 @@ mod tests {
         volatile_cache: true,
         deallocate: true,
         write_zeroes: true,
+        compare: true,
+        copy_blocks_max: 8,
         readable: true,
         writable: true,
         read_fua: false,
@@ -227,13 +283,58 @@ mod tests {
         let reader = Space { writable: false, ..SPACE };
         let refused = Step::refuse(Errno::EBADF);
         assert_eq!(reader.step(&transfer(OpKind::Write, 0, 4096), 0), refused);
+        let copy = Op { len_bytes: 4096, ..transfer(OpKind::CopyWithin, 0, 4096) };
+        assert_eq!(reader.step(&copy, 0), refused);
+        assert_ne!(reader.step(&transfer(OpKind::Compare, 0, 4096), 0), refused);
         for kind in [OpKind::Discard, OpKind::WriteZeroes] {
             assert_eq!(reader.step(&range(kind, 0, 4096), 0), refused);
         }
         assert_ne!(reader.step(&transfer(OpKind::Read, 0, 4096), 0), refused);
         let writer = Space { readable: false, ..SPACE };
         assert_eq!(writer.step(&transfer(OpKind::Read, 0, 4096), 0), refused);
+        assert_eq!(writer.step(&transfer(OpKind::Compare, 0, 4096), 0), refused);
         assert_ne!(writer.step(&transfer(OpKind::Write, 0, 4096), 0), refused);
+    }
+
+    #[test]
+    fn f48_copy_lies_in_the_namespace_at_both_ends() {
+        let words = |from, to, len| SPACE.copy_words(from, to, len);
+        assert_eq!(words(0, 8192, 8192).map(|words| (words[8], words[16])), Some((0, 1)));
+        assert_eq!(words(END - 4096, 0, 4096).map(|words| words[8]), Some(99));
+        let refused = [
+            (END - 4096, 0, 8192),
+            (0, END - 4096, 8192),
+            (END, 0, 4096),
+            (0, END, 4096),
+            (0, 4096, 0),
+            (512, 4096, 4096),
+            (0, 4096, 512),
+            (0, 40_960, 9 << 12),
+            (!4095, 0, 4096),
+        ];
+        for (from, to, len) in refused {
+            assert_eq!(words(from, to, len), None, "{from} to {to} for {len}");
+        }
+        let op = |to, len_bytes| Op { len_bytes, ..transfer(OpKind::CopyWithin, to, 4096) };
+        let data = Data { addr: 4096, len: 32 };
+        let sent = Step::Send(Command::copy(1, 2, data), 4096);
+        assert_eq!(SPACE.step(&op(8192, 8192), 0), sent);
+        for (to, len) in [(END - 4096, 8192), (END, 4096), (0, 9 << 12), (0, 0)] {
+            assert_eq!(SPACE.step(&op(to, len), 0), Step::refuse(Errno::ENOSPC), "{to}, {len}");
+        }
+    }
+
+    #[test]
+    fn f37_flush_is_not_sent_again_whatever_the_device_says() {
+        let not_ready = Status::from_bits(0x0082);
+        for kind in [OpKind::Fdatasync, OpKind::Fsync] {
+            let op = Op::on(kind, FileRef::Plain(-1));
+            assert_eq!(failure(&op, not_ready), Errno::EREMOTEIO);
+        }
+        let write = transfer(OpKind::Write, 0, 4096);
+        assert_eq!(failure(&write, not_ready), Errno::EAGAIN);
+        assert_eq!(failure(&write, Status::from_bits(0x4082)), Errno::EREMOTEIO);
+        assert_eq!(failure(&range(OpKind::Discard, 0, 4096), not_ready), Errno::EAGAIN);
     }
 
     #[test]
@@ -250,6 +351,11 @@ mod tests {
     #[test]
     fn what_the_controller_cannot_do_is_not_sent() {
         let plain = Space { deallocate: false, write_zeroes: false, ..SPACE };
+        let plain = Space { compare: false, copy_blocks_max: 0, ..plain };
+        for kind in [OpKind::Compare, OpKind::CopyWithin] {
+            let op = Op { len_bytes: 4096, ..transfer(kind, 0, 4096) };
+            assert_eq!(plain.step(&op, 0), Step::refuse(Errno::EOPNOTSUPP));
+        }
         for kind in [OpKind::Discard, OpKind::WriteZeroes, OpKind::Allocate, OpKind::Truncate] {
             let step = plain.step(&range(kind, 0, 4096), 0);
             assert_eq!(step, Step::refuse(Errno::EOPNOTSUPP));

@@ -153,6 +153,14 @@ impl Status {
         self.0 & 1 << 14 != 0
     }
 
+    /// The same command may succeed a moment later: the device was not ready for it, gave it up
+    /// or was not reached, and does not say that it would fail again.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        let passes = matches!(self.cause(), Cause::NotReady | Cause::Aborted | Cause::Path);
+        passes && !self.do_not_retry()
+    }
+
     fn entry(self) -> Option<&'static (u16, u16, Cause, &'static str)> {
         let this = (self.code_type(), self.code());
         CODES.iter().find(|(code_type, code, ..)| (*code_type, *code) == this)
@@ -249,6 +257,22 @@ mod tests {
         }
         let text = Status::from_bits(0x4080).to_string();
         assert_eq!(text, "NVMe status 0x0/0x80: LBA out of range (do not retry)");
+    }
+
+    #[test]
+    fn f23_only_what_may_pass_is_transient() {
+        // Not ready; interrupted; aborted; no path; a path that the table does not know.
+        for bits in [0x0082, 0x0021, 0x0007, 0x0370, 0x0303] {
+            let status = Status::from_bits(bits);
+            assert!(status.is_transient(), "{status}");
+            let for_good = Status::from_bits(bits | 1 << 14);
+            assert!(!for_good.is_transient(), "{for_good}");
+        }
+        // Opcode; range; medium; miscompare; reservation; the inside of the device.
+        for bits in [0x0001, 0x0080, 0x0281, 0x0285, 0x0083, 0x0006] {
+            let status = Status::from_bits(bits);
+            assert!(!status.is_transient(), "{status}");
+        }
     }
 
     #[test]

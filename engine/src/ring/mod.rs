@@ -111,6 +111,10 @@ pub enum OpKind {
     WriteVectored,
     /// Tells a block device that nobody needs the range (Linux 6.12); it may read as anything.
     DiscardDevice,
+    /// Compares the op's memory with what a namespace holds.
+    Compare,
+    /// Has a namespace copy `len_bytes` to the op's offset; its memory says from where.
+    CopyWithin,
 }
 
 impl OpKind {
@@ -163,8 +167,8 @@ pub struct Op {
     pub link: bool,
     /// Go straight to a kernel worker (`IOSQE_ASYNC`): the last retry after EAGAIN.
     pub force_async: bool,
-    /// Of an op on a range, how long that is; of [`OpKind::Truncate`], how long the file is to
-    /// become. 0 for all others.
+    /// Of an op on a range, and of a copy, how long that is; of [`OpKind::Truncate`], how long the
+    /// file is to become. 0 for all others.
     pub len_bytes: u64,
     /// A write completes only when its bytes survive power loss (`RWF_DSYNC`).
     pub dsync: bool,

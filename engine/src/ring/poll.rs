@@ -13,8 +13,9 @@ pub enum Poll {
     /// shorter, for all of a core. The driver must have queues for it (`nvme.poll_queues`).
     Polled,
     /// As `Polled`, after sleeping for about half of the time that ops take
-    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13). Not asked for yet: it is the same as
-    /// `Polled`, and the ring's features say so.
+    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13). Not asked for: the `io-uring` crate has no word
+    /// for it, and a ring that was set up past it would be inherited by a forked child, which
+    /// must not be (F26). It is the same as `Polled`, and the ring's features say so.
     Hybrid,
 }
 

@@ -17,10 +17,7 @@ use super::slot::{Occupant, StepOp};
 use crate::chain::What;
 use crate::complete::{self, STALLS_MAX, Verdict};
 use crate::error::from_errno;
-use crate::ring::{Knob, Plant, Ring, Tag};
-
-/// The first back-off after EAGAIN; it doubles each time.
-const BACK_OFF_NS: u64 = 1_000;
+use crate::ring::{Plant, Ring, Tag};
 
 impl<R: Ring> Core<R> {
     /// A completion that is not of a read or a write.
@@ -114,6 +111,7 @@ impl<R: Ring> Core<R> {
     /// The step is to be launched again with everything behind it, or the chain ends here.
     #[cold]
     fn step_not_whole(&mut self, id: ChainId, at: usize, verdict: Verdict) {
+        let verdict = self.said_by_device(verdict);
         if verdict == Verdict::Fail(Errno::ECANCELED) && self.step_in_place(id, at) {
             return;
         }
@@ -175,9 +173,7 @@ impl<R: Ring> Core<R> {
         let step = u8::try_from(at).expect("a chain is short");
         let occupant = StepOp { chain: id, step, cancel_requested: false, cancel_sent: true };
         let tag = self.slots.occupy(Occupant::Step(occupant));
-        let back_off_ns = BACK_OFF_NS << u32::from(retries.min(10));
-        let back_off_ns = back_off_ns * self.ring.knob(Knob::BackOff, 1) as u64;
-        let not_before_ns = self.ring.now_ns() + back_off_ns;
+        let not_before_ns = self.ring.now_ns() + self.back_off_ns(retries);
         self.retries.push_back(Retry { tag, not_before_ns });
     }
 

@@ -135,6 +135,11 @@ impl<R: Ring> Chain<R> {
         self.add(What::Range(kind), offset_bytes, None, len_bytes)
     }
 
+    /// A step that only a namespace does, with a buffer.
+    pub(super) fn command(self, what: What, offset_bytes: u64, buffer: ArenaBuf) -> Self {
+        self.add(what, offset_bytes, Some(buffer), 0)
+    }
+
     /// Hands the chain over when it is first polled.
     ///
     /// # Errors

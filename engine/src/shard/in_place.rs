@@ -64,6 +64,8 @@ impl<R: Ring> Core<R> {
 
     /// The first step that is left of a chain was done by a call, which came to `result`.
     pub(super) fn judge_call(&mut self, id: ChainId, at: usize, result: i32) {
+        // No device has been asked, whatever the op that was judged before has failed with.
+        self.device_status = 0;
         self.chains.step(id, at).result = result;
         let entry = self.chains.get(id);
         (entry.launched_to, entry.cut) = (at + 1, false);

@@ -60,7 +60,7 @@ impl<R: Ring> Core<R> {
     fn check_step(&self, steps: &mut Steps, at: usize) -> Result<(), Error> {
         let previous = at.checked_sub(1).and_then(|at| steps[at].as_ref()?.memory);
         let Some(step) = &mut steps[at] else { return Ok(()) };
-        if let Some(error) = self.refusal(step.target, step.what != What::Read) {
+        if let Some(error) = self.refusal(step.target, !step.what.only_reads()) {
             return Err(error);
         }
         let end = step.offset_bytes.checked_add(step.len_bytes);
@@ -192,6 +192,8 @@ impl<R: Ring> Core<R> {
         let op = match what {
             What::Sync { .. } => op,
             What::Range(_) => Op { offset_bytes, len_bytes, ..op },
+            // Its memory is no part of what it copies: it is whole or nothing.
+            What::CopyWithin { len_bytes } => Op { offset_bytes, len_bytes, memory, ..op },
             _ => Op { offset_bytes: offset_bytes + u64::from(resumed_at), memory, ..op },
         };
         (target, op)

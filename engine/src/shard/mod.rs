@@ -68,6 +68,7 @@ mod straight;
 mod sync;
 mod tasks;
 mod timer;
+mod within;
 
 pub use self::barrier::{Barrier, Epoch};
 pub use self::batch::{Batch, Full, Reaped};

@@ -12,10 +12,7 @@ use super::slot::{Body, Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::plan;
-use crate::ring::{Completion, Knob, Plant, Ring, Tag};
-
-/// The first back-off after EAGAIN; it doubles each time.
-const BACK_OFF_NS: u64 = 1_000;
+use crate::ring::{Completion, Plant, Ring, Tag};
 
 impl<R: Ring> Core<R> {
     /// A function of its own, so that its loop has the registers to itself.
@@ -153,6 +150,7 @@ impl<R: Ring> Core<R> {
 
     #[cold]
     fn transfer_not_whole(&mut self, tag: Tag, verdict: Verdict) {
+        let verdict = self.said_by_device(verdict);
         self.break_chain(tag);
         let unserved = verdict == Verdict::Fail(nix::errno::Errno::ECANCELED);
         if unserved && self.transfer_in_place(tag) {
@@ -165,9 +163,8 @@ impl<R: Ring> Core<R> {
                 transfer.retries = transfer.retries.saturating_add(1);
                 transfer.force_async = force_async;
                 self.metrics.retries += 1;
-                let back_off_ns = BACK_OFF_NS << u32::from(transfer.retries.min(10));
-                let back_off_ns = back_off_ns * self.ring.knob(Knob::BackOff, 1) as u64;
-                let not_before_ns = self.ring.now_ns() + back_off_ns;
+                let retries = transfer.retries;
+                let not_before_ns = self.ring.now_ns() + self.back_off_ns(retries);
                 self.retries.push_back(Retry { tag, not_before_ns });
             }
             Verdict::Stalled => {

@@ -6,13 +6,41 @@
 //! Not here: whether there is another try, and when (`reap`, `complete`).
 
 use mfio_core::ErrorKind;
+use nix::errno::Errno;
 
 use super::class::Class;
 use super::core::Core;
 use super::slot::Linked;
+use crate::complete::Verdict;
+use crate::nvme::Status;
 use crate::ring::{Knob, Op, OpKind, Ring, Tag};
 
+/// The first back-off after EAGAIN of the kernel's; it doubles each time.
+const BACK_OFF_NS: u64 = 1_000;
+/// And after a status by which a device says that it is not ready, or was not reached: over its
+/// retries, half a second.
+const DEVICE_BACK_OFF_NS: u64 = 1_000_000;
+
 impl<R: Ring> Core<R> {
+    /// How long the op that is being judged waits for its try number `retries`.
+    pub(super) fn back_off_ns(&self, retries: u8) -> u64 {
+        let first_ns = if self.device_status == 0 { BACK_OFF_NS } else { DEVICE_BACK_OFF_NS };
+        let back_off_ns = first_ns << u32::from(retries.min(10));
+        back_off_ns * self.ring.knob(Knob::BackOff, 1) as u64
+    }
+
+    /// The verdict on the op that is being judged; a device that was not ready to the end is
+    /// blamed for what it said itself.
+    #[cold]
+    pub(super) fn said_by_device(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Fail(Errno::EAGAIN) if self.device_status != 0 => {
+                Verdict::Fail(Status::from_bits(self.device_status).errno())
+            }
+            verdict => verdict,
+        }
+    }
+
     /// Pushes the ops whose time has come again.
     pub(super) fn issue_retries(&mut self) {
         let now_ns = self.ring.now_ns();

@@ -44,6 +44,8 @@ struct Script {
     old: bool,
     cancels: u32,
     now_ns: u64,
+    /// What a device says of every op that fails; 0 is nothing.
+    status: u16,
     /// A failing `enter` has consumed what it would have.
     fails_late: bool,
 }
@@ -103,6 +105,9 @@ impl Ring for Scripted {
         FileRef::Plain(fd)
     }
     fn unregister_file(&mut self, _file: FileRef) {}
+    fn device_status(&self, _tag: Tag) -> Option<u16> {
+        Some(self.0.borrow().status).filter(|&status| status > 0)
+    }
     fn cancel(&mut self, tag: Tag) -> bool {
         let mut script = self.0.borrow_mut();
         script.cancels += 1;
@@ -176,7 +181,7 @@ fn shard(ring: &Scripted, align: u32) -> (Shard<Scripted>, File<Scripted>) {
     (shard, file)
 }
 
-fn poll<F: Future>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
+fn poll<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(waker))
 }
 
@@ -307,6 +312,49 @@ fn f23_eagain_is_given_up_after_its_retries() {
     };
     assert_eq!(result.unwrap_err().error.errno(), Some(Errno::EAGAIN as i32));
     assert_eq!(shard.metrics().retries, 8);
+}
+
+#[test]
+fn f23_device_that_is_not_ready_is_asked_again_for_half_a_second() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    // "Namespace not ready", and no word that it will stay so.
+    ring.0.borrow_mut().status = 0x0082;
+    ring.answer_all(|_| -(Errno::EAGAIN as i32));
+    for (in_chain, recovers) in [(false, false), (true, false), (false, true), (true, true)] {
+        ring.answer_all(|_| -(Errno::EAGAIN as i32));
+        let start_ns = shard.now_ns();
+        let retries = shard.metrics().retries;
+        let mut done: Pin<Box<dyn Future<Output = _>>> = if in_chain {
+            Box::pin(file.write_zeroes(0, 64))
+        } else {
+            Box::pin(async { file.write_all_at(0, vec![0; 64]).await.0 })
+        };
+        let mut turns = 0;
+        let result = loop {
+            if let Poll::Ready(result) = poll(done.as_mut(), Waker::noop()) {
+                break result;
+            }
+            shard.turn(Wait::at_least(1)).unwrap();
+            turns += 1;
+            assert!(turns < 1000, "retried for ever");
+            if recovers && shard.metrics().retries == retries + 3 {
+                let whole =
+                    |op: &Op| op.memory.map_or(0, |memory| memory.len_bytes().cast_signed());
+                ring.answer_all(whole);
+            }
+        };
+        let (retries, took_ns) = (shard.metrics().retries - retries, shard.now_ns() - start_ns);
+        if recovers {
+            assert_eq!((result, retries), (Ok(()), 3));
+            continue;
+        }
+        let error = result.unwrap_err().error;
+        let told = (error.errno(), error.device_status());
+        assert_eq!(told, (Some(Errno::EREMOTEIO as i32), Some(0x0082)));
+        assert_eq!(retries, 8);
+        assert!((510_000_000..1_000_000_000).contains(&took_ns), "{took_ns} ns");
+    }
 }
 
 #[test]

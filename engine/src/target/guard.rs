@@ -211,7 +211,8 @@ fn open_exactly(path: &Path, node: &Path, number: Number, flags: i32) -> Result<
     let opened = patiently(|| how.open(node).map_err(|error| errno_of(&error)));
     let opened = opened.map_err(|errno| match errno {
         Errno::EBUSY => OpenError::DeviceBusy { path: path.to_owned() },
-        errno => OpenError::Os { path: path.to_owned(), call: "open of the device", errno },
+        errno if node == path => OpenError::Os { path: path.to_owned(), call: "open", errno },
+        errno => OpenError::Claim { path: path.to_owned(), device: node.to_owned(), errno },
     })?;
     match opened.metadata() {
         Ok(metadata) if self::number(&metadata) == number => Ok(opened),

@@ -68,6 +68,25 @@ impl NvmeFacts {
             write_zeroes: self.write_zeroes,
             read_fua: false,
             write_fua: false,
+            compare: self.compare,
+            copy_blocks_max: self.copy_blocks_max,
+        }
+    }
+
+    /// What the identify structures of controller and namespace say.
+    #[must_use]
+    pub fn new(nsid: u32, controller: &Controller, namespace: &Namespace) -> Self {
+        Self {
+            nsid,
+            block_bytes: namespace.format.data_bytes,
+            blocks: namespace.blocks,
+            model: Label::new(&controller.model),
+            firmware: Label::new(&controller.firmware),
+            volatile_cache: controller.volatile_cache,
+            compare: controller.compare,
+            deallocate: controller.deallocate,
+            write_zeroes: controller.write_zeroes,
+            copy_blocks_max: if controller.copy { namespace.copy_blocks_max } else { 0 },
         }
     }
 }
@@ -188,18 +207,7 @@ fn describe(
     device: Option<Device>,
 ) -> Geometry {
     let block_bytes = namespace.format.data_bytes;
-    let nvme = NvmeFacts {
-        nsid,
-        block_bytes,
-        blocks: namespace.blocks,
-        model: Label::new(&controller.model),
-        firmware: Label::new(&controller.firmware),
-        volatile_cache: controller.volatile_cache,
-        compare: controller.compare,
-        deallocate: controller.deallocate,
-        write_zeroes: controller.write_zeroes,
-        copy_blocks_max: if controller.copy { namespace.copy_blocks_max } else { 0 },
-    };
+    let nvme = NvmeFacts::new(nsid, controller, namespace);
     let atomic_blocks = namespace.atomic_blocks_max(controller.atomic_blocks);
     let atomic_write = AtomicWrite {
         min_bytes: block_bytes,

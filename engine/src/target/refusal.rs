@@ -72,6 +72,16 @@ pub enum OpenError {
         /// The target.
         path: PathBuf,
     },
+    /// A namespace was to be written, and its block device cannot be opened, which keeps others
+    /// away and shows what it carries.
+    Claim {
+        /// The target.
+        path: PathBuf,
+        /// The block device.
+        device: PathBuf,
+        /// What `open(2)` said.
+        errno: Errno,
+    },
     /// What was a file has become a block device while it was opened for writing.
     Replaced {
         /// The target.
@@ -162,6 +172,7 @@ impl OpenError {
             | Self::NoDirect { path }
             | Self::Locked { path, .. }
             | Self::DeviceBusy { path }
+            | Self::Claim { path, .. }
             | Self::Replaced { path }
             | Self::LostData { path, .. }
             | Self::OtherWay { path, .. }
@@ -252,6 +263,15 @@ impl fmt::Display for OpenError {
                     "this process has it open {is} the page cache, and going both ways at once \
                      loses bytes; ask for {ask} here too, or close those handles first"
                 )
+            }
+            Self::Claim { device, errno, .. } => {
+                write!(
+                    f,
+                    "its block device {}, which must be opened to keep others away and to see \
+                     what it carries: {errno}",
+                    device.display()
+                )?;
+                remedy(*errno).map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
             Self::Namespace { why, .. } => write!(f, "{why}"),
             Self::Os { call, errno, .. } => {

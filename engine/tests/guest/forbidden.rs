@@ -14,7 +14,7 @@ use crate::device::{Guest, page};
 
 const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
 /// Set in the child: the value that it is to find.
-const CHILD: &str = "MFIO_FORBIDDEN_CHILD";
+pub(crate) const CHILD: &str = "MFIO_FORBIDDEN_CHILD";
 
 /// The sysctl at `value`, for as long as this lives.
 struct Forbidden;
@@ -33,7 +33,7 @@ impl Drop for Forbidden {
 }
 
 /// Runs `test` of this binary again, as nobody.
-fn as_nobody(test: &str, value: u8) {
+pub(crate) fn as_nobody(test: &str, value: u8) {
     let child = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(std::env::current_exe().unwrap())

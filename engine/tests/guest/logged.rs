@@ -66,15 +66,20 @@ impl Log {
         Self { bytes, entries }
     }
 
-    /// Does to `image` what `entry` did to the device, as far as `reaches` says so of each
-    /// 512 bytes. Discarded bytes are taken to be zeroes.
-    pub(crate) fn apply(&self, entry: &Entry, image: &mut [u8], mut reaches: impl FnMut() -> bool) {
+    /// Does to `image` what `entry` did to the device, as far as `reaches` says so of the
+    /// 512 bytes from each offset on. Discarded bytes are taken to be zeroes.
+    pub(crate) fn apply(
+        &self,
+        entry: &Entry,
+        image: &mut [u8],
+        mut reaches: impl FnMut(usize) -> bool,
+    ) {
         if entry.flags & MARK != 0 {
             return;
         }
         let zeroes = [0; 512];
         for at in entry.at.clone().step_by(512) {
-            if reaches() {
+            if reaches(at) {
                 let data = entry.data + (at - entry.at.start);
                 let written = if entry.flags & DISCARD == 0 {
                     &self.bytes[data..data + 512]
@@ -112,11 +117,11 @@ fn log_of_two_writes_a_mark_and_a_discard_is_read_and_applied() {
     assert_eq!(log.entries[2].mark.as_deref(), Some("acked"));
     let mut image = vec![9; 4 * 512];
     let applied = |image: &[u8]| [image[512], image[1024], image[1536]];
-    log.apply(&log.entries[0], &mut image, || true);
+    log.apply(&log.entries[0], &mut image, |_| true);
     assert_eq!(applied(&image), [9, 1, 2]);
     let mut first = true;
-    log.apply(&log.entries[3], &mut image, || std::mem::take(&mut first));
+    log.apply(&log.entries[3], &mut image, |_| std::mem::take(&mut first));
     assert_eq!(applied(&image), [9, 1, 3]);
-    log.apply(&log.entries[4], &mut image, || true);
+    log.apply(&log.entries[4], &mut image, |_| true);
     assert_eq!(applied(&image), [9, 0, 3]);
 }

@@ -16,6 +16,7 @@ mod flakey;
 mod forbidden;
 mod logged;
 mod mapper;
+mod permission;
 mod power_loss;
 mod unplug;
 mod verify;

@@ -381,7 +381,7 @@ impl Ring for KernelRing {
     fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
         let span = self.buffers.add(&self.submitter, region, &mut self.features);
         if let Some(span) = span {
-            self.forget_buffers_beside(span.first_index);
+            self.add_buffers_beside(region, span);
         }
         span
     }

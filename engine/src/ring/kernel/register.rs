@@ -184,6 +184,25 @@ pub(super) fn empty(submitter: &Submitter<'_>, entry: usize) -> bool {
     update(submitter, entry, nothing).is_ok()
 }
 
+/// Registers with another ring, in the same entries, what `span` of `region` is in one: all of
+/// it or nothing.
+pub(super) fn repeat(
+    submitter: &Submitter<'_>,
+    region: &Region,
+    span: FixedSpan,
+) -> Result<(), Errno> {
+    let first = usize::from(span.first_index);
+    for (entry, start) in (first..).zip((0..span.registered_bytes).step_by(PIECE)) {
+        let iov_base = region.base().wrapping_add(start).cast();
+        let iov_len = PIECE.min(span.registered_bytes - start);
+        if let Err(errno) = update(submitter, entry, libc::iovec { iov_base, iov_len }) {
+            let _emptied = (first..entry).all(|entry| empty(submitter, entry));
+            return Err(errno);
+        }
+    }
+    Ok(())
+}
+
 /// How many fixed buffers `bytes` need.
 pub(super) fn pieces(bytes: usize) -> usize {
     bytes.div_ceil(PIECE)

@@ -13,10 +13,10 @@ use nix::errno::Errno;
 
 use super::super::files::FileTable;
 use super::super::owned::OwnedRing;
-use super::super::register::{empty, pieces};
+use super::super::register::{empty, pieces, repeat};
 use super::super::restrict;
 use super::super::setup::errno_of;
-use crate::buffer::FixedSpan;
+use crate::buffer::{FixedSpan, Region};
 use crate::ring::{Features, FileRef, Limits, Poll};
 
 /// Entries of its table of registered files.
@@ -29,8 +29,9 @@ pub(super) struct Companion<S: squeue::EntryMarker + 'static, C: cqueue::EntryMa
     submitter: Submitter<'static>,
     ring: OwnedRing<S, C>,
     files: FileTable,
-    /// Entries below this are the same in its table of buffers as in that of the main ring.
-    fixed_end: u16,
+    /// By entry: whether it is the same in this table of buffers as in that of the main ring.
+    /// Empty where this ring has no table.
+    fixed: Vec<bool>,
     in_flight: u32,
     queued: u32,
     polled: bool,
@@ -73,9 +74,9 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
         // only submission queue ever made of this ring.
         let sq = unsafe { ring.get().submission_shared() };
-        let fixed_end = if cloned { fixed_end } else { 0 };
+        let fixed = vec![true; if cloned { fixed_end.into() } else { 0 }];
         let polled = poll != Poll::Interrupt;
-        Ok(Self { sq, submitter, ring, files, fixed_end, in_flight: 0, queued: 0, polled })
+        Ok(Self { sq, submitter, ring, files, fixed, in_flight: 0, queued: 0, polled })
     }
 
     pub(super) const fn in_flight(&self) -> u32 {
@@ -84,21 +85,38 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
 
     /// `index`, if that buffer is registered here.
     pub(super) fn fixed(&self, index: Option<u16>) -> Option<u16> {
-        index.filter(|&index| index < self.fixed_end)
+        index.filter(|&index| self.fixed.get(usize::from(index)) == Some(&true))
     }
 
-    /// Buffers from entry `first` on are no longer what they were.
-    pub(super) fn forget_buffers_from(&mut self, first: u16) {
-        self.fixed_end = self.fixed_end.min(first);
+    /// The main ring has registered `region` as `span`; so it is here, where this ring has a
+    /// table. Its pages are pinned, and counted against `RLIMIT_MEMLOCK`, once more: kernels that
+    /// can clone into a table that is in use lose what stands behind in it. Where that is
+    /// refused, ops on it go unregistered.
+    pub(super) fn add_buffers(&mut self, region: &Region, span: FixedSpan) -> Result<(), Errno> {
+        let first = usize::from(span.first_index);
+        let end = first + pieces(span.registered_bytes);
+        if self.fixed.is_empty() {
+            return Ok(());
+        }
+        if self.fixed.len() < end {
+            self.fixed.resize(end, false);
+        }
+        self.fixed[first..end].fill(false);
+        repeat(&self.submitter, region, span)?;
+        self.fixed[first..end].fill(true);
+        Ok(())
     }
 
-    /// Those of `span` are cloned no longer. All behind them count as forgotten, too.
+    /// Those of `span` are registered here no longer.
     pub(super) fn empty_buffers(&mut self, span: FixedSpan) {
         let first = usize::from(span.first_index);
-        let end = (first + pieces(span.registered_bytes)).min(self.fixed_end.into());
-        // One that cannot be emptied keeps its pages pinned, and is not used.
-        let _kept = (first..end).all(|entry| empty(&self.submitter, entry));
-        self.forget_buffers_from(span.first_index);
+        let end = (first + pieces(span.registered_bytes)).min(self.fixed.len());
+        for entry in first..end {
+            if core::mem::take(&mut self.fixed[entry]) {
+                // One that cannot be emptied keeps its pages pinned, and is not used.
+                let _kept = empty(&self.submitter, entry);
+            }
+        }
     }
 
     pub(super) fn add_file(&mut self, fd: RawFd, features: &mut Features) -> FileRef {

@@ -26,7 +26,7 @@ use super::sqe::Sqe;
 use super::{Completion, FileRef, KernelRing, Op, OpKind, Tag, Wait};
 use crate::buffer::quarantine;
 use crate::nvme::command::Data;
-use crate::nvme::serve::{Step, Words, is_vectored};
+use crate::nvme::serve::{Step, Words, failure, is_vectored};
 use crate::nvme::{Command, Space, Status};
 use crate::ring::Transfers;
 
@@ -264,7 +264,8 @@ impl Beside {
         let Some(note) = self.live(tag) else { return };
         if let Some(status) = Status::of_result(result) {
             note.status = status.to_bits();
-            return self.finish(at, -(status.errno() as i32));
+            let errno = failure(&note.op, status);
+            return self.finish(at, -(errno as i32));
         }
         if result < 0 {
             return self.finish(at, result);

@@ -11,7 +11,7 @@ use io_uring::opcode;
 use nix::errno::Errno;
 
 use super::{CommandRing, Companion, FileRef, KernelRing, Served};
-use crate::buffer::FixedSpan;
+use crate::buffer::{FixedSpan, Region};
 use crate::nvme::Space;
 use crate::ring::{Poll, Transfers};
 
@@ -127,19 +127,30 @@ impl KernelRing {
         }
     }
 
-    /// Buffers from entry `first` on are not what the companions have cloned.
-    pub(in super::super) fn forget_buffers_beside(&mut self, first: u16) {
+    /// `region` has become `span` of the main ring's table: so it does of those that the
+    /// companions have cloned before.
+    pub(in super::super) fn add_buffers_beside(&mut self, region: &Region, span: FixedSpan) {
         let Some(beside) = &mut self.beside else { return };
-        if let Some(ring) = &mut beside.files {
-            ring.forget_buffers_from(first);
-        }
+        let files = beside.files.as_mut().map_or(Ok(()), |ring| ring.add_buffers(region, span));
+        let mut refusal = files.err();
         for ring in [&mut beside.commands, &mut beside.polled_commands].into_iter().flatten() {
-            ring.forget_buffers_from(first);
+            refusal = refusal.or(ring.add_buffers(region, span).err());
+        }
+        if let Some(errno) = refusal {
+            let text = format!(
+                "registered buffers: a companion ring could not take what was registered later \
+                 ({errno:?}), its ops on that go unregistered; RLIMIT_MEMLOCK counts the memory \
+                 once for each ring: raise it (ulimit -l, LimitMEMLOCK=), or register memory \
+                 before the first target that is polled or driven by commands is opened"
+            );
+            if !self.features.degraded.contains(&text) {
+                self.features.degraded.push(text);
+            }
         }
     }
 
-    /// The buffers of `span` are about to be others, or none: the companions' clones of them
-    /// are not used any more, and keep no pages.
+    /// The buffers of `span` are about to be others, or none: the companions do not use them
+    /// any more, and keep no pages.
     pub(in super::super) fn empty_buffers_beside(&mut self, span: FixedSpan) {
         let Some(beside) = &mut self.beside else { return };
         if let Some(ring) = &mut beside.files {
