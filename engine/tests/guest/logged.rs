@@ -32,6 +32,11 @@ impl Entry {
     pub(crate) const fn is_durable(&self) -> bool {
         self.flags & (FLUSH | FUA) != 0
     }
+
+    /// Its data reached the device only when all before it was durable.
+    pub(crate) const fn flushes_first(&self) -> bool {
+        self.flags & FLUSH != 0
+    }
 }
 
 /// A whole log, in memory.

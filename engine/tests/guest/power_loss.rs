@@ -155,6 +155,9 @@ fn fail_everywhere(
         let mut random = Random(at as u64);
         let mut kept = 0;
         for later in &log.entries[at + 1..] {
+            if later.flushes_first() {
+                break;
+            }
             let mut tossed = None;
             log.apply(later, &mut torn, |at| {
                 let (_, reaches) = tossed.filter(|&(of, _)| of == at / unit).unwrap_or_else(|| {
