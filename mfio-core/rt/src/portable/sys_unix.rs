@@ -66,11 +66,11 @@ fn kind_of(kind: FileType) -> FileKind {
     }
 }
 
-#[allow(clippy::unnecessary_cast, reason = "as wide as this on some systems only")]
 fn metadata_of(stat: &Stat) -> Metadata {
     let time =
         |secs: i64, nanos: u64| Some(Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) });
-    let mode = u32::from(Mode::from_raw_mode(stat.st_mode).as_raw_mode()) & 0o7777;
+    let mode = wide(Mode::from_raw_mode(stat.st_mode).as_raw_mode()) & 0o7777;
+    let mode = u32::try_from(mode).unwrap_or(0);
     Metadata {
         links: Some(wide(stat.st_nlink)),
         id: Some((wide(stat.st_dev), wide(stat.st_ino))),
