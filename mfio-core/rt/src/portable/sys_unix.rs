@@ -165,6 +165,8 @@ impl Dir {
     /// calls that do not follow it.
     fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Parent<'_>, &'p [u8])> {
         match split_last(path) {
+            // Said before anything else is looked at, as the kernel does.
+            _ if self.confined && path.is_empty() => Err(Errno::NOENT.into()),
             Some((dir, last)) if self.confined => {
                 let dir = open_beneath(&self.fd, dir, path_only(), Mode::empty())?;
                 Ok((Parent::Other(dir), last))
@@ -233,6 +235,9 @@ impl Dir {
     }
 
     pub(super) fn symlink(&self, target: &[u8], path: &[u8]) -> io::Result<()> {
+        if target.is_empty() {
+            return Err(Errno::NOENT.into());
+        }
         let (parent, last) = self.parent(path)?;
         Ok(fs::symlinkat(target, parent, last)?)
     }
