@@ -403,7 +403,9 @@ fn a_long_confined_sequence_has_the_same_results_as_on_the_real_file_system() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24, failure_persistence: None, ..Default::default()
+    })]
 
     #[test]
     fn any_sequence_has_the_same_results_as_on_the_real_file_system(
