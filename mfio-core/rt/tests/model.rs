@@ -134,6 +134,11 @@ fn shown(found: Metadata) -> String {
     format!("{kind:?} {len} {mode:o} {links:?}")
 }
 
+/// Permission bits that keep nobody from running this without being root.
+fn mode_of(number: u64) -> u32 {
+    0o700 | u32::try_from(number & 0o77).unwrap()
+}
+
 fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(7, |sum, &byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte) + 1))
 }
@@ -169,7 +174,7 @@ impl<F: Fs> World<F> {
                 self.files[slot] = file;
                 told
             }
-            50..=57 => done(dir.create_dir(&path, 0o700 | (number as u32 & 0o77)).await),
+            50..=57 => done(dir.create_dir(&path, mode_of(number)).await),
             58..=61 => done(dir.remove_file(&path).await),
             62..=65 => done(dir.remove_dir(&path).await),
             66..=72 => done(dir.rename(&path, to, &other).await),
@@ -177,7 +182,7 @@ impl<F: Fs> World<F> {
             77..=80 => done(dir.symlink(&other, &path).await),
             81..=82 => told(dir.read_link(&path).await, |target| format!("{target:?}")),
             83..=86 => told(dir.metadata(&path, draw.follow()).await, shown),
-            87 => done(dir.set_permissions(&path, 0o700 | (number as u32 & 0o77)).await),
+            87 => done(dir.set_permissions(&path, mode_of(number)).await),
             88..=89 => {
                 let times = Times { accessed: draw.time(), modified: draw.time() };
                 let follow = draw.follow();
@@ -240,7 +245,7 @@ impl<F: Fs> World<F> {
                 done(file.allocate(draw.below(30_000), draw.len() as u64, how).await)
             }
             31..=32 => told(file.metadata().await, shown),
-            33 => done(file.set_permissions(0o700 | (draw.next() as u32 & 0o77)).await),
+            33 => done(file.set_permissions(mode_of(draw.next())).await),
             34 => done(file.sync(SyncLevel::Data).await),
             35 => {
                 let exclusive = draw.one_in(2);
@@ -398,7 +403,9 @@ fn a_long_confined_sequence_has_the_same_results_as_on_the_real_file_system() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24, failure_persistence: None, ..Default::default()
+    })]
 
     #[test]
     fn any_sequence_has_the_same_results_as_on_the_real_file_system(

@@ -29,8 +29,8 @@ use crate::options::{Allocate, LockKind, OpenOptions, SyncLevel};
 
 /// Bytes copied at a time where a packet lends none.
 const PIECE_BYTES: usize = 64 << 10;
-/// The first offset that no system can address.
-const OFFSET_END: u64 = 1 << 63;
+/// Where the last transfer ends that a system takes.
+const OFFSET_END: u64 = (1 << 63) - 1;
 
 /// An open file.
 pub struct PortableFile {

@@ -66,11 +66,11 @@ fn kind_of(kind: FileType) -> FileKind {
     }
 }
 
-#[allow(clippy::unnecessary_cast, reason = "as wide as this on some systems only")]
 fn metadata_of(stat: &Stat) -> Metadata {
     let time =
         |secs: i64, nanos: u64| Some(Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) });
-    let mode = u32::from(Mode::from_raw_mode(stat.st_mode).as_raw_mode()) & 0o7777;
+    let mode = wide(Mode::from_raw_mode(stat.st_mode).as_raw_mode()) & 0o7777;
+    let mode = u32::try_from(mode).unwrap_or(0);
     Metadata {
         links: Some(wide(stat.st_nlink)),
         id: Some((wide(stat.st_dev), wide(stat.st_ino))),
@@ -165,6 +165,8 @@ impl Dir {
     /// calls that do not follow it.
     fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Parent<'_>, &'p [u8])> {
         match split_last(path) {
+            // Said before anything else is looked at, as the kernel does.
+            _ if self.confined && path.is_empty() => Err(Errno::NOENT.into()),
             Some((dir, last)) if self.confined => {
                 let dir = open_beneath(&self.fd, dir, path_only(), Mode::empty())?;
                 Ok((Parent::Other(dir), last))
@@ -233,6 +235,9 @@ impl Dir {
     }
 
     pub(super) fn symlink(&self, target: &[u8], path: &[u8]) -> io::Result<()> {
+        if target.is_empty() {
+            return Err(Errno::NOENT.into());
+        }
         let (parent, last) = self.parent(path)?;
         Ok(fs::symlinkat(target, parent, last)?)
     }

@@ -200,11 +200,11 @@ impl FileHandle for VirtFile {
 
     async fn allocate(&self, at: u64, len: u64, how: Allocate) -> Result<(), Error> {
         let refused = |kind| Err(Error::new(Op::Allocate, kind));
-        if !self.writes {
-            return refused(ErrorKind::BadHandle);
-        }
         if len == 0 {
             return refused(ErrorKind::InvalidInput);
+        }
+        if !self.writes {
+            return refused(ErrorKind::BadHandle);
         }
         let Some(end) = at.checked_add(len).filter(|&end| end <= FILE_BYTES_MAX) else {
             return refused(ErrorKind::FileTooLarge);

@@ -34,12 +34,12 @@ impl<'a> Base<'a> {
     }
 
     pub(super) fn find(self, path: &[u8], follow: Follow) -> Result<Arc<Inode>, ErrorKind> {
-        self.volume.names.with(|()| self.walk(path)?.to_existing(follow))
+        self.volume.names.with(|()| self.walk(path)?.find(follow))
     }
 
     /// The directory in which a new name is made, and the name.
     fn vacancy(self, path: &[u8], is_dir: bool) -> Result<(Arc<Inode>, Vec<u8>), ErrorKind> {
-        let Place { dir, last, slash } = self.walk(path)?.to_last()?;
+        let Place { dir, last, slash } = self.walk(path)?.walk_to_last()?;
         let Last::Name(name) = last else { return Err(ErrorKind::AlreadyExists) };
         if lookup(&dir, &name)?.is_some() {
             return Err(ErrorKind::AlreadyExists);
@@ -101,13 +101,13 @@ impl<'a> Base<'a> {
     fn find_or_make(self, path: &[u8], options: &OpenOptions) -> Result<Arc<Inode>, ErrorKind> {
         let follow = if options.nofollow { Follow::No } else { Follow::Yes };
         if !(options.create || options.create_new) {
-            let found = self.walk(path)?.to_existing(follow)?;
+            let found = self.walk(path)?.find(follow)?;
             let is_link = matches!(found.body, Body::Symlink(_));
             return if is_link { Err(ErrorKind::LinkLoop) } else { Ok(found) };
         }
         let mut walk = self.walk(path)?;
         let follow = if options.create_new { Follow::No } else { follow };
-        let (place, found) = walk.to_place(follow)?;
+        let (place, found) = walk.walk_to_place(follow)?;
         match (found, place.last) {
             (Some(_), _) if options.create_new => Err(ErrorKind::AlreadyExists),
             (Some(found), _) => match found.body {
@@ -132,7 +132,7 @@ impl<'a> Base<'a> {
 
     pub(super) fn remove_file(self, path: &[u8]) -> Result<(), ErrorKind> {
         self.volume.names.with(|()| {
-            let Place { dir, last, slash } = self.walk(path)?.to_last()?;
+            let Place { dir, last, slash } = self.walk(path)?.walk_to_last()?;
             let Last::Name(name) = last else { return Err(ErrorKind::IsADirectory) };
             let found = lookup(&dir, &name)?.ok_or(ErrorKind::NotFound)?;
             if found.is_dir() {
@@ -148,7 +148,7 @@ impl<'a> Base<'a> {
 
     pub(super) fn remove_dir(self, path: &[u8]) -> Result<(), ErrorKind> {
         self.volume.names.with(|()| {
-            let Place { dir, last, .. } = self.walk(path)?.to_last()?;
+            let Place { dir, last, .. } = self.walk(path)?.walk_to_last()?;
             let name = match last {
                 Last::Name(name) => name,
                 Last::Dot => return Err(ErrorKind::InvalidInput),
@@ -174,7 +174,7 @@ impl<'a> Base<'a> {
         to_path: &[u8],
     ) -> Result<(), ErrorKind> {
         self.volume.names.with(|()| {
-            let found = self.walk(path)?.to_existing(Follow::No)?;
+            let found = self.walk(path)?.find(Follow::No)?;
             let (dir, name) = to.vacancy(to_path, false)?;
             if found.is_dir() {
                 return Err(ErrorKind::PermissionDenied);
@@ -193,8 +193,8 @@ impl<'a> Base<'a> {
 
     pub(super) fn rename(self, path: &[u8], to: Base<'_>, to_path: &[u8]) -> Result<(), ErrorKind> {
         self.volume.names.with(|()| {
-            let from = self.walk(path)?.to_last()?;
-            let target = to.walk(to_path)?.to_last()?;
+            let from = self.walk(path)?.walk_to_last()?;
+            let target = to.walk(to_path)?.walk_to_last()?;
             let (Last::Name(name), Last::Name(new_name)) = (from.last, target.last) else {
                 return Err(ErrorKind::Busy);
             };

@@ -1,7 +1,7 @@
 //! Paths: from a directory along names, links and `..` to the last component.
 //!
-//! Data flow: start and path → [`Walk::to_last`] → a directory and a [`Last`] component →
-//! [`Walk::to_end`] → an inode, or the place where one could be.
+//! Data flow: start and path → [`Walk::walk_to_last`] → a directory and a [`Last`] component →
+//! [`Walk::walk_to_end`] → an inode, or the place where one could be.
 //!
 //! One component at a time with one list of what is left: links are counted, and nothing
 //! recurses. The rules are Linux's, which POSIX leaves room for.
@@ -119,7 +119,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks to the directory of the last component.
-    pub(super) fn to_last(&mut self) -> Result<Place, ErrorKind> {
+    pub(super) fn walk_to_last(&mut self) -> Result<Place, ErrorKind> {
         loop {
             let Some((component, more, slash)) = self.next() else {
                 return Ok(Place { dir: Arc::clone(&self.at), last: Last::Root, slash: true });
@@ -149,12 +149,12 @@ impl<'a> Walk<'a> {
 
     /// What is at the end, and where: links are followed where `follow` says, or where a slash
     /// does. `None` where there is nothing of that name.
-    pub(super) fn to_end(
+    pub(super) fn walk_to_end(
         &mut self,
         follow: Follow,
     ) -> Result<(Place, Option<Arc<Inode>>), ErrorKind> {
         loop {
-            let place = self.to_last()?;
+            let place = self.walk_to_last()?;
             let found = match &place.last {
                 Last::Dot | Last::Root => Some(Arc::clone(&place.dir)),
                 Last::DotDot => Some(self.go_up()?),
@@ -175,13 +175,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As [`Walk::to_end`], where a file may be made: a slash behind its name is refused.
-    pub(super) fn to_place(
+    /// As [`Walk::walk_to_end`], where a file may be made: a slash behind its name is refused.
+    pub(super) fn walk_to_place(
         &mut self,
         follow: Follow,
     ) -> Result<(Place, Option<Arc<Inode>>), ErrorKind> {
         loop {
-            let place = self.to_last()?;
+            let place = self.walk_to_last()?;
             let Last::Name(name) = &place.last else {
                 let up = place.last == Last::DotDot;
                 let found = if up { self.go_up()? } else { Arc::clone(&place.dir) };
@@ -201,9 +201,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As [`Walk::to_end`], where there must be something.
-    pub(super) fn to_existing(mut self, follow: Follow) -> Result<Arc<Inode>, ErrorKind> {
-        self.to_end(follow)?.1.ok_or(ErrorKind::NotFound)
+    /// As [`Walk::walk_to_end`], where there must be something.
+    pub(super) fn find(mut self, follow: Follow) -> Result<Arc<Inode>, ErrorKind> {
+        self.walk_to_end(follow)?.1.ok_or(ErrorKind::NotFound)
     }
 }
 

@@ -314,7 +314,10 @@ impl PortableStream {
 
 /// The kinds of packets differ in their lane, and in how much they wait for.
 macro_rules! packet_io {
-    ($perms:ident, $place:ty, $lane:ident, $serve:ident, $whole:literal, $cancel_started:literal) => {
+    (
+        $perms:ident, $place:ty, $lane:ident, $serve:ident,
+        $whole:literal, $cancel_started:literal
+    ) => {
         impl PacketIo<$perms, $place> for PortableStream {
             fn send_io(
                 &self,
