@@ -112,26 +112,6 @@ fn log_entries_and_log_compression_change_no_line() {
 }
 
 #[test]
-fn disable_bw_measurement_takes_no_samples_and_changes_nothing_else() {
-    let place = Place::new("disable-bw");
-    let args = "--name=j --ioengine=null --size=1m --time_based --runtime=400ms --bwavgtime=50 \
-                --iopsavgtime=50 --write_iops_log=p --log_avg_msec=50";
-    let with = place.job(args);
-    let without = place.job(&format!("{args} --disable_bw_measurement=1"));
-    for key in ["bw_samples", "bw_min", "bw_max", "iops_samples", "iops_min", "iops_max"] {
-        assert!(number(&with["read"][key]) > 0, "{key}");
-        assert_eq!(number(&without["read"][key]), 0, "{key}");
-    }
-    for key in ["bw_mean", "bw_dev", "bw_agg", "iops_mean", "iops_stddev"] {
-        assert_eq!(without["read"][key].as_f64(), Some(0.0), "{key}");
-    }
-    let read = &without["read"];
-    assert!(number(&read["bw"]) > 0 && read["iops"].as_f64().unwrap() > 0.0);
-    assert!(number(&read["clat_ns"]["N"]) > 0);
-    assert!(place.log("p_iops.1.log").len() > 1, "logs are another matter");
-}
-
-#[test]
 fn interrupt_leaves_logs_and_traces_whole() {
     let place = Place::new("interrupt");
     let mut command = Command::new(env!("CARGO_BIN_EXE_mfio-bench"));

@@ -10,7 +10,7 @@ use fio_compat::{Action, Job, Origin, Place, Setting};
 use machine::Machine;
 
 /// Texts of which one suits almost every option.
-const CANDIDATES: [&str; 41] = [
+const CANDIDATES: [&str; 43] = [
     "1",
     "0",
     "2",
@@ -52,15 +52,25 @@ const CANDIDATES: [&str; 41] = [
     "dsync",
     "posix",
     "1000",
+    "iops:5%",
+    "offload",
 ];
 
 /// What some options need beside them.
-const BESIDE: [&str; 5] = [
+const BESIDE: [&str; 13] = [
     "",
     "ioengine=io_uring\niodepth=8\n",
     "verify=md5\nrw=write\n",
     "runtime=5\nthinktime=10\n",
     "zonemode=strided\nzonesize=8k\n",
+    "zonesize=8k\n",
+    "zonemode=strided\n",
+    "latency_window=5ms\n",
+    "ss_dur=5\n",
+    "verify=md5\nrw=read\n",
+    "ioengine=pvsync2\ndirect=1\n",
+    "ioengine=pvsync2\nrw=write\ndirect=1\n",
+    "ioengine=io_uring_cmd\nfilename=/dev/ng0n1\n",
 ];
 
 /// The text of a file whose third line is `line`.

@@ -178,8 +178,8 @@ fn broken_job_file_is_refused_with_line_and_column() {
         ),
         (
             "[a]\nioengine=rbd\n",
-            "2:1: failed parsing `ioengine=rbd`: value `rbd` is known to fio but not supported \
-             yet; valid values are io_uring, raw_uring, psync, null, libaio, posixaio, sync, \
+            "2:1: failed parsing `ioengine=rbd`: engine rbd not loadable (it is known to fio), \
+             failed to load engine; valid values are io_uring, raw_uring, psync, null, libaio, posixaio, sync, \
               vsync, pvsync, pvsync2, io_uring_cmd",
         ),
     ] {
