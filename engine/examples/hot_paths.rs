@@ -3,10 +3,11 @@
 //!
 //! `cargo run --release -p mfio-engine --example hot_paths -- PATH N FILE`
 //!
-//! PATH is `queue` (packets on a completion queue), `future` (tasks that await one packet at a
-//! time), `batch`, `chain` (two reads each) or `wal` (one record per task and group commit).
-//! All but the log go at depth 32, in batches of 32, to 4 KiB blocks of FILE: a sparse file,
-//! opened for direct I/O where its file system has that. The log is in the directory FILE.
+//! PATH is `nop` (packets that move nothing, on a completion queue), `queue` (the same with
+//! reads), `future` (tasks that await one packet at a time), `batch`, `chain` (two reads each) or
+//! `wal` (a record per task and group commit). All but the log go at depth 32, in batches of 32,
+//! to 4 KiB blocks of FILE: a sparse file, opened for direct I/O where its file system has that.
+//! The log is in the directory FILE.
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
 use std::cell::Cell;
@@ -187,7 +188,7 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
 }
 
 fn main() -> Outcome<()> {
-    let usage = "hot_paths PATH N FILE, where PATH is queue, future, batch, chain or wal";
+    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, future, batch, chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, ios, file] = &arguments[..] else { return Err(usage.into()) };
     let (ios, place) = (ios.parse()?, Path::new(file));
@@ -197,6 +198,7 @@ fn main() -> Outcome<()> {
     } else {
         let file = open(&shard, place)?;
         match path.as_str() {
+            "nop" => queue(&shard, &shard.nowhere().ok_or("no nops")?, ios)?,
             "queue" => queue(&shard, &file, ios)?,
             "future" => future(&shard, &file, ios)?,
             "batch" => batch(&shard, &file, ios)?,

@@ -51,6 +51,9 @@ pub use signature::Signature;
 pub use sysfs::{Device, Label};
 pub(crate) use way::Way;
 
+/// The descriptor of a target that is no file.
+pub(crate) const NOWHERE: i32 = i32::MIN;
+
 /// What the system has opened for a target.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -100,6 +103,7 @@ fn register<R: Ring>(
     poll: Poll,
 ) -> FileRef {
     let beside = match geometry.facts.nvme {
+        _ if fd == NOWHERE => ring.nowhere(),
         Some(nvme) => ring.register_namespace(fd, nvme.space(file), poll),
         None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
         None => None,
