@@ -79,6 +79,13 @@ impl Handle {
     /// What was stored.
     pub(crate) fn stored<B: Sync + 'static>(&self) -> &B {
         assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        // To look at the owner is to look at its bytes, which ends what an address stands for that
+        // was taken through a mutable borrow of them. Others who look at the same time do the
+        // same, and nobody does anything else to an idle state that is borrowed.
+        let state = self.header().state.load(Ordering::Relaxed);
+        if state & KEPT != 0 {
+            self.header().state.store(state & !KEPT, Ordering::Relaxed);
+        }
         // SAFETY: idle, and it stays idle while `self` is borrowed, because arming needs
         // `&mut self`; shared readers are fine, `B` is `Sync`.
         unsafe { &*self.header().stored.look() }.get()
