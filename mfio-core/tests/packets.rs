@@ -404,6 +404,37 @@ fn backend_that_panics_or_refuses_a_part_leaves_the_queue_consistent() {
     assert_eq!(done.error(), Some(Error::new(ErrorKind::Aborted)));
 }
 
+/// Who is told of a range may panic: the range has ended all the same, once, whoever gives it up.
+#[test]
+fn output_that_panics_hears_each_range_once_and_its_packet_completes() {
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeper = Keeper::default();
+    type End = fn(View<Read>);
+    let ends: [(End, bool); 3] = [
+        (|view| assert!(view.fill_from(&[7; 4]).is_none()), true),
+        (|view| view.fail(Error::new(ErrorKind::NoSpace)), false),
+        (|view| drop(view), false),
+    ];
+    for (end, whole) in ends {
+        let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+        let mut packet = Packet::<Read, _>::new(vec![0; 4]);
+        let told = Arc::clone(&heard);
+        packet.set_output(Some(mfio_core::output_fn(move |fragment| {
+            told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(fragment.end);
+            panic!("an output")
+        })));
+        queue.send(&keeper, (), packet, 1).unwrap();
+        let view = keeper.take();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| end(view)));
+        assert!(ended.is_err(), "the panic goes on");
+        let (_, done) = queue.pop().expect("the packet has ended");
+        assert_eq!(done.is_ok(), whole);
+        assert_eq!(done.failed_ranges().len(), usize::from(!whole));
+        let heard = std::mem::take(&mut *heard.lock().unwrap_or_else(|held| held.into_inner()));
+        assert_eq!(heard, [4]);
+    }
+}
+
 #[test]
 fn packet_sent_by_the_waker_of_another_is_driven_too() {
     type Sender = (std::rc::Rc<Mem>, CompletionQueue<Read, Vec<u8>>);

@@ -222,10 +222,8 @@ impl Hold {
     /// The range is through: every byte of it transferred.
     #[inline]
     pub(crate) fn done(self) {
-        self.report(None);
-        let header = ManuallyDrop::new(self).header;
-        // SAFETY: this hold is given up exactly here.
-        unsafe { release(header) };
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(None);
     }
 
     /// As [`Hold::done`]; who is told is told when the batch is flushed.
@@ -238,8 +236,9 @@ impl Hold {
             // SAFETY: state QUEUE with one hold, the caller's: the header is the queue's now.
             return unsafe { batch.add(header) };
         }
-        self.report(None);
-        let header = ManuallyDrop::new(self).header;
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(None);
+        let header = ManuallyDrop::new(leaving).0.header;
         // SAFETY: this hold is given up exactly here.
         unsafe { release_in(header, batch) };
     }
@@ -274,10 +273,8 @@ impl Hold {
         let failed = FailedRange { start, end, error };
         self.header().guarded.with(|guarded| guarded.failed.push(failed));
         self.header().state.fetch_or(FAILED, Ordering::Relaxed);
-        self.report(Some(error));
-        let header = ManuallyDrop::new(self).header;
-        // SAFETY: this hold is given up exactly here.
-        unsafe { release(header) };
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(Some(error));
     }
 
     /// Tells the packet's output, if there is one, before the packet can be complete.
@@ -328,6 +325,17 @@ impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (start, end) = self.bounds();
         write!(f, "Hold({start}..{end})")
+    }
+}
+
+/// A hold whose range has its result: given up when this goes, also where telling of it panics.
+struct Leaving(ManuallyDrop<Hold>);
+
+impl Drop for Leaving {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the hold is behind `ManuallyDrop`, so it is given up exactly here.
+        unsafe { release(self.0.header) };
     }
 }
 
