@@ -1,0 +1,2 @@
+//! The program `mfio-netfs-server`.
+fn main() {}
