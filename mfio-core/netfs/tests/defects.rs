@@ -2,22 +2,23 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::{Pin, pin};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, IoBackend, IoRead, IoWrite};
+use mfio_core::{ErrorKind as ByteKind, IoBackend, IoRead, IoWrite};
 use mfio_core::{Packet, PacketIoExt, Read, Write};
-use mfio_netfs::wire::{
-    Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, frame,
-};
+use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, frame};
 use mfio_netfs::{Config, Cut, Duplex, NetFs, Secret, Server, ServerConfig};
 use mfio_rt::conformance::{all, bytes_of, get, listed, put};
 use mfio_rt::portable::Portable;
 use mfio_rt::virt::VirtFs;
-use mfio_rt::{DirHandle, Entries, ErrorKind, FileHandle, Fs, ListenOptions, ListenerHandle};
+use mfio_rt::{
+    DirHandle, DirHandleExt, Entries, ErrorKind, FileHandle, Follow, Fs, ListenOptions,
+    ListenerHandle,
+};
 use mfio_rt::{OpenOptions, Tcp, Whole};
 
 const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
@@ -89,6 +90,20 @@ impl Raw {
     fn ask(&self, id: u64, request: &Request) {
         let body = request.body();
         let header = frame(request.kind(), id, &body, 0).unwrap();
+        self.say([&header.encode()[..], &body].concat());
+    }
+
+    /// The number of the next request, as a server.
+    fn next(&self) -> u64 {
+        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
+        drop(self.hear(header.body_len as usize));
+        drop(self.hear(header.data_len as usize));
+        header.id
+    }
+
+    fn answer(&self, id: u64, reply: &Reply) {
+        let body = reply.body();
+        let header = frame(reply.kind(), id, &body, 0).unwrap();
         self.say([&header.encode()[..], &body].concat());
     }
 
@@ -179,35 +194,90 @@ fn n03_a_cut_in_the_middle_of_1000_operations_gives_each_one_result() {
 
 #[test]
 fn n03_bytes_under_way_at_a_cut_fail_as_cut_and_never_as_the_end_of_the_file() {
-    let fs = VirtFs::new();
-    block_on(&fs, put(fs.current_dir(), "file", bytes_of(1, 1 << 20)));
-    let (ours, _) = connection(&fs, ServerConfig::default(), 100);
-    let breaker = ours.breaker();
-    let net = NetFs::over(ours, Config::default()).unwrap();
-    let error = block_on(&net, async {
-        let file = net.open("file", &OpenOptions::new().read(true)).await.unwrap();
-        let mut read = pin!(file.io(0, Packet::<Read, _>::new(vec![0; 1 << 20])));
-        std::future::poll_fn(|cx| {
-            assert!(read.as_mut().poll(cx).is_pending());
-            Poll::Ready(())
-        })
-        .await;
-        breaker.cut();
-        read.await.error().unwrap()
+    let net = lying(|raw| {
+        let header = frame(Reply::Data {}.kind(), raw.next(), &[], 1000).unwrap();
+        raw.say([&header.encode()[..], &[7; 10]].concat());
     });
-    assert!(error.kind() == ByteKind::Aborted || error == ByteError::os(104), "{error}");
+    let (read, error, _) = block_on(&net, async {
+        let file = net.open("file", &BOTH).await.unwrap();
+        file.read_some(0, vec![0; 1000]).await
+    });
+    let error = error.expect("not the end of the file");
+    assert_eq!((read, error.kind(), error.errno()), (0, ByteKind::Aborted, Some(104)));
+}
+
+/// Bytes that nobody asked for, or for another place, reach no buffer.
+#[test]
+fn f49_a_hostile_server_fails_what_is_under_way() {
+    for (place, len) in [(1, 1000), (0, 1001), (1000, 0), (u64::MAX, 1), (0, 0)] {
+        let net = lying(move |raw| {
+            let mut header = frame(Reply::Data {}.kind(), raw.next(), &[], len).unwrap();
+            header.place = place;
+            raw.say([&header.encode()[..], &vec![7; len as usize]].concat());
+        });
+        let (error, bytes) = block_on(&net, async {
+            let file = net.open("file", &BOTH).await.unwrap();
+            let (_, error, bytes) = file.read_some(0, vec![0; 1000]).await;
+            (error.unwrap(), bytes)
+        });
+        assert_eq!(error.errno(), Some(104), "{place} {len}");
+        assert_eq!(bytes, [0; 1000], "{place} {len}");
+    }
+}
+
+/// Forwards connections to `to` until they are all shut down at once.
+fn forwarding(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (address, open) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&open);
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(to).unwrap());
+            let clone = |stream: &TcpStream| stream.try_clone().unwrap();
+            kept.lock().unwrap().extend([clone(&near), clone(&far)]);
+            for (mut from, mut to) in [(clone(&near), clone(&far)), (far, near)] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    (address, open)
 }
 
 #[test]
 fn n03_a_new_connection_serves_on_and_old_handles_say_so() {
-    let fs = VirtFs::new();
-    // Cut by the server for silence, which this client never breaks.
-    let address = listening(&fs, ServerConfig::default().connections_max(1));
+    let (address, open) = forwarding(listening(&VirtFs::new(), ServerConfig::default()));
     let net = NetFs::connect(address, Config::default()).unwrap();
     block_on(&net, async {
-        put(net.current_dir(), "file", vec![1; 100]).await;
-        assert_eq!(get(net.current_dir(), "file").await, [1; 100]);
+        let dir = net.current_dir();
+        let file = net.open("file", &BOTH).await.unwrap();
+        assert_eq!(file.write_exact(0, vec![1; 100]).await.0, Ok(()));
+        let (inside, mut waits) = (dir.open_dir(".").await.unwrap(), Vec::new());
+        for _ in 0..3 {
+            for stream in open.lock().unwrap().drain(..) {
+                let _already = stream.shutdown(std::net::Shutdown::Both);
+            }
+            // Each of these fails as cut, or waits for the next connection; none hangs.
+            for _ in 0..20 {
+                waits.push(dir.exists("file").await);
+            }
+            assert_eq!(get(dir, "file").await, [1; 100], "served on");
+        }
+        for failed in waits.into_iter().filter_map(Result::err) {
+            assert_eq!((failed.kind(), failed.errno()), (ErrorKind::ConnectionReset, Some(104)));
+        }
+        let error = file.write_exact(0, vec![2; 100]).await.0.unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (ByteKind::Closed, Some(116)));
+        let error = inside.metadata(".", Follow::Yes).await.unwrap_err();
+        assert_eq!((error.kind(), error.errno()), (ErrorKind::NotConnected, Some(116)));
+        assert_eq!(get(dir, "file").await, [1; 100]);
     });
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let address = listening(&VirtFs::new(), ServerConfig::default().connections_max(1));
+    let net = NetFs::connect(address, Config::default()).unwrap();
+    block_on(&net, put(net.current_dir(), "file", vec![1; 100]));
     let crowded = NetFs::connect(address, Config::default()).unwrap_err();
     assert_eq!(crowded.kind(), ErrorKind::Busy, "{crowded}");
 }
@@ -239,7 +309,8 @@ fn n04_unknown_ids_are_answered_and_harm_nobody() {
 fn n05_hostile_frames_end_their_connection_and_no_other() {
     let fs = VirtFs::new();
     let net = client(&fs);
-    let header = |body_len, data_len, kind| Header { body_len, data_len, kind, ..Header::default() };
+    let header =
+        |body_len, data_len, kind| Header { body_len, data_len, kind, ..Header::default() };
     let mut bombs = vec![
         header(u32::MAX, 0, 1).encode().to_vec(),
         header(0, u32::MAX, 21).encode().to_vec(),
@@ -372,38 +443,32 @@ fn n09_a_completion_may_send_again() {
     });
 }
 
-#[test]
-fn n10_writes_that_were_not_answered_are_not_successes() {
+/// A client of a server that lets in, opens a file, and then does as `then` says, and goes.
+fn lying(then: impl FnOnce(&Raw) + Send + 'static) -> NetFs {
     let (ours, theirs) = Duplex::pair(100_000);
-    let (tell, told) = mpsc::channel();
-    // A server that lets in, opens a file, takes writes, answers none, and goes.
     std::thread::spawn(move || {
         let raw = Raw(theirs);
         drop(raw.hear(64));
         let limits = Limits { requests: 100, bytes: 1 << 20, idle_ms: 0 };
         raw.say(Hello { flags: Flags::default(), nonce: [2; 32], limits }.encode());
-        let answer = |id, reply: Reply| {
-            let body = reply.body();
-            raw.say([&frame(reply.kind(), id, &body, 0).unwrap().encode()[..], &body].concat());
-        };
-        let next = || {
-            let header = Header::decode(&raw.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
-            drop(raw.hear(header.body_len as usize));
-            drop(raw.hear(header.data_len as usize));
-            header.id
-        };
-        next();
-        answer(0, Reply::Proven { code: [0; 32] });
-        answer(next(), Reply::Opened { handle: 1 });
-        next();
-        tell.send(()).unwrap();
+        let proof = raw.next();
+        raw.answer(proof, &Reply::Proven { code: [0; 32] });
+        let open = raw.next();
+        raw.answer(open, &Reply::Opened { handle: 1 });
+        then(&raw);
     });
-    let net = NetFs::over(ours, Config::default()).unwrap();
+    NetFs::over(ours, Config::default()).unwrap()
+}
+
+#[test]
+fn n10_writes_that_were_not_answered_are_not_successes() {
+    let net = lying(|raw| {
+        raw.next();
+    });
     let error = block_on(&net, async {
         let file = net.open("file", &BOTH).await.unwrap();
         file.write_exact(0, vec![1; 1000]).await.0.unwrap_err()
     });
-    told.recv().unwrap();
     assert_eq!((error.kind(), error.errno()), (ByteKind::Aborted, Some(104)));
 }
 

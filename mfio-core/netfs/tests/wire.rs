@@ -41,28 +41,51 @@ fn request() -> impl Strategy<Value = Request> {
         prop_oneof![Just(Allocate::Extend), Just(Allocate::KeepSize), Just(Allocate::PunchHole)];
     let id = any::<u64>;
     let names = prop_oneof![
-        (id(), path(), options())
-            .prop_map(|(dir, path, options)| Request::OpenFile { dir, path, options }),
+        (id(), path(), options()).prop_map(|(dir, path, options)| Request::OpenFile {
+            dir,
+            path,
+            options
+        }),
         (id(), path()).prop_map(|(dir, path)| Request::OpenDir { dir, path }),
         id().prop_map(|dir| Request::Confined { dir }),
         id().prop_map(|dir| Request::ReadDir { dir }),
         (id(), any::<u32>())
             .prop_map(|(listing, entries_max)| Request::NextEntries { listing, entries_max }),
-        (id(), path(), any::<u32>())
-            .prop_map(|(dir, path, mode)| Request::CreateDir { dir, path, mode }),
+        (id(), path(), any::<u32>()).prop_map(|(dir, path, mode)| Request::CreateDir {
+            dir,
+            path,
+            mode
+        }),
         (id(), path()).prop_map(|(dir, path)| Request::RemoveFile { dir, path }),
         (id(), path()).prop_map(|(dir, path)| Request::RemoveDir { dir, path }),
-        (id(), path(), id(), path())
-            .prop_map(|(dir, path, to, to_path)| Request::Rename { dir, path, to, to_path }),
-        (id(), path(), id(), path())
-            .prop_map(|(dir, path, to, to_path)| Request::HardLink { dir, path, to, to_path }),
-        (id(), path(), path())
-            .prop_map(|(dir, target, path)| Request::Symlink { dir, target, path }),
+        (id(), path(), id(), path()).prop_map(|(dir, path, to, to_path)| Request::Rename {
+            dir,
+            path,
+            to,
+            to_path
+        }),
+        (id(), path(), id(), path()).prop_map(|(dir, path, to, to_path)| Request::HardLink {
+            dir,
+            path,
+            to,
+            to_path
+        }),
+        (id(), path(), path()).prop_map(|(dir, target, path)| Request::Symlink {
+            dir,
+            target,
+            path
+        }),
         (id(), path()).prop_map(|(dir, path)| Request::ReadLink { dir, path }),
-        (id(), path(), follow())
-            .prop_map(|(dir, path, follow)| Request::Metadata { dir, path, follow }),
-        (id(), path(), any::<u32>())
-            .prop_map(|(dir, path, mode)| Request::SetPermissions { dir, path, mode }),
+        (id(), path(), follow()).prop_map(|(dir, path, follow)| Request::Metadata {
+            dir,
+            path,
+            follow
+        }),
+        (id(), path(), any::<u32>()).prop_map(|(dir, path, mode)| Request::SetPermissions {
+            dir,
+            path,
+            mode
+        }),
         (id(), path(), times(), follow())
             .prop_map(|(dir, path, times, follow)| Request::SetTimes { dir, path, times, follow }),
         id().prop_map(|dir| Request::SyncDir { dir }),
@@ -73,8 +96,12 @@ fn request() -> impl Strategy<Value = Request> {
         id().prop_map(|file| Request::FileMetadata { file }),
         (id(), level).prop_map(|(file, level)| Request::SyncFile { file, level }),
         (id(), id()).prop_map(|(file, len)| Request::SetLen { file, len }),
-        (id(), id(), id(), how)
-            .prop_map(|(file, at, len, how)| Request::Allocate { file, at, len, how }),
+        (id(), id(), id(), how).prop_map(|(file, at, len, how)| Request::Allocate {
+            file,
+            at,
+            len,
+            how
+        }),
         (id(), any::<u32>()).prop_map(|(file, mode)| Request::SetFilePermissions { file, mode }),
         (id(), times()).prop_map(|(file, times)| Request::SetFileTimes { file, times }),
         (id(), lock, any::<bool>()).prop_map(|(file, kind, wait)| Request::Lock {
@@ -105,17 +132,18 @@ fn kind() -> impl Strategy<Value = FileKind> {
 
 fn reply() -> impl Strategy<Value = Reply> {
     let entry = (path(), kind()).prop_map(|(name, kind)| DirEntry { name: name.to_vec(), kind });
-    let facts = (kind(), any::<[u64; 5]>(), time(), any::<bool>()).prop_map(|(kind, n, t, known)| {
-        let mut facts = Metadata::new(kind, n[0], 0o644);
-        if known {
-            facts.links = Some(n[1]);
-            facts.id = Some((n[2], n[3]));
-            facts.allocated_bytes = Some(n[4]);
-            facts.changed = Some(t);
-            facts.created = Some(t);
-        }
-        facts
-    });
+    let facts =
+        (kind(), any::<[u64; 5]>(), time(), any::<bool>()).prop_map(|(kind, n, t, known)| {
+            let mut facts = Metadata::new(kind, n[0], 0o644);
+            if known {
+                facts.links = Some(n[1]);
+                facts.id = Some((n[2], n[3]));
+                facts.allocated_bytes = Some(n[4]);
+                facts.changed = Some(t);
+                facts.created = Some(t);
+            }
+            facts
+        });
     let range = (any::<u32>(), any::<u32>(), byte_error()).prop_map(|(start, len, error)| {
         let start = u64::from(start);
         FailedRange { start, end: start + u64::from(len), error }
@@ -133,8 +161,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         path().prop_map(|path| Reply::Target { path }),
         facts.prop_map(|facts| Reply::Facts { facts }),
         Just(Reply::Data {}),
-        (any::<u64>(), any::<u64>(), byte_error())
-            .prop_map(|(at, len, error)| Reply::Missing { at, len, error }),
+        (any::<u64>(), any::<u64>(), byte_error()).prop_map(|(at, len, error)| Reply::Missing {
+            at,
+            len,
+            error
+        }),
         prop::collection::vec(range, 0..20).prop_map(|failed| Reply::Written { failed }),
         any::<[u8; 32]>().prop_map(|code| Reply::Proven { code }),
         Just(Reply::Goodbye { reason: Reason::Idle }),

@@ -15,8 +15,8 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
-use mfio_rt::{DirEntry, DirHandle, Entries, Error, ErrorKind, Follow, Metadata, Op, OpenOptions};
 use mfio_rt::Times;
+use mfio_rt::{DirEntry, DirHandle, Entries, Error, ErrorKind, Follow, Metadata, Op, OpenOptions};
 
 use super::file::NetFile;
 use super::pending::{Pending, ask, ask_at, strange};

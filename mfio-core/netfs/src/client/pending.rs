@@ -123,11 +123,7 @@ impl Drop for Pending {
 }
 
 /// Asks, and waits for the answer.
-pub(crate) async fn ask(
-    request: Request,
-    op: Op,
-    keep: Vec<Arc<Opened>>,
-) -> Result<Reply, Error> {
+pub(crate) async fn ask(request: Request, op: Op, keep: Vec<Arc<Opened>>) -> Result<Reply, Error> {
     match Pending::new(request, op, keep) {
         Some(pending) => pending.await,
         None => Err(Error::new(op, ErrorKind::BadHandle)),

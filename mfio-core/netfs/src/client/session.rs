@@ -34,7 +34,10 @@ pub(crate) struct Agreed {
 }
 
 /// Says hello and proves the secret.
-pub(crate) async fn greet<C: Carrier + ?Sized>(carrier: &C, config: &Config) -> Result<Agreed, Cut> {
+pub(crate) async fn greet<C: Carrier + ?Sized>(
+    carrier: &C,
+    config: &Config,
+) -> Result<Agreed, Cut> {
     let secret = config.secret.is_some();
     let nonce = nonce().map_err(|_| Cut::Secret)?;
     let flags = Flags { checksums: config.checksums, secret };
@@ -243,12 +246,7 @@ async fn read<C: Carrier + ?Sized>(
 }
 
 /// Asks for signs of life; returns when there are none.
-async fn watch(
-    shared: &Shared,
-    idle_ms: u32,
-    silence_max: Duration,
-    received: &AtomicU64,
-) -> Cut {
+async fn watch(shared: &Shared, idle_ms: u32, silence_max: Duration, received: &AtomicU64) -> Cut {
     // Often enough for the server not to think that we have gone.
     let ours = if idle_ms == 0 { silence_max } else { Duration::from_millis(idle_ms.into()) };
     let interval = ours.min(silence_max).max(Duration::from_millis(40)) / 4;

@@ -106,10 +106,21 @@ impl Transfer {
 
 /// What has been sent and not answered to the end.
 enum Call {
-    Control { op: Op, slot: Option<Arc<Slot>> },
-    Read { pieces: BTreeMap<u64, View<Read>>, left: u64, empty: bool },
+    Control {
+        op: Op,
+        slot: Option<Arc<Slot>>,
+    },
+    Read {
+        pieces: BTreeMap<u64, View<Read>>,
+        left: u64,
+        empty: bool,
+    },
     /// Both are there when it is over: the view, when its bytes have gone out; the verdict.
-    Write { view: Option<View<Write>>, verdict: Option<Vec<FailedRange>>, len: u64 },
+    Write {
+        view: Option<View<Write>>,
+        verdict: Option<Vec<FailedRange>>,
+        len: u64,
+    },
 }
 
 /// What the driver sends next. `keep` is let go when it is sent.
@@ -510,9 +521,7 @@ impl Shared {
                 }
             }
         }
-        controls
-            .into_iter()
-            .for_each(|control| refuse(control, ErrorKind::NotConnected, ENOTCONN));
+        controls.into_iter().for_each(|control| refuse(control, ErrorKind::NotConnected, ENOTCONN));
         let unsent = ByteError::with_errno(ByteKind::Closed, ENOTCONN);
         transfers.into_iter().for_each(|transfer| transfer.fail(unsent));
         self.wake_room();
@@ -530,7 +539,13 @@ impl Shared {
     pub(crate) fn ping(&self) {
         let mut state = self.lock();
         let (request, op) = (Request::Ping {}, Op::Connect);
-        state.controls.push_front(Control { request, op, epoch: None, keep: Vec::new(), slot: None });
+        state.controls.push_front(Control {
+            request,
+            op,
+            epoch: None,
+            keep: Vec::new(),
+            slot: None,
+        });
         state.wake_driver();
     }
 }

@@ -206,9 +206,7 @@ impl<D: DirHandle> Session<'_, D> {
                 let set = async |dir: &D, path: &[u8]| dir.set_times(path, times, follow).await;
                 done(self.at(&node, &path, set).await)
             }
-            Request::SyncDir { dir } => {
-                done(self.handles.dir(dir, Op::Sync)?.dir.sync().await)
-            }
+            Request::SyncDir { dir } => done(self.handles.dir(dir, Op::Sync)?.dir.sync().await),
             request => self.answer_file(request).await,
         }
     }

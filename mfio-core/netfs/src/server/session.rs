@@ -29,7 +29,9 @@ use super::{ServerConfig, Task};
 use crate::auth::{Side, nonce};
 use crate::carrier::{Carrier, Cut, Egress, Head, receive, receive_bytes, receive_header};
 use crate::carrier::{receive_hello, verify, within};
-use crate::wire::{DATA_BYTES_MAX, Flags, Header, Hello, Limits, Reason, Reply, Request, WireError};
+use crate::wire::{
+    DATA_BYTES_MAX, Flags, Header, Hello, Limits, Reason, Reply, Request, WireError,
+};
 
 /// Bytes read and answered at a time.
 const FRAGMENT_BYTES: u64 = 256 << 10;
@@ -171,12 +173,14 @@ impl<'s, D: DirHandle> Session<'s, D> {
     /// Returns when nothing has come or gone for too long.
     async fn watch(&self) -> Cut {
         let (mut last, mut silent) = (0, 0);
-        let interval = (self.config.idle_max / 4).max(Duration::from_millis(5));
+        let never = self.config.idle_max.is_zero();
+        let round = if never { Duration::from_secs(60) } else { self.config.idle_max / 4 };
+        let interval = round.max(Duration::from_millis(5));
         loop {
             Timer::after(interval).await;
             silent = if self.progress.get() == last { silent + 1 } else { 0 };
             last = self.progress.get();
-            if silent >= 4 && !self.config.idle_max.is_zero() {
+            if silent >= 4 && !never {
                 return Cut::Silent;
             }
         }

@@ -187,8 +187,15 @@ enums! {
 impl Field for OpenOptions {
     fn put(&self, to: &mut Vec<u8>) {
         let bits = [
-            self.read, self.write, self.append, self.truncate, self.create, self.create_new,
-            self.direct, self.dsync, self.nofollow,
+            self.read,
+            self.write,
+            self.append,
+            self.truncate,
+            self.create,
+            self.create_new,
+            self.direct,
+            self.dsync,
+            self.nofollow,
         ];
         let bits = (0..).zip(bits).fold(0_u16, |all, (at, bit)| all | u16::from(bit) << at);
         bits.put(to);

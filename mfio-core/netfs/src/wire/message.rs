@@ -8,7 +8,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use mfio_core::{Error as ByteError, FailedRange};
-use mfio_rt::{Allocate, DirEntry, Error, Follow, LockKind, Metadata, OpenOptions, SyncLevel, Times};
+use mfio_rt::{
+    Allocate, DirEntry, Error, Follow, LockKind, Metadata, OpenOptions, SyncLevel, Times,
+};
 
 use super::{Field, Fields, WireError, body_of};
 
