@@ -3,7 +3,7 @@
 //! Data flow: write packet → at most so many bytes in between → read packet of the other end.
 //! Bytes are copied under a lock of the direction; packets complete outside it.
 //!
-//! Not here: addresses, half-closing.
+//! Not here: addresses.
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -63,6 +63,11 @@ impl Duplex {
         let (one, two) = (pipe(), pipe());
         let other = Self { incoming: Arc::clone(&two), outgoing: Arc::clone(&one) };
         (Self { incoming: one, outgoing: two }, other)
+    }
+
+    /// Nothing more is written at this end: the other reads what there is, and then the end.
+    pub fn finish(&self) {
+        self.outgoing.change(|state| state.closed = true);
     }
 
     /// What breaks this connection, as a cable that is pulled.

@@ -213,7 +213,7 @@ fn f49_a_hostile_server_fails_what_is_under_way() {
         let net = lying(move |raw| {
             let mut header = frame(Reply::Data {}.kind(), raw.next(), &[], len).unwrap();
             header.place = place;
-            raw.say([&header.encode()[..], &vec![7; len as usize]].concat());
+            raw.say([&header.encode()[..], &vec![7; usize::try_from(len).unwrap()]].concat());
         });
         let (error, bytes) = block_on(&net, async {
             let file = net.open("file", &BOTH).await.unwrap();

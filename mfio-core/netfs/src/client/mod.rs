@@ -27,6 +27,7 @@ use mfio_rt::{Error, ErrorKind, Fs, Op, StreamHandle, Tcp};
 use crate::auth::Secret;
 use crate::carrier::{Carrier, Cut, within};
 
+mod calls;
 mod dir;
 mod file;
 mod pending;

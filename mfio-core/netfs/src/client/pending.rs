@@ -84,7 +84,7 @@ impl Future for Pending {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Some(control) = this.unsent.take()
-            && let Err(refused) = this.user.shared.push(control, cx)
+            && let Some(refused) = this.user.shared.push(control, cx)
         {
             this.unsent = Some(refused);
             return Poll::Pending;

@@ -5,7 +5,7 @@
 //!
 //! Wakers are called, and views completed, outside the lock.
 //!
-//! Not here: bytes on the connection (`session`).
+//! Not here: answers (`calls`), bytes on the connection (`session`).
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -19,8 +19,7 @@ use mfio_core::{Perms, Read, View, Write};
 use mfio_rt::{Error, ErrorKind, Op};
 
 use super::pending::Slot;
-use crate::carrier::Cut;
-use crate::wire::{DATA_BYTES_MAX, Limits, Reply, Request, WireError};
+use crate::wire::{DATA_BYTES_MAX, Limits, Request};
 
 /// Packets that wait for the window.
 const TRANSFERS_MAX: usize = 1024;
@@ -105,7 +104,7 @@ impl Transfer {
 }
 
 /// What has been sent and not answered to the end.
-enum Call {
+pub(super) enum Call {
     Control {
         op: Op,
         slot: Option<Arc<Slot>>,
@@ -142,20 +141,20 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) epoch: u32,
     pub(crate) limits: Limits,
-    notices: VecDeque<Request>,
-    controls: VecDeque<Control>,
-    transfers: VecDeque<Transfer>,
+    pub(super) notices: VecDeque<Request>,
+    pub(super) controls: VecDeque<Control>,
+    pub(super) transfers: VecDeque<Transfer>,
     reserved: usize,
-    calls: BTreeMap<u64, Call>,
+    pub(super) calls: BTreeMap<u64, Call>,
     next_id: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
     unused: bool,
     driver: Option<Waker>,
     room: Vec<Waker>,
 }
 
 impl State {
-    fn wake_driver(&mut self) {
+    pub(super) fn wake_driver(&mut self) {
         // The driver's waker is its executor's: it runs no code of ours.
         if let Some(driver) = self.driver.take() {
             driver.wake();
@@ -199,7 +198,7 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_room(&self) {
+    pub(super) fn wake_room(&self) {
         let room = core::mem::take(&mut self.lock().room);
         room.into_iter().for_each(Waker::wake);
     }
@@ -214,20 +213,20 @@ impl Shared {
     }
 
     /// Queues an operation; it comes back where there is no room, and `cx` is woken.
-    pub(crate) fn push(&self, control: Control, cx: &Context<'_>) -> Result<(), Control> {
+    pub(crate) fn push(&self, control: Control, cx: &Context<'_>) -> Option<Control> {
         let mut state = self.lock();
         if state.phase == Phase::Down {
             drop(state);
             refuse(control, ErrorKind::NotConnected, ENOTCONN);
-            return Ok(());
+            return None;
         }
         if state.controls.len() >= CONTROLS_MAX {
             state.wait_for_room(cx);
-            return Err(control);
+            return Some(control);
         }
         state.controls.push_back(control);
         state.wake_driver();
-        Ok(())
+        None
     }
 
     /// The answer to `slot` is not wanted any more: what waits is not sent, a wait for a lock
@@ -361,172 +360,6 @@ impl Shared {
         }
     }
 
-    /// The bytes of a write have gone out.
-    pub(crate) fn sent(&self, id: u64, view: View<Write>) {
-        let mut state = self.lock();
-        match state.calls.get_mut(&id) {
-            Some(Call::Write { verdict, len, .. }) if verdict.is_some() => {
-                let (failed, len) = (verdict.take().unwrap_or_default(), *len);
-                state.calls.remove(&id);
-                state.bytes = state.bytes.saturating_sub(len);
-                state.wake_driver();
-                drop(state);
-                view.settle(&failed);
-            }
-            Some(Call::Write { view: place, .. }) => *place = Some(view),
-            _ => {
-                drop(state);
-                view.fail(CUT);
-            }
-        }
-    }
-
-    /// A write is not sent after all.
-    pub(crate) fn forget(&self, id: u64) -> Result<(), Cut> {
-        let mut state = self.lock();
-        if let Some(Call::Write { len, .. }) = state.calls.remove(&id) {
-            state.bytes = state.bytes.saturating_sub(len);
-        }
-        Ok(())
-    }
-
-    /// The part of a read that the next bytes belong to.
-    pub(crate) fn carve(&self, id: u64, at: u64, len: u64) -> Result<View<Read>, WireError> {
-        let mut state = self.lock();
-        let Some(Call::Read { pieces, left, empty }) = state.calls.get_mut(&id) else {
-            return Err(WireError::Unasked);
-        };
-        if len == 0 && !*empty {
-            return Err(WireError::Unasked);
-        }
-        let (&start, piece) = pieces.range(..=at).next_back().ok_or(WireError::Unasked)?;
-        let (before, after) = (at - start, start.saturating_add(piece.len()));
-        let end = at.checked_add(len).filter(|&end| end <= after).ok_or(WireError::Unasked)?;
-        let mut view = pieces.remove(&start).ok_or(WireError::Unasked)?;
-        // Never into empty parts: those would have to be completed in here.
-        if before > 0 {
-            let (first, rest) = view.split_at(before);
-            pieces.insert(start, first);
-            view = rest;
-        }
-        if end < after {
-            let (wanted, rest) = view.split_at(len);
-            pieces.insert(end, rest);
-            view = wanted;
-        }
-        *left -= len;
-        let over = *left == 0;
-        if over {
-            state.calls.remove(&id);
-        }
-        state.bytes = state.bytes.saturating_sub(len);
-        state.wake_driver();
-        Ok(view)
-    }
-
-    /// Hands a reply to whoever waits for it.
-    pub(crate) fn reply(&self, id: u64, reply: Reply) -> Result<(), WireError> {
-        if let Reply::Missing { at, len, error } = reply {
-            self.carve(id, at, len)?.fail(error);
-            return Ok(());
-        }
-        let mut state = self.lock();
-        let (epoch, call) = (state.epoch, state.calls.get_mut(&id).ok_or(WireError::Unasked)?);
-        match (call, reply) {
-            (Call::Write { view, verdict, len }, Reply::Written { failed }) => {
-                let Some(view) = view.take() else {
-                    *verdict = Some(failed);
-                    return Ok(());
-                };
-                let len = *len;
-                state.calls.remove(&id);
-                state.bytes = state.bytes.saturating_sub(len);
-                state.wake_driver();
-                drop(state);
-                view.settle(&failed);
-            }
-            (Call::Control { slot, .. }, reply) => {
-                let slot = slot.take();
-                state.calls.remove(&id);
-                state.wake_driver();
-                drop(state);
-                let result = match reply {
-                    Reply::Failed { error } => Err(error),
-                    reply => Ok(reply),
-                };
-                if let Some(slot) = slot
-                    && let Some(unwanted) = slot.finish(result)
-                {
-                    self.undo(epoch, &slot, &unwanted);
-                }
-            }
-            _ => return Err(WireError::Unasked),
-        }
-        Ok(())
-    }
-
-    /// Gives back what nobody wants any more.
-    pub(crate) fn undo(&self, epoch: u32, slot: &Slot, unwanted: &Result<Reply, Error>) {
-        match (unwanted, slot.locks) {
-            (Ok(Reply::Opened { handle }), _) => {
-                self.notify(epoch, Request::Close { handle: *handle });
-            }
-            (Ok(Reply::Done {}), Some(file)) => {
-                let mut state = self.lock();
-                let request = Request::Unlock { file };
-                let (epoch, keep) = (Some(epoch), Vec::new());
-                state.controls.push_front(Control {
-                    request,
-                    op: Op::Lock,
-                    epoch,
-                    keep,
-                    slot: None,
-                });
-                state.wake_driver();
-            }
-            _ => {}
-        }
-    }
-
-    /// The connection has ended: what was under way on it fails, each once.
-    pub(crate) fn cut(&self, phase: Phase) {
-        let (calls, controls, transfers) = {
-            let mut state = self.lock();
-            state.phase = phase;
-            state.bytes = 0;
-            state.notices.clear();
-            let calls = core::mem::take(&mut state.calls);
-            if phase != Phase::Down {
-                (calls, VecDeque::new(), VecDeque::new())
-            } else {
-                let controls = core::mem::take(&mut state.controls);
-                (calls, controls, core::mem::take(&mut state.transfers))
-            }
-        };
-        for call in calls.into_values() {
-            match call {
-                Call::Control { op, slot } => {
-                    let error = Error::new(op, ErrorKind::ConnectionReset).with_errno(ECONNRESET);
-                    if let Some(slot) = slot {
-                        drop(slot.finish(Err(error)));
-                    }
-                }
-                Call::Read { pieces, .. } => {
-                    pieces.into_values().for_each(|view| view.fail(CUT));
-                }
-                Call::Write { view, .. } => {
-                    if let Some(view) = view {
-                        view.fail(CUT);
-                    }
-                }
-            }
-        }
-        controls.into_iter().for_each(|control| refuse(control, ErrorKind::NotConnected, ENOTCONN));
-        let unsent = ByteError::with_errno(ByteKind::Closed, ENOTCONN);
-        transfers.into_iter().for_each(|transfer| transfer.fail(unsent));
-        self.wake_room();
-    }
-
     /// A new connection is there.
     pub(crate) fn up(&self, limits: Limits) {
         let mut state = self.lock();
@@ -622,7 +455,7 @@ fn first<P: Perms>(view: View<P>, len: u64) -> (View<P>, Option<View<P>>) {
 }
 
 /// Tells whoever waits that an operation was not even sent.
-fn refuse(control: Control, kind: ErrorKind, errno: i32) {
+pub(super) fn refuse(control: Control, kind: ErrorKind, errno: i32) {
     if let Some(slot) = &control.slot {
         drop(slot.finish(Err(Error::new(control.op, kind).with_errno(errno))));
     }

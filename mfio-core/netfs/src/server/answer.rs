@@ -47,7 +47,7 @@ impl<D: DirHandle> Session<'_, D> {
 
     /// `path` of `node` as a path of the exported directory, if `node` still is where it was
     /// when it was opened.
-    async fn from_root(&self, node: &Node<D>, path: &[u8]) -> Option<Vec<u8>> {
+    async fn rerooted(&self, node: &Node<D>, path: &[u8]) -> Option<Vec<u8>> {
         let way = node.path.as_ref().filter(|way| !way.is_empty())?;
         let root = self.root().ok()?;
         let there = root.dir.metadata(way, Follow::Yes).await.ok()?;
@@ -73,7 +73,7 @@ impl<D: DirHandle> Session<'_, D> {
         }
         match work(&node.dir, path).await {
             Err(error) if error.kind() == ErrorKind::Escapes => {
-                match self.from_root(node, path).await {
+                match self.rerooted(node, path).await {
                     Some(path) => work(&self.root()?.dir, &path).await,
                     None => Err(error),
                 }
@@ -100,7 +100,7 @@ impl<D: DirHandle> Session<'_, D> {
             Some(way) if way.is_empty() || path.first() == Some(&b'/') => {
                 joined(Some(&Vec::new()), path)
             }
-            _ => self.from_root(node, path).await,
+            _ => self.rerooted(node, path).await,
         };
         let (Some(path), Some(to_path)) = (whole(&from, path).await, whole(&to, to_path).await)
         else {

@@ -25,10 +25,13 @@ pub(super) struct Listing<E> {
     pub(super) left: Option<Result<DirEntry, Error>>,
 }
 
+/// Where a listing is while nobody is reading it.
+type Shelf<D> = Rc<RefCell<Option<Listing<<D as DirHandle>::Entries>>>>;
+
 pub(super) enum Handle<D: DirHandle> {
     Dir(Rc<Node<D>>),
     File(Rc<D::File>),
-    Listing(Rc<RefCell<Option<Listing<D::Entries>>>>),
+    Listing(Shelf<D>),
 }
 
 pub(super) struct Handles<D: DirHandle> {
@@ -81,10 +84,7 @@ impl<D: DirHandle> Handles<D> {
     }
 
     /// A listing, for one reader at a time.
-    pub(super) fn listing(
-        &self,
-        number: u64,
-    ) -> Result<Rc<RefCell<Option<Listing<D::Entries>>>>, Error> {
+    pub(super) fn listing(&self, number: u64) -> Result<Shelf<D>, Error> {
         match self.open.borrow().get(&number) {
             Some(Handle::Listing(listing)) => Ok(Rc::clone(listing)),
             _ => Err(Error::new(Op::ReadDir, ErrorKind::BadHandle)),
