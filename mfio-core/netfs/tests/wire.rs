@@ -194,7 +194,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(kind in any::<u8>(), body in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn any_bytes_are_a_message_or_an_error(
+        kind in any::<u8>(),
+        body in prop::collection::vec(any::<u8>(), 0..400),
+    ) {
         // What is understood says the same again.
         if let Ok(request) = Request::decode(kind, &body) {
             prop_assert_eq!(Request::decode(kind, &request.body()), Ok(request));
@@ -214,7 +217,11 @@ proptest! {
     }
 
     #[test]
-    fn every_hello_round_trips(nonce in any::<[u8; 32]>(), n in any::<(u32, u64, u32)>(), f in any::<(bool, bool)>()) {
+    fn every_hello_round_trips(
+        nonce in any::<[u8; 32]>(),
+        n in any::<(u32, u64, u32)>(),
+        f in any::<(bool, bool)>(),
+    ) {
         let limits = Limits { requests: n.0, bytes: n.1, idle_ms: n.2 };
         let hello = Hello { flags: Flags { checksums: f.0, secret: f.1 }, nonce, limits };
         let bytes = hello.encode();

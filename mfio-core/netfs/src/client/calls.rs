@@ -110,10 +110,11 @@ impl Shared {
                     Reply::Failed { error } => Err(error),
                     reply => Ok(reply),
                 };
-                if let Some(slot) = slot
-                    && let Some(unwanted) = slot.finish(result)
-                {
-                    self.undo(epoch, &slot, &unwanted);
+                if let Some(slot) = slot {
+                    slot.answered_by(epoch);
+                    if let Some(unwanted) = slot.finish(result) {
+                        self.undo(epoch, &slot, &unwanted);
+                    }
                 }
             }
             _ => return Err(WireError::Unasked),

@@ -19,7 +19,7 @@ use mfio_rt::Times;
 use mfio_rt::{DirEntry, DirHandle, Entries, Error, ErrorKind, Follow, Metadata, Op, OpenOptions};
 
 use super::file::NetFile;
-use super::pending::{Pending, ask, ask_at, strange};
+use super::pending::{Pending, ask, ask_at, ask_to_open, strange};
 use super::shared::{Opened, path_of};
 use crate::wire::{PATH_BYTES_MAX, Reply, Request};
 
@@ -51,13 +51,7 @@ impl NetDir {
 
     /// The handle that a request opens.
     async fn opened(&self, request: Request, op: Op, path: &[u8]) -> Result<Arc<Opened>, Error> {
-        let Reply::Opened { handle } = self.ask(request, op, path).await? else {
-            return Err(strange(op));
-        };
-        let user = Arc::clone(&self.0.user);
-        // A reply is given out in the epoch it came in; later the number means nothing.
-        let epoch = Some(self.0.epoch.unwrap_or_else(|| user.shared.lock().epoch));
-        Ok(Arc::new(Opened { number: handle, epoch, user }))
+        ask_to_open(request, op, path, &self.0).await
     }
 
     async fn done_two(

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,8 @@ pub(crate) struct Slot {
     state: Mutex<SlotState>,
     /// The file that a lock is waited for.
     pub(crate) locks: Option<u64>,
+    /// The connection that the answer came by: numbers in it mean nothing to another.
+    answered: AtomicU32,
 }
 
 #[derive(Default)]
@@ -33,6 +36,11 @@ struct SlotState {
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers by which connection the answer comes. Before `finish`.
+    pub(crate) fn answered_by(&self, epoch: u32) {
+        self.answered.store(epoch, Ordering::Release);
     }
 
     /// Puts the result down; it comes back where nobody waits any more.
@@ -56,7 +64,6 @@ pub(crate) struct Pending {
     user: Arc<User>,
     unsent: Option<Control>,
     slot: Arc<Slot>,
-    epoch: Option<u32>,
     over: bool,
 }
 
@@ -72,9 +79,9 @@ impl Pending {
             Request::Lock { file, wait: true, .. } => Some(*file),
             _ => None,
         };
-        let slot = Arc::new(Slot { state: Mutex::default(), locks });
+        let slot = Arc::new(Slot { state: Mutex::default(), locks, answered: AtomicU32::new(0) });
         let unsent = Some(Control { request, op, epoch, keep, slot: Some(Arc::clone(&slot)) });
-        Some(Self { user, unsent, slot, epoch, over: false })
+        Some(Self { user, unsent, slot, over: false })
     }
 }
 
@@ -113,8 +120,7 @@ impl Drop for Pending {
         let shared = &self.user.shared;
         match result {
             Some(result) => {
-                let epoch = self.epoch.unwrap_or_else(|| shared.lock().epoch);
-                shared.undo(epoch, &self.slot, &result);
+                shared.undo(self.slot.answered.load(Ordering::Acquire), &self.slot, &result);
             }
             None if self.slot.locks.is_some() => shared.cancel(&self.slot),
             None => {}
@@ -141,6 +147,27 @@ pub(crate) async fn ask_at(
         return Err(Error::new(op, ErrorKind::NameTooLong).at(path));
     }
     ask(request, op, keep).await.map_err(|error| error.at(path))
+}
+
+/// Asks for something to be opened: its handle, of the connection that the answer came by.
+pub(crate) async fn ask_to_open(
+    request: Request,
+    op: Op,
+    path: &[u8],
+    dir: &Arc<Opened>,
+) -> Result<Arc<Opened>, Error> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(Error::new(op, ErrorKind::NameTooLong).at(path));
+    }
+    let pending = Pending::new(request, op, Vec::from([Arc::clone(dir)]));
+    let mut pending = pending.ok_or(Error::new(op, ErrorKind::BadHandle))?;
+    match (&mut pending).await.map_err(|error| error.at(path))? {
+        Reply::Opened { handle } => {
+            let epoch = Some(pending.slot.answered.load(Ordering::Acquire));
+            Ok(Arc::new(Opened { number: handle, epoch, user: Arc::clone(&dir.user) }))
+        }
+        _ => Err(strange(op)),
+    }
 }
 
 /// What a reply of the wrong kind means.
