@@ -13,11 +13,14 @@ fn startdelay_and_wait_for_order_the_starts() {
     let jobs = "[global]\nioengine=null\nsize=1g\ntime_based\nruntime=300ms\n[a]\n[b]\n\
                 startdelay=200ms\n[c]\nwait_for=a\n[d]\nstartdelay=100ms-150ms\n";
     fs::write(place.0.join("s.fio"), jobs).unwrap();
-    let begun = std::time::Instant::now();
     let document = place.json("s.fio");
-    let spent = begun.elapsed().as_millis();
-    assert!((590..1200).contains(&spent), "c starts when a has ended: {spent} ms");
-    assert_eq!(document["jobs"].as_array().unwrap().len(), 4);
+    let jobs = document["jobs"].as_array().unwrap();
+    // Milliseconds after the first; a loaded machine starts jobs later, none starts them early.
+    let begins = |job: usize| number(&jobs[job]["job_start"]) - number(&jobs[0]["job_start"]);
+    assert_eq!(jobs.len(), 4);
+    assert!(begins(1) >= 199, "b: {}", begins(1));
+    assert!(begins(2) >= 299, "c starts when a has ended: {}", begins(2));
+    assert!(begins(3) >= 99 && begins(3) < begins(2), "d: {}", begins(3));
     fs::write(place.0.join("w.fio"), "[a]\nsize=4k\nwait_for=z\n").unwrap();
     assert!(place.refused("w.fio").contains("waitee job z unknown."));
 }
@@ -25,10 +28,10 @@ fn startdelay_and_wait_for_order_the_starts() {
 #[test]
 fn exitall_and_exit_what_end_the_others() {
     let place = Place::new("exitall");
-    let run = |what: &str, after: &str| {
+    let run = |what: &str, after: &str, long: u32| {
         let jobs = format!(
             "[global]\nioengine=null\nsize=1g\ntime_based\n[a]\nexitall\n{what}\nruntime=200ms\n\
-             [b]\n{after}\nruntime=2\n[c]\nstonewall\nruntime=100ms\n"
+             [b]\n{after}\nruntime={long}\n[c]\nstonewall\nruntime=100ms\n"
         );
         fs::write(place.0.join("e.fio"), jobs).unwrap();
         let begun = std::time::Instant::now();
@@ -39,14 +42,14 @@ fn exitall_and_exit_what_end_the_others() {
         assert_eq!(done.len(), 3, "{document}");
         (begun.elapsed().as_millis(), done.iter().filter(|done| **done > 0).count())
     };
-    let (spent, count) = run("", "");
-    assert!(spent < 1500 && count == 3, "{spent} {count}");
-    let (spent, _) = run("", "new_group");
+    let (spent, count) = run("", "", 60);
+    assert!(spent < 30_000 && count == 3, "{spent} {count}");
+    let (spent, _) = run("", "new_group", 2);
     assert!(spent >= 2000, "another group goes on: {spent}");
-    let (spent, _) = run("exit_what=stonewall", "new_group");
-    assert!(spent < 1500, "{spent}");
-    let (spent, count) = run("exit_what=all", "");
-    assert!(spent < 1500 && count == 2, "{spent} {count}");
+    let (spent, _) = run("exit_what=stonewall", "new_group", 60);
+    assert!(spent < 30_000, "{spent}");
+    let (spent, count) = run("exit_what=all", "", 60);
+    assert!(spent < 30_000 && count == 2, "{spent} {count}");
 }
 
 #[test]
@@ -64,33 +67,27 @@ fn continue_on_error_and_ignore_error_let_a_job_go_on() {
     let place = Place::new("errors");
     // Reads behind the end of a file that shrinks under the job are errors.
     fs::write(place.0.join("f"), vec![1; 64 << 10]).unwrap();
-    let shrinking = |args: &str| {
+    let shrinking = |options: &str| {
         let file = fs::OpenOptions::new().write(true).open(place.0.join("f")).unwrap();
         file.set_len(64 << 10).unwrap();
-        let args = format!("--name=e --filename=f --bs=4k --thinktime=40ms {args}");
-        let path = place.0.clone();
-        let cut = std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            let file = fs::OpenOptions::new().write(true).open(path.join("f")).unwrap();
-            file.set_len(4096).unwrap();
-        });
-        let output = place.run(&format!("{args} --invalidate=0 --output-format=json"));
-        cut.join().unwrap();
+        let job = "[e]\nfilename=f\nbs=4k\ninvalidate=0\nexec_prerun=truncate -s 4096 f\n";
+        fs::write(place.0.join("e.fio"), format!("{job}{options}\n")).unwrap();
+        let output = place.run("e.fio --output-format=json");
         let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (output.status.code(), document)
     };
     assert_eq!(shrinking("").0, Some(1));
-    let (code, document) = shrinking("--continue_on_error=io");
+    let (code, document) = shrinking("continue_on_error=io");
     assert_eq!(code, Some(0));
     let own = &document["jobs"][0];
     let errors = number(&own["total_err"]);
     assert!(errors > 0 && errors + ios(own, "read") == 16, "{own}");
     assert_eq!(number(&own["first_error"]), 5);
-    let (code, document) = shrinking("--ignore_error=EIO");
+    let (code, document) = shrinking("ignore_error=EIO");
     assert!(code == Some(0) && document["jobs"][0]["total_err"].is_null(), "{document}");
-    let (code, document) = shrinking("--ignore_error=5 --error_dump=1");
+    let (code, document) = shrinking("ignore_error=5\nerror_dump=1");
     assert!(code == Some(0) && number(&document["jobs"][0]["total_err"]) > 0);
-    assert_eq!(shrinking("--ignore_error=ENOSPC").0, Some(1));
+    assert_eq!(shrinking("ignore_error=ENOSPC").0, Some(1));
 }
 
 #[test]

@@ -99,6 +99,17 @@ fn lasting(time: &str) -> Vec<String> {
     args.into_iter().map(str::to_owned).chain([runtime]).collect()
 }
 
+/// Waits until a job has got so far.
+fn await_file(path: &Path) {
+    for _ in 0..6000 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} did not appear", path.display());
+}
+
 fn with<'a>(base: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
     base.iter().map(String::as_str).chain(more.iter().copied()).collect()
 }
@@ -374,12 +385,16 @@ fn status_interval_reports_what_was_done_so_far() {
     let args = with(&args, &["--numjobs=2", "--status-interval=500ms", "--output-format=json"]);
     let output = place.output(&args);
     let documents = documents(&output.stdout);
-    assert!((2..=4).contains(&documents.len()), "{} documents", documents.len());
+    assert!(documents.len() >= 2, "{} documents", documents.len());
     let ios = |root: &Value| root["jobs"][1]["read"]["total_ios"].as_u64().unwrap();
     let runtimes = |root: &Value| root["jobs"][0]["read"]["runtime"].as_u64().unwrap();
     assert!(documents.iter().map(ios).is_sorted(), "they are cumulative");
     assert!(ios(&documents[0]) > 0 && ios(&documents[0]) < ios(&documents[1]));
-    assert!((400..900).contains(&runtimes(&documents[0])), "{}", runtimes(&documents[0]));
+    // The last tells how long it was: there is one document for each interval of that.
+    let first = runtimes(&documents[0]);
+    let last = runtimes(documents.last().unwrap());
+    assert!(first >= 400 && first < last, "{first} {last}");
+    assert!(documents.len() as u64 <= last / 400 + 1, "{} documents", documents.len());
     assert_eq!(documents[0]["mfio"]["finished"], false);
     assert!(documents.last().unwrap()["mfio"].get("finished").is_none());
 }
@@ -390,7 +405,7 @@ fn status_interval_in_normal_output_repeats_the_report() {
     let args = lasting("800ms");
     let stdout = place.stdout(&with(&args, &["--status-interval=300ms"]));
     let reports = stdout.matches("\nRun status group 0 (all jobs):").count();
-    assert!((2..=4).contains(&reports), "{stdout}");
+    assert!(reports >= 2, "{stdout}");
 }
 
 #[test]
@@ -411,9 +426,11 @@ fn usr1_and_the_status_file_ask_for_a_report() {
 #[test]
 fn interrupt_ends_with_one_valid_document_that_has_all_jobs() {
     let place = Place::new("interrupt");
-    let jobs = "[global]\nioengine=null\nsize=1m\ntime_based\nruntime=60\n[a]\n[b]\nstonewall\n";
+    let jobs = "[global]\nioengine=null\nsize=1m\ntime_based\nruntime=60\n\
+                exec_prerun=true\n[a]\n[b]\nstonewall\n";
     fs::write(place.0.join("two.fio"), jobs).unwrap();
     let child = place.start(&["two.fio", "--output-format=json", "--write_bw_log=p"]);
+    await_file(&place.0.join("a.prerun.txt"));
     std::thread::sleep(Duration::from_millis(700));
     signal(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
@@ -546,8 +563,10 @@ fn bwavgtime_and_iopsavgtime_set_the_number_of_samples() {
     let args = lasting("650ms");
     let root = place.json(&with(&args, &["--bwavgtime=100", "--iopsavgtime=300"]));
     let samples = |key: &str| root["jobs"][0]["read"][key].as_u64().unwrap();
-    assert!((4..=7).contains(&samples("bw_samples")), "{}", samples("bw_samples"));
-    assert!((1..=2).contains(&samples("iops_samples")), "{}", samples("iops_samples"));
+    let (bw, iops) = (samples("bw_samples"), samples("iops_samples"));
+    let runtime = root["jobs"][0]["read"]["runtime"].as_u64().unwrap();
+    assert!(bw > iops && bw >= 2 && iops >= 1, "{bw} {iops}");
+    assert!(bw <= runtime / 100 + 1 && iops <= runtime / 300 + 1, "{bw} {iops} in {runtime}");
 }
 
 /// As in fio: kubestr and its kind set gtod_reduce and read the means of the samples.

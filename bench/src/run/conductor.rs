@@ -210,7 +210,7 @@ impl Conductor<'_> {
         before: &[Finished],
     ) -> Vec<Finished> {
         let end = begin + equipment.len();
-        let started_unix_ms = unix_ms();
+        let begun = Begun { unix_ms: unix_ms(), now_ns: now_ns() };
         let assignments: Vec<Assignment> = self.plans[begin..end]
             .iter()
             .zip(equipment)
@@ -241,17 +241,17 @@ impl Conductor<'_> {
                     })
                 })
                 .collect();
-            let stage = StageSoFar { lanes, assignments: &assignments, before, started_unix_ms };
+            let stage = StageSoFar { lanes, assignments: &assignments, before, begun };
             self.watch(&handles, &stage, &mut samplers);
             handles.into_iter().map(joined).collect::<Vec<_>>()
         });
-        let finished = assignments.into_iter().zip(outcomes).zip(samplers);
+        let finished = assignments.into_iter().zip(outcomes).zip(samplers).zip(lanes);
         finished
-            .map(|((assignment, outcome), samples)| Finished {
+            .map(|(((assignment, outcome), samples), lane)| Finished {
                 plan: assignment.plan,
                 outcome,
                 samples,
-                started_unix_ms,
+                started_unix_ms: begun.started_unix_ms(lane),
             })
             .collect()
     }
@@ -327,7 +327,7 @@ impl Conductor<'_> {
         let clones = stage.lanes.iter().zip(stage.assignments).zip(samplers);
         let running = clones.filter_map(|((lane, assignment), samples)| {
             let Snapshot { recorder, errors } = *lane.snapshot()?;
-            let started_unix_ms = stage.started_unix_ms;
+            let started_unix_ms = stage.begun.started_unix_ms(lane);
             Some(Live { plan: &assignment.plan, recorder, errors, samples, started_unix_ms })
         });
         self.observer.status(stage.before.iter().map(Finished::live).chain(running).collect());
@@ -339,7 +339,22 @@ struct StageSoFar<'a> {
     lanes: &'a [Lane],
     assignments: &'a [Assignment],
     before: &'a [Finished],
-    started_unix_ms: u64,
+    begun: Begun,
+}
+
+/// When a stage began, by both clocks.
+#[derive(Clone, Copy)]
+struct Begun {
+    unix_ms: u64,
+    now_ns: u64,
+}
+
+impl Begun {
+    /// When the main phase of one of its jobs began: after its delays and waits.
+    fn started_unix_ms(self, lane: &Lane) -> u64 {
+        let started_ns = lane.started_ns().unwrap_or(self.now_ns);
+        self.unix_ms + started_ns.saturating_sub(self.now_ns) / 1_000_000
+    }
 }
 
 /// Orders that are due for one worker, and when the next one is.

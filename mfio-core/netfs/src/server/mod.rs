@@ -1,8 +1,8 @@
 //! The server: one directory of any file system, for whoever knows the secret.
 //!
 //! Data flow: listener → a session for each connection → operations on the directory → replies.
-//! No path leads out of the directory: it is confined
-//! ([`DirHandle::confined`](mfio_rt::DirHandle::confined)), and so is all that is opened in it.
+//! No path leads out of the directory: it is [confined](mfio_rt::DirHandle::confined), and so is
+//! all that is opened in it.
 //!
 //! Connections share nothing but the file system: each has its own window of requests and
 //! bytes, waits for its own peer alone, and ends alone when that peer breaks the rules.
