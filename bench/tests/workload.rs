@@ -192,3 +192,18 @@ fn fill_device_is_refused_where_nothing_is_written() {
     let job = place.job("--name=f --size=64k --rw=write --fill_device=1 --ioengine=psync");
     assert_eq!(bytes(&job, "write"), 64 << 10);
 }
+
+/// The figures are those of fio 3.33.
+#[test]
+fn rw_with_a_gap_ends_where_no_whole_block_is_left() {
+    let place = Place::new("gap");
+    let done = |args: &str| {
+        let job = place.job(&format!("--name=g --ioengine=null {args}"));
+        bytes(&job, "read")
+    };
+    // The 86th block would begin half a block before the end.
+    assert_eq!(done("--size=128m --rw=read:512k --bs=1m --norandommap"), 85 << 20);
+    // Here the last gap ends where the file does, and it starts over.
+    assert_eq!(done("--size=1m --rw=read:4k --bs=4k"), 1 << 20);
+    assert_eq!(done("--size=128m --rw=read:512k --bs=1m --io_size=128m"), 128 << 20);
+}

@@ -66,6 +66,21 @@ pub(crate) const fn unlinks_each_loop(job: &Job) -> bool {
     job.layout.unlink_each_loop && !job.time_based
 }
 
+/// Bytes of a sequential pass with gaps up to a place that is inside the region, but with less
+/// than a whole block behind it: fio ends there. Behind the end it starts over.
+fn until_misfit(job: &Job, shape: &Shape) -> Option<u64> {
+    let ([region], None) = (&shape.regions[..], shape.places.strided) else { return None };
+    let block = u64::from(shape.unit_bytes());
+    let gap = shape.places.number.filter(|gap| *gap > 0 && !shape.random)?;
+    let one_way = matches!(shape.mix, Mix::Read | Mix::Write | Mix::Trim);
+    if job.io_size.is_some() || !one_way || !shape.is_uniform() {
+        return None;
+    }
+    let step = block + gap.unsigned_abs();
+    let last = region.len_bytes.checked_sub(1)? / step;
+    (last * step + block > region.len_bytes).then_some(last * block)
+}
+
 /// The shape of a job on these regions.
 ///
 /// # Errors
@@ -111,6 +126,7 @@ pub(super) fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
             _ => shape.pass_bytes(),
         },
     };
+    let pass = until_misfit(job, &shape).map_or(pass, |bytes| bytes.min(pass));
     // Passes that are verified are made one by one, each followed by its verification.
     let verified = job.verify != Verify::None && job.rw.writes_data();
     let by_loop = verified || unlinks_each_loop(job);
