@@ -1,9 +1,9 @@
-//! compio 0.18: its io_uring driver, a future per read in flight.
+//! compio 0.18: its io_uring driver, a task per read in flight.
 
 use std::io;
+use std::rc::Rc;
 
 use ::compio::io::AsyncReadAt;
-use futures::future::try_join_all;
 
 use crate::work::{Spent, Work, aligned, whole};
 
@@ -11,7 +11,7 @@ use crate::work::{Spent, Work, aligned, whole};
 ///
 /// # Errors
 /// The first that fails.
-pub fn run(work: &Work) -> io::Result<Spent> {
+pub fn run(work: &Rc<Work>) -> io::Result<Spent> {
     let mut driver = ::compio::driver::ProactorBuilder::new();
     driver.capacity((work.depth * 2).next_power_of_two()).coop_taskrun(true).taskrun_flag(true);
     let mut builder = ::compio::runtime::RuntimeBuilder::new();
@@ -21,8 +21,8 @@ pub fn run(work: &Work) -> io::Result<Spent> {
         let mut options = ::compio::fs::OpenOptions::new();
         let file = options.read(true).custom_flags(flags).open(&work.path).await?;
         let lane = |mut buffer: Vec<u8>| {
-            let file = &file;
-            async move {
+            let (file, work) = (file.clone(), Rc::clone(work));
+            ::compio::runtime::spawn(async move {
                 while let Some(offset) = work.next() {
                     buffer.clear();
                     let ::compio::BufResult(read, back) = file.read_at(buffer, offset).await;
@@ -30,9 +30,11 @@ pub fn run(work: &Work) -> io::Result<Spent> {
                     buffer = back;
                 }
                 Ok::<_, io::Error>(())
-            }
+            })
         };
-        try_join_all(aligned(work.depth).into_iter().map(lane)).await?;
+        for lane in aligned(work.depth).into_iter().map(lane).collect::<Vec<_>>() {
+            lane.await.map_err(|_panic| io::Error::other("a task panicked"))??;
+        }
         Ok(work.spent())
     })
 }

@@ -1,10 +1,10 @@
-//! glommio 0.9: its own direct or buffered files, a future per read in flight.
+//! glommio 0.9: its own direct or buffered files, a task per read in flight.
 
 use std::io;
+use std::rc::Rc;
 
 use ::glommio::io::{BufferedFile, DmaFile};
 use ::glommio::{LocalExecutorBuilder, Placement};
-use futures::future::try_join_all;
 
 use crate::work::{BLOCK, Spent, Work, whole};
 
@@ -17,38 +17,40 @@ fn failed<T>(error: ::glommio::GlommioError<T>) -> io::Error {
 ///
 /// # Errors
 /// The first that fails.
-pub fn run(work: &Work) -> io::Result<Spent> {
+pub fn run(work: &Rc<Work>) -> io::Result<Spent> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth((work.depth as usize * 2).next_power_of_two())
         .make()
         .map_err(failed)?;
     executor.run(async {
+        let mut tasks = Vec::new();
         if work.direct {
-            let file = DmaFile::open(&work.path).await.map_err(failed)?;
-            let lane = |_| {
-                let file = &file;
-                async move {
+            let file = Rc::new(DmaFile::open(&work.path).await.map_err(failed)?);
+            for _ in 0..work.depth {
+                let (file, work) = (Rc::clone(&file), Rc::clone(work));
+                tasks.push(::glommio::spawn_local(async move {
                     while let Some(offset) = work.next() {
                         let read = file.read_at_aligned(offset, BLOCK).await;
                         whole(read.map(|read| read.len()).map_err(failed))?;
                     }
                     Ok::<_, io::Error>(())
-                }
-            };
-            try_join_all((0..work.depth).map(lane)).await?;
+                }));
+            }
         } else {
-            let file = BufferedFile::open(&work.path).await.map_err(failed)?;
-            let lane = |_| {
-                let file = &file;
-                async move {
+            let file = Rc::new(BufferedFile::open(&work.path).await.map_err(failed)?);
+            for _ in 0..work.depth {
+                let (file, work) = (Rc::clone(&file), Rc::clone(work));
+                tasks.push(::glommio::spawn_local(async move {
                     while let Some(offset) = work.next() {
                         let read = file.read_at(offset, BLOCK).await;
                         whole(read.map(|read| read.len()).map_err(failed))?;
                     }
                     Ok::<_, io::Error>(())
-                }
-            };
-            try_join_all((0..work.depth).map(lane)).await?;
+                }));
+            }
+        }
+        for task in tasks {
+            task.await?;
         }
         Ok(work.spent())
     })

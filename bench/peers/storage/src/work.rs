@@ -26,14 +26,37 @@ pub const BLOCK: usize = 4096;
 pub enum Runtime {
     /// The hand-written loop on the io-uring crate.
     Raw,
-    /// This engine.
+    /// This engine, a task per read in flight.
     Ours,
+    /// This engine, packets on a completion queue.
+    OursQueue,
+    /// This engine, entries of a batch.
+    OursBatch,
     TokioUring,
     Monoio,
     Compio,
     Glommio,
+    MfioRt,
+    TokioFs,
     /// `pread` on one thread, whatever the depth.
     Psync,
+}
+
+impl Runtime {
+    /// Whether it is this engine, in one of its ways.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Ours | Self::OursQueue | Self::OursBatch)
+    }
+
+    /// Whether it can read past the page cache.
+    pub fn has_direct(self) -> bool {
+        !matches!(self, Self::MfioRt | Self::TokioFs)
+    }
+
+    /// Whether it is a published runtime.
+    pub fn is_peer(self) -> bool {
+        !self.is_ours() && !matches!(self, Self::Raw | Self::Psync)
+    }
 }
 
 /// What is to be read. Shared by the tasks of one thread.
@@ -45,6 +68,8 @@ pub struct Work {
     /// Whether past the page cache.
     pub direct: bool,
     blocks: u64,
+    /// Adjacent blocks at each place.
+    run: u64,
     ios: u64,
     warm_up: u64,
     taken: Cell<u64>,
@@ -83,6 +108,7 @@ impl Work {
             depth: arguments.depth.max(1),
             direct: !arguments.buffered,
             blocks,
+            run: arguments.run.clamp(1, blocks),
             ios: arguments.ios + warm_up,
             warm_up,
             taken: Cell::new(0),
@@ -102,13 +128,19 @@ impl Work {
             *self.begun.borrow_mut() = Some((Instant::now(), cpu_ns()));
         }
         self.taken.set(taken + 1);
+        let step = taken % self.run;
+        if step > 0 {
+            return Some(
+                (self.state.get() % (self.blocks / self.run) * self.run + step) * BLOCK as u64,
+            );
+        }
         // xorshift64.
         let mut state = self.state.get();
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         self.state.set(state);
-        Some(state % self.blocks * BLOCK as u64)
+        Some(state % (self.blocks / self.run) * self.run * BLOCK as u64)
     }
 
     /// The file, as the standard library opens it.
