@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// Runs a program that must succeed; what it printed.
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
@@ -17,8 +18,18 @@ pub(crate) struct Mapped(String);
 impl Mapped {
     /// A device by such a table, `start length target …` in sectors of 512 bytes, a line each.
     pub(crate) fn new(name: &str, table: &str) -> Self {
-        run("dmsetup", &["create", name, "--table", table]);
-        Self(name.to_owned())
+        let args = ["create", name, "--table", table];
+        // The kernel closes what the test before had open a moment after that test did.
+        for _ in 0..100 {
+            let done = Command::new("dmsetup").args(args).output().unwrap();
+            if done.status.success() {
+                return Self(name.to_owned());
+            }
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(said.contains("busy"), "dmsetup {args:?}: {said}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("dmsetup {args:?}: the device is in use, and was for ten seconds");
     }
 
     /// `sectors` of `device` from `start` on.
