@@ -11,6 +11,8 @@ use plotters::prelude::*;
 use super::curve::Point;
 
 const SIZE: (u32, u32) = (900, 560);
+/// Of a line of the title: what fits across in its size.
+const TITLE_CHARS_MAX: usize = 110;
 const LINES: [(&str, RGBColor); 3] = [
     ("p50", RGBColor(0x1b, 0x6c, 0xa8)),
     ("p99", RGBColor(0xc7, 0x6b, 0x00)),
@@ -31,21 +33,38 @@ pub(super) fn svg(
         .map_err(|error| format!("cannot draw {}: {error}", path.display()))
 }
 
+/// A command line in lines that fit into the picture.
+fn lines(title: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in title.split(' ') {
+        match lines.last_mut().filter(|line| line.len() + word.len() < TITLE_CHARS_MAX) {
+            Some(line) => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn draw(
     path: &Path,
     title: &str,
     points: &[Point],
     knee: Option<usize>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
+    let mut root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
+    for line in lines(title) {
+        root = root.titled(&line, ("sans-serif", 14))?;
+    }
     let most = points.iter().map(|point| point.iops.value).fold(1.0, f64::max);
     let latencies = points.iter().flat_map(|point| point.percentiles_ns).map(microseconds);
     let (low, high) = latencies.fold((f64::INFINITY, 1.0), |(low, high): (f64, f64), latency| {
         (low.min(latency), high.max(latency))
     });
     let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 18))
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(72)
