@@ -4,8 +4,9 @@
 //! of the loop's thread must not move.
 #![allow(clippy::unwrap_used, reason = "a test; clippy.toml covers only functions marked so")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../engine/tests/counting/mod.rs"]
+mod counting;
+
 use std::io::Write as _;
 use std::path::Path;
 
@@ -15,47 +16,6 @@ use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
 use mfio_engine::{Config, File, OpenOptions, Shard};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// The next allocation says where it comes from.
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Counts one more; a thread that is ending has nobody to count for.
-fn count() {
-    ALLOCATIONS.try_with(|count| count.set(count.get() + 1)).ok();
-    if WATCHED.try_with(|watched| watched.replace(false)) == Ok(true) {
-        let from = std::backtrace::Backtrace::force_capture();
-        writeln!(std::io::stderr().lock(), "an allocation in the warm loop:\n{from}").ok();
-    }
-}
-
-#[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
-// SAFETY: every call is handed to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(at, layout, len) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const DEPTH: u32 = 64;
 const BATCH: u32 = 16;
@@ -139,11 +99,11 @@ fn measure<R: Ring>(name: &str, ring: R, path: &Path) {
     // Warm means that either direction was once in flight at full depth.
     warm.run(WARM_UP_IOS, Mix::Reads);
     warm.run(WARM_UP_IOS, Mix::Writes);
-    let before = ALLOCATIONS.get();
-    WATCHED.set(true);
+    let before = counting::of_thread();
+    counting::name_next(true);
     warm.run(COUNTED_IOS, Mix::Both);
-    WATCHED.set(false);
-    let allocations = ALLOCATIONS.get() - before;
+    counting::name_next(false);
+    let allocations = counting::of_thread() - before;
     assert_eq!(allocations, 0, "{allocations} allocations in {COUNTED_IOS} I/Os on {name}");
     assert_eq!(warm.shard.in_flight(), 0);
 }

@@ -1,9 +1,8 @@
 //! No heap allocation per I/O once warm, on the packet path and for awaited packets.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::path::Path;
 
 use mfio_core::{CompletionQueue, IoRead, Packet, PacketIoExt, Read, Write, block_on};
@@ -17,46 +16,15 @@ use mfio_engine::target::{NvmeFacts, TargetKind};
 use mfio_engine::{Batch, Config, DirectMode, Direction, Durability, Durable, File};
 use mfio_engine::{OpenOptions, Shard, SyncMethod, WriteAt};
 
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 const BLOCK: usize = 4096;
 const DEPTH: u64 = 32;
 const BLOCKS: u64 = 1024;
 
 /// How many allocations `work` makes on this thread.
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = counting::of_thread();
     work();
-    ALLOCATIONS.with(Cell::get) - before
+    counting::of_thread() - before
 }
 
 /// Keeps [`DEPTH`] reads and writes in flight until `ios` have completed.

@@ -1,55 +1,17 @@
 //! No heap allocation once warm: for wakes of tasks, and for packets from other threads.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use mfio_core::block_on;
 use mfio_engine::ring::auto::Backend;
 use mfio_engine::{Engine, File, OpenOptions, Shards};
 
-struct Counting;
-
-/// Of all threads.
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Of this thread.
-    static OWN_ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    OWN_ALLOCATIONS.set(OWN_ALLOCATIONS.get() + 1);
-}
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 fn allocations() -> u64 {
-    ALLOCATIONS.load(Ordering::Relaxed)
+    counting::of_process()
 }
 
 /// Gives way once.
@@ -87,9 +49,9 @@ fn warm_tasks_and_remote_packets_allocate_nothing() {
             let file = shard.open(&path, &OpenOptions::new().lock(false)).unwrap();
             read_often(&file, 100).await;
             // Those of the shard's thread: the one that waits for it allocates to do so.
-            let before = OWN_ALLOCATIONS.get();
+            let before = counting::of_thread();
             read_often(&file, 10_000).await;
-            OWN_ALLOCATIONS.get() - before
+            counting::of_thread() - before
         });
         let in_tasks = in_tasks.unwrap().join().unwrap();
 

@@ -1,8 +1,8 @@
 //! A warm log allocates nothing per append, for one waiter and for many.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,37 +16,6 @@ use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Ring, Wait};
 use mfio_engine::wal::{SegmentDir, Wal, WalConfig};
 use mfio_engine::{Config, Shard};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    ALLOCATIONS.with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call is handed to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 struct Flag(AtomicBool);
 
@@ -88,7 +57,7 @@ impl Load {
 
     /// Appends `count` records; returns how many allocations that took.
     fn append<R: Ring>(&mut self, shard: &Shard<R>, count: u64) -> u64 {
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = counting::of_thread();
         let goal = self.appended.get() + count;
         while self.appended.get() < goal {
             for (work, flag, waker) in &mut self.tasks {
@@ -98,7 +67,7 @@ impl Load {
             }
             shard.turn(Wait::at_least(1)).unwrap();
         }
-        ALLOCATIONS.with(Cell::get) - before
+        counting::of_thread() - before
     }
 }
 
