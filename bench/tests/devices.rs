@@ -34,6 +34,7 @@ impl Disk {
 
     fn bench(&self, engine: &str, args: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_mfio-bench"))
+            .current_dir(&self.place)
             .args(["--name=x", &format!("--filename={}", self.device), "--rw=randwrite"])
             .args(["--size=1m", "--bs=4k", "--direct=1", &format!("--ioengine={engine}")])
             .args(args)
@@ -86,7 +87,9 @@ fn empty_device_is_written_and_verified_by_every_engine() {
         let output = disk.bench(engine, &["--verify=crc32c", "--iodepth=1"]);
         assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
         // Several clones, and a second job, share the device.
-        let output = disk.bench(engine, &["--numjobs=2", "--name=y", "--size=1m", "--rw=write"]);
+        let again = format!("--filename={}", disk.device);
+        let second = ["--numjobs=2", "--name=y", "--size=1m", "--rw=write", &again];
+        let output = disk.bench(engine, &second);
         assert_eq!(output.status.code(), Some(0), "{engine}: {}", text(&output.stderr));
     }
 }
