@@ -141,9 +141,12 @@ enum State {
 struct Slot {
     state: State,
     generation: u32,
-    /// That of a plain op.
-    target: u32,
+    /// Of a plain op, its target; of a free slot, the next free one.
+    link: u32,
 }
+
+/// The link of the last free slot.
+const NO_SLOT: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Slot>() == 64, "a plain op touches one cache line of its slot");
 
@@ -154,7 +157,9 @@ const _: () = assert!(size_of::<Slot>() == 64, "a plain op touches one cache lin
 #[derive(Debug)]
 pub(super) struct Slots {
     table: Vec<Slot>,
-    free: Vec<u32>,
+    /// The free slot that was used last; the others follow by their links.
+    first_free: u32,
+    free: u32,
     /// The occupants that are more than a plain op.
     long: Vec<Option<Occupant>>,
     /// The bounce buffer of each slot that has one, kept as long as its op is in flight.
@@ -170,20 +175,22 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(count: u32, stamps: Option<Stamps>) -> Self {
-        let empty = |_| Slot { state: State::Free, generation: 0, target: 0 };
+        assert!(count < NO_SLOT, "fewer slots than a tag can name");
+        let next = |slot| if slot + 1 == count { NO_SLOT } else { slot + 1 };
+        let empty = |slot| Slot { state: State::Free, generation: 0, link: next(slot) };
         let table = (0..count).map(empty).collect();
+        let first_free = if count == 0 { NO_SLOT } else { 0 };
         let long = (0..count).map(|_| None).collect();
         let bounces = (0..count).map(|_| None).collect();
         let stamps_ns = vec![None; count as usize];
         let groups = (0..count).map(|_| None).collect();
-        let free = (0..count).rev().collect();
         let stamped = stamps.is_some();
-        Self { table, free, long, bounces, stamps, stamped, stamps_ns, groups }
+        Self { table, first_free, free: count, long, bounces, stamps, stamped, stamps_ns, groups }
     }
 
     #[inline]
     pub(super) fn free(&self) -> usize {
-        self.free.len()
+        self.free as usize
     }
 
     /// Whether latencies are wanted.
@@ -199,7 +206,7 @@ impl Slots {
 
     /// Occupied slots: ops in flight, and ops that wait to be tried again.
     pub(super) fn occupied(&self) -> usize {
-        self.table.len() - self.free.len()
+        self.table.len() - self.free()
     }
 
     /// As [`Slots::occupy`], where it is not hot.
@@ -223,17 +230,20 @@ impl Slots {
     pub(super) fn occupy_plain(&mut self, target: u32, plain: Plain) -> Tag {
         let (slot, entry) = self.take_free();
         entry.state = State::Plain(plain);
-        entry.target = target;
+        entry.link = target;
         Tag { slot, generation: entry.generation }
     }
 
     #[inline(always)]
     fn take_free(&mut self) -> (u32, &mut Slot) {
-        let slot = self.free.pop().expect("a slot is free: checked before the op was made");
-        let entry = &mut self.table[slot as usize];
+        let slot = self.first_free;
+        let entry = self.table.get_mut(slot as usize);
+        let entry = entry.expect("a slot is free: checked before the op was made");
         if !matches!(entry.state, State::Free) {
             occupied();
         }
+        self.first_free = entry.link;
+        self.free -= 1;
         (slot, entry)
     }
 
@@ -250,7 +260,7 @@ impl Slots {
     fn lengthen(&mut self, slot: usize) {
         let entry = &mut self.table[slot];
         if let State::Plain(plain) = std::mem::replace(&mut entry.state, State::Long) {
-            self.long[slot] = Some(Occupant::Transfer(plain.into_transfer(entry.target)));
+            self.long[slot] = Some(Occupant::Transfer(plain.into_transfer(entry.link)));
         }
     }
 
@@ -287,7 +297,10 @@ impl Slots {
             // The memory of a step is its chain's, also between two launches.
             Occupant::Flush(_) | Occupant::Step(_) => false,
         };
-        let plain = |entry: &&Slot| matches!(&entry.state, State::Plain(plain) if plain.memory.touches(region));
+        let plain = |entry: &&Slot| match &entry.state {
+            State::Plain(plain) => plain.memory.touches(region),
+            State::Free | State::Long => false,
+        };
         let plain = self.table.iter().filter(plain).count();
         grouped + plain + self.long.iter().flatten().filter(single).count()
     }
@@ -346,8 +359,10 @@ impl Slots {
             unreachable!("looked at just now");
         };
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(tag.slot);
-        Some(Whole { target: entry.target, plain })
+        let target = std::mem::replace(&mut entry.link, self.first_free);
+        self.first_free = tag.slot;
+        self.free += 1;
+        Some(Whole { target, plain })
     }
 
     /// Empties the slot of `tag`; what still carries the tag is stale from now on.
@@ -362,7 +377,9 @@ impl Slots {
         let entry = &mut self.table[tag.slot as usize];
         assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(tag.slot);
+        entry.link = self.first_free;
+        self.first_free = tag.slot;
+        self.free += 1;
         debug_assert!(!matches!(entry.state, State::Free), "a slot is vacated once");
         entry.state = State::Free;
         self.long[tag.slot as usize] = None;

@@ -105,6 +105,27 @@ fn f11_plain_op_is_a_transfer_for_whoever_looks_at_it_and_then_no_longer_plain()
 }
 
 #[test]
+fn plain_ops_count_as_users_of_their_target_from_when_it_asks() {
+    let arena = arena();
+    let mut slots = Slots::new(3, None);
+    let mut sent = Vec::new();
+    for target in [3, 4, 3] {
+        let (plain, its) = read(&arena);
+        sent.push((slots.occupy_plain(target, plain), its));
+    }
+    let mut users = Vec::new();
+    for _ in 0..2 {
+        slots.tell_targets(|target| target == 3, |target| users.push(target));
+    }
+    assert_eq!(users, [3, 3], "each once");
+    assert!(!slots.transfer(sent[1].0).unwrap().keeps_target);
+    for (tag, _) in &sent {
+        slots.transfer(*tag).unwrap().body.take().unwrap().finish_alone();
+        slots.vacate(*tag);
+    }
+}
+
+#[test]
 fn f08_ops_on_a_region_are_those_whose_memory_lies_in_it() {
     let (arena, other) = (arena(), self::arena());
     let mut slots = Slots::new(3, None);

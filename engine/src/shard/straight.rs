@@ -90,11 +90,11 @@ impl<R: Ring> Core<R> {
         queued == 0 && !unusual
     }
 
-    /// Counts how many views may start with nothing looked at but themselves. Only where an op
-    /// is in flight beside which nobody is alone: a lone op may go another way.
+    /// Counts how many views may start with nothing looked at but themselves. Not where the next
+    /// op may be a lone one, which may go another way.
     #[inline]
     pub(super) fn grant(&mut self) {
-        let usual = self.in_flight > 1 && self.reserved == 0 && self.is_clear();
+        let usual = !self.may_be_lone() && self.reserved == 0 && self.is_clear();
         let free = u32::try_from(self.slots.free()).unwrap_or(u32::MAX);
         self.credit = if usual { self.ring.room().min(free) } else { 0 };
     }
