@@ -97,7 +97,7 @@ impl<R: Ring> Chain<R> {
     }
 
     /// Writes all of `buffer` from byte `offset` on.
-    #[inline]
+    #[inline(always)]
     pub fn write_at(mut self, offset: u64, buffer: ArenaBuf) -> Self {
         let len = buffer.len() as u64;
         self.add(What::Write, offset, Some(buffer), len);
@@ -105,7 +105,7 @@ impl<R: Ring> Chain<R> {
     }
 
     /// Fills all of `buffer` from byte `offset` on.
-    #[inline]
+    #[inline(always)]
     pub fn read_at(mut self, offset: u64, buffer: ArenaBuf) -> Self {
         let len = buffer.len() as u64;
         self.add(What::Read, offset, Some(buffer), len);
