@@ -320,21 +320,29 @@ impl<R: Ring> PacketEngine<R> {
     #[inline]
     fn take(&mut self, max: usize, events: &mut Vec<Event>) {
         let end = events.len() + max;
-        while self.reads.in_flight() > 0 && events.len() < end {
-            let Some((tag, done)) = self.reads.pop() else { break };
-            let slot = slot_of(tag);
-            let error = done.error();
-            self.parked.reads[slot as usize] = Some(done.into_packet());
-            let result = self.result_of(slot, error);
-            events.push(Event { slot, result });
+        // Where nothing has failed and every I/O is of one length, that is the result.
+        let usual = i32::try_from(self.buffer_bytes).ok().filter(|_| self.uniform);
+        if self.reads.in_flight() > 0 {
+            while events.len() < end
+                && let Some((tag, done)) = self.reads.pop()
+            {
+                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
+                let error = if usual.is_none() { done.error() } else { None };
+                self.parked.reads[slot as usize] = Some(done.into_packet());
+                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                events.push(Event { slot, result });
+            }
         }
-        while self.writes.in_flight() > 0 && events.len() < end {
-            let Some((tag, done)) = self.writes.pop() else { break };
-            let slot = slot_of(tag);
-            let error = done.error();
-            self.parked.writes[slot as usize] = Some(done.into_packet());
-            let result = self.result_of(slot, error);
-            events.push(Event { slot, result });
+        if self.writes.in_flight() > 0 {
+            while events.len() < end
+                && let Some((tag, done)) = self.writes.pop()
+            {
+                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
+                let error = if usual.is_none() { done.error() } else { None };
+                self.parked.writes[slot as usize] = Some(done.into_packet());
+                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                events.push(Event { slot, result });
+            }
         }
         if !self.flushes.is_empty() {
             self.take_flushes(end, events);
@@ -343,7 +351,6 @@ impl<R: Ring> PacketEngine<R> {
     }
 
     /// The result of a parked slot, whose buffer gets its full length back.
-    #[inline]
     fn result_of(&mut self, slot: u32, error: Option<Error>) -> i32 {
         let mut len_bytes = self.buffer_bytes;
         if !self.uniform {
