@@ -193,7 +193,10 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             )),
             _ => io::Error::other(error),
         })?;
-        let open = |path| open_file(&shard, path, setup);
+        let open = |path| match setup.nowhere {
+            true => shard.nowhere().ok_or_else(|| io::Error::other("nop needs io_uring")),
+            false => open_file(&shard, path, setup),
+        };
         let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<Vec<_>>>()?;
         let reads = (0..setup.depth).map(|_| {
             let buffer = shard.arena().alloc(setup.buffer_bytes as usize);
@@ -204,7 +207,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         let features = shard.features();
         let in_use = features.in_use.iter().map(|name| (*name).to_owned());
         let mut degraded = features.degraded.clone();
-        if !setup.fixed_buffers {
+        if !setup.fixed_buffers && !setup.nowhere {
             degraded.push("fixedbufs=0: this engine registers its buffers all the same".into());
         }
         degraded.extend(files.iter().filter(|_| setup.polled).filter_map(unpolled));
