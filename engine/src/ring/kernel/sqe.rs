@@ -255,6 +255,10 @@ pub(super) fn transfer(
     let (fd, flags) = match file {
         FileRef::Fixed(index) => (index, Flags::FIXED_FILE.bits()),
         FileRef::Plain(fd) => (fd.cast_unsigned(), 0),
+        FileRef::Beside(NOWHERE) => {
+            let op = Op::transfer(kind, file, offset_bytes, memory);
+            return Some(Sqe::nowhere(&op, tag).entry());
+        }
         FileRef::Beside(_) => return None,
     };
     let (plain, fixed) = match kind {
@@ -376,9 +380,12 @@ mod tests {
         let unregistered = MemRange::of_raw(buf.as_mut_ptr(), 512, None).unwrap();
         for memory in [buf.mem_range(), unregistered] {
             for kind in [OpKind::Read, OpKind::Write] {
-                for file in [FileRef::Fixed(8), FileRef::Plain(3)] {
+                let nowhere = FileRef::Beside(NOWHERE);
+                for file in [FileRef::Fixed(8), FileRef::Plain(3), nowhere] {
                     let short = transfer(kind, file, 1 << 40, memory, TAG).unwrap();
-                    let long = Sqe::of(&Op::transfer(kind, file, 1 << 40, memory), TAG).entry();
+                    let op = Op::transfer(kind, file, 1 << 40, memory);
+                    let of = if file == nowhere { Sqe::nowhere } else { Sqe::of };
+                    let long = of(&op, TAG).entry();
                     // SAFETY: an entry is 64 bytes of integers without padding.
                     let short = unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(&short) };
                     // SAFETY: as above.
