@@ -43,11 +43,21 @@ struct Latencies {
     lat: LatencyStat,
 }
 
+/// Completion latencies in a row that are the same: I/Os that were submitted by one call and
+/// reaped by one call have the same, to the nanosecond.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    latency_ns: u64,
+    count: u64,
+}
+
 /// Everything one worker records.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     wanted: Wanted,
     latencies: [Latencies; 3],
+    /// The latest completion latencies of each direction, which `latencies` does not have yet.
+    runs: [Run; 3],
     sync: LatencyStat,
     /// Depths and batch sizes.
     pub(crate) depth: DepthStats,
@@ -85,6 +95,7 @@ impl Recorder {
         Self {
             wanted,
             latencies: Default::default(),
+            runs: Default::default(),
             sync: LatencyStat::default(),
             depth: DepthStats::default(),
             distribution: LatencyDistribution::default(),
@@ -148,10 +159,17 @@ impl Recorder {
             self.sync.record(completion);
             return;
         }
-        let latencies = &mut self.latencies[direction(operation)];
+        let direction = direction(operation);
+        let latencies = &mut self.latencies[direction];
         if self.wanted.clat {
-            latencies.clat.record(completion);
-            self.distribution.record(completion);
+            let run = &mut self.runs[direction];
+            if run.latency_ns == completion {
+                run.count += 1;
+            } else {
+                let over = std::mem::replace(run, Run { latency_ns: completion, count: 1 });
+                latencies.clat.record_many(over.latency_ns, over.count);
+                self.distribution.record_many(over.latency_ns, over.count);
+            }
         }
         if self.wanted.slat && !synchronous {
             latencies.slat.record(times.issue_ns.saturating_sub(times.start_ns));
@@ -195,8 +213,10 @@ impl Recorder {
     }
 
     /// The completion latency of a direction.
-    pub(crate) fn completion_latency(&self, direction: usize) -> &LatencyStat {
-        &self.latencies[direction].clat
+    pub(crate) fn completion_latency(&self, direction: usize) -> LatencyStat {
+        let (mut latency, run) = (self.latencies[direction].clat.clone(), self.runs[direction]);
+        latency.record_many(run.latency_ns, run.count);
+        latency
     }
 
     /// The latency of a direction from creation to completion.
@@ -210,7 +230,11 @@ impl Recorder {
     }
 
     /// Moves everything into `report`, which already knows the job.
-    pub(crate) fn fill(self, report: &mut JobReport, failure: Option<JobFailure>) {
+    pub(crate) fn fill(mut self, report: &mut JobReport, failure: Option<JobFailure>) {
+        for (latencies, run) in self.latencies.iter_mut().zip(self.runs) {
+            latencies.clat.record_many(run.latency_ns, run.count);
+            self.distribution.record_many(run.latency_ns, run.count);
+        }
         let recorded = self.recorded();
         let runtime_ns = self.runtime_ns.into_iter().max().unwrap_or(0);
         let [read, write, trim] = self.latencies;
@@ -251,4 +275,33 @@ fn fill_direction(
     report.slat = latencies.slat;
     report.clat = latencies.clat;
     report.lat = latencies.lat;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs of equal latencies come out as if each had been recorded by itself.
+    #[test]
+    fn completion_latencies_are_counted_once_each_however_they_repeat() {
+        let mut recorder = Recorder::new(Wanted { slat: true, clat: true, lat: true });
+        let mut expected = [LatencyStat::default(), LatencyStat::default()];
+        let mut distribution = LatencyDistribution::default();
+        let latencies = [0, 0, 7, 7, 7, 900, 7, 5_000_000, 5_000_000];
+        for (at, latency_ns) in latencies.into_iter().enumerate() {
+            let operation = if at % 4 == 3 { Operation::Write } else { Operation::Read };
+            let times = Times { start_ns: 90, issue_ns: 100, complete_ns: 100 + latency_ns };
+            recorder.time(operation, times, false);
+            expected[direction(operation)].record(latency_ns);
+            distribution.record(latency_ns);
+        }
+        for (direction, expected) in expected.iter().enumerate() {
+            assert_eq!(recorder.completion_latency(direction), *expected);
+        }
+        let mut report = JobReport::new("a");
+        recorder.fill(&mut report, None);
+        assert_eq!((&report.read.clat, &report.write.clat), (&expected[0], &expected[1]));
+        assert_eq!(report.distribution, distribution);
+        assert_eq!(report.read.lat.count(), expected[0].count());
+    }
 }

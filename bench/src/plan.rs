@@ -176,7 +176,7 @@ fn one(job: &Job, clone: u32) -> Result<Plan, String> {
 
 /// Finds out what is at `path` without changing anything.
 fn look(job: &Job, path: &Path) -> Result<Kind, String> {
-    if job.ioengine == IoEngine::Null {
+    if !job.ioengine.moves_data() {
         return Ok(Kind::Unused);
     }
     let shown = path.display();
@@ -251,7 +251,7 @@ fn check_engine(job: &Job, path: &Path, kind: Kind) -> Result<(), String> {
     let EngineOptions { uncached, nowait, atomic, force_async, .. } = job.engine;
     let flagged = uncached || nowait || atomic || force_async > 0;
     // Where two engines are compared, the job was checked with neither.
-    if flagged && !pvsync2 && matches!(job.ioengine, IoEngine::Psync | IoEngine::Null) {
+    if flagged && !pvsync2 && (job.ioengine == IoEngine::Psync || !job.ioengine.moves_data()) {
         return Err(format!(
             "engine {} has no uncached, nowait, atomic or force_async",
             job.ioengine.as_str()
@@ -340,7 +340,7 @@ fn check_direct(job: &Job) -> Result<(), String> {
         || aligns.into_iter().any(|bytes| !bytes.is_multiple_of(SECTOR));
     let anyhow = job.workload.bs_unaligned && job.workload.bs_range.iter().any(Option::is_some);
     let unaligned = unaligned || anyhow;
-    if job.direct && job.ioengine != IoEngine::Null && unaligned {
+    if job.direct && job.ioengine.moves_data() && unaligned {
         return Err("direct=1 needs a bs that is a multiple of 512; use direct=0 instead".into());
     }
     Ok(())
@@ -370,8 +370,9 @@ fn check_verify(job: &Job, shape: &Shape) -> Result<(), String> {
     if aligns || !number.is_multiple_of(u64::from(block)) {
         return Err(format!("verify={method} needs offsets that are multiples of {block}"));
     }
-    if job.ioengine == IoEngine::Null {
-        return Err(format!("verify={method} needs an engine that stores data; null does not"));
+    if !job.ioengine.moves_data() {
+        let engine = job.ioengine.as_str();
+        return Err(format!("verify={method} needs an engine that stores data; {engine} does not"));
     }
     Ok(())
 }

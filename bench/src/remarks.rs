@@ -6,8 +6,6 @@
 
 use std::path::Path;
 
-use fio_compat::IoEngine;
-
 use crate::environment::memory_bytes;
 use crate::plan::Kind;
 use crate::run::Finished;
@@ -28,7 +26,7 @@ const TAIL_MIN: f64 = 10.0;
 pub(crate) fn remarks(finished: &[Finished]) -> Vec<String> {
     let memory = memory_bytes(Path::new("/"), "MemTotal");
     let mut lines: Vec<String> = Vec::new();
-    for job in finished.iter().filter(|job| job.plan.job.ioengine != IoEngine::Null) {
+    for job in finished.iter().filter(|job| job.plan.job.ioengine.moves_data()) {
         let found = [cached(job, memory), shallow(job), busy(job)];
         for line in found.into_iter().flatten() {
             if !lines.contains(&line) {

@@ -73,6 +73,35 @@ fn ioengine_that_is_not_there_is_named_in_fios_words() {
     assert!(!listed.contains("mmap"), "{listed}");
 }
 
+/// Whether no-ops can be told what to answer: io_uring, and Linux 6.10.
+fn has_no_ops(place: &Place) -> bool {
+    let run = place.run("--name=p --ioengine=raw_nop --size=4k");
+    if !run.status.success() {
+        writeln!(std::io::stderr().lock(), "skipped: no no-ops here: {}", text(&run)).unwrap();
+    }
+    run.status.success()
+}
+
+#[test]
+fn nop_and_raw_nop_go_through_the_ring_to_no_file() {
+    let place = Place::new("nop");
+    if !has_no_ops(&place) {
+        return;
+    }
+    for engine in ["nop", "raw_nop"] {
+        for rw in ["read", "randwrite"] {
+            let common = format!("--name=n --size=4m --rw={rw} --iodepth=16 --ioengine={engine}");
+            let job = place.job(&common);
+            let direction = rw.strip_prefix("rand").unwrap_or(rw);
+            assert_eq!(ios(&job, direction), 1024, "{common}");
+            assert!(job["iodepth_level"]["16"].as_f64().unwrap() > 50.0, "{job}");
+        }
+        assert!(!place.0.join("n.0.0").exists(), "{engine} makes no file");
+        let told = place.refused(&format!("--name=n --size=4k --ioengine={engine} --verify=md5"));
+        assert!(told.contains("stores data"), "{told}");
+    }
+}
+
 #[test]
 fn hipri_and_hipri_percentage_poll_for_so_many_calls_of_pvsync2() {
     let place = Place::new("hipri");

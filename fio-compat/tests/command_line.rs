@@ -159,9 +159,12 @@ fn engine_names_map_to_ours_and_are_kept() {
         ("pvsync", IoEngine::Psync),
         ("pvsync2", IoEngine::Psync),
         ("null", IoEngine::Null),
+        ("nop", IoEngine::Nop),
+        ("raw_nop", IoEngine::RawNop),
     ] {
         let job = &jobs(&format!("--name=a --ioengine={name}"))[0];
         assert_eq!((job.ioengine, job.ioengine_requested.as_str()), (engine, name));
+        assert_eq!(engine.moves_data(), !["null", "nop", "raw_nop"].contains(&name));
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod machine;
 
-use fio_compat::stats::{Histogram, LatencyStat, RunningStat};
+use fio_compat::stats::{Histogram, LatencyDistribution, LatencyStat, RunningStat};
 use fio_compat::{Extent, parse_job_text};
 use machine::Machine;
 use proptest::prelude::*;
@@ -90,6 +90,24 @@ proptest! {
         let mut merged = of(&first);
         merged.merge(&of(&second));
         prop_assert_eq!(merged, of(&[first, second].concat()));
+    }
+
+    #[test]
+    fn value_recorded_many_times_at_once_is_the_same_as_one_by_one(
+        runs in prop::collection::vec((0u64..1 << 40, 0u64..50), 0..20),
+    ) {
+        let (mut whole, mut single) = (LatencyStat::default(), LatencyStat::default());
+        let mut shares = [LatencyDistribution::default(); 2];
+        for (value, count) in runs {
+            whole.record_many(value, count);
+            shares[0].record_many(value, count);
+            for _ in 0..count {
+                single.record(value);
+                shares[1].record(value);
+            }
+        }
+        prop_assert_eq!(whole, single);
+        prop_assert_eq!(shares[0], shares[1]);
     }
 
     /// The textbook two passes over the values, in floats, are the reference.

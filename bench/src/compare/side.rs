@@ -11,8 +11,14 @@ use fio_compat::{IoEngine, Job};
 use crate::subcommand::one_job;
 
 /// Engines that can be compared.
-const ENGINES: [IoEngine; 4] =
-    [IoEngine::IoUring, IoEngine::RawUring, IoEngine::Psync, IoEngine::Null];
+const ENGINES: [IoEngine; 6] = [
+    IoEngine::IoUring,
+    IoEngine::RawUring,
+    IoEngine::Psync,
+    IoEngine::Null,
+    IoEngine::Nop,
+    IoEngine::RawNop,
+];
 
 /// What one side is.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +107,15 @@ mod tests {
         assert_eq!((job.ioengine, job.iodepth), (IoEngine::IoUring, 8));
         assert_eq!((job.fixedbufs, job.registerfiles, job.gtod_reduce), (false, true, true));
         assert_eq!(job.cpus_allowed, [0]);
+    }
+
+    #[test]
+    fn no_ops_can_be_compared_and_register_nothing() {
+        for (engine, text) in [(IoEngine::Nop, "nop"), (IoEngine::RawNop, "raw_nop")] {
+            let side = Side::parse("a", text).unwrap();
+            let job = side.job(&args("--name=x --size=1m"), Some(0), &mut BTreeSet::new()).unwrap();
+            assert_eq!((job.ioengine, job.fixedbufs, job.registerfiles), (engine, false, false));
+        }
     }
 
     #[test]

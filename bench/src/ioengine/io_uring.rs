@@ -193,7 +193,10 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             )),
             _ => io::Error::other(error),
         })?;
-        let open = |path| open_file(&shard, path, setup);
+        let open = |path| match setup.nowhere {
+            true => shard.nowhere().ok_or_else(|| io::Error::other("nop needs io_uring")),
+            false => open_file(&shard, path, setup),
+        };
         let files = setup.paths.iter().map(|path| open(path)).collect::<io::Result<Vec<_>>>()?;
         let reads = (0..setup.depth).map(|_| {
             let buffer = shard.arena().alloc(setup.buffer_bytes as usize);
@@ -204,7 +207,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         let features = shard.features();
         let in_use = features.in_use.iter().map(|name| (*name).to_owned());
         let mut degraded = features.degraded.clone();
-        if !setup.fixed_buffers {
+        if !setup.fixed_buffers && !setup.nowhere {
             degraded.push("fixedbufs=0: this engine registers its buffers all the same".into());
         }
         degraded.extend(files.iter().filter(|_| setup.polled).filter_map(unpolled));
@@ -320,21 +323,29 @@ impl<R: Ring> PacketEngine<R> {
     #[inline]
     fn take(&mut self, max: usize, events: &mut Vec<Event>) {
         let end = events.len() + max;
-        while self.reads.in_flight() > 0 && events.len() < end {
-            let Some((tag, done)) = self.reads.pop() else { break };
-            let slot = slot_of(tag);
-            let error = done.error();
-            self.parked.reads[slot as usize] = Some(done.into_packet());
-            let result = self.result_of(slot, error);
-            events.push(Event { slot, result });
+        // Where nothing has failed and every I/O is of one length, that is the result.
+        let usual = i32::try_from(self.buffer_bytes).ok().filter(|_| self.uniform);
+        if self.reads.in_flight() > 0 {
+            while events.len() < end
+                && let Some((tag, done)) = self.reads.pop()
+            {
+                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
+                let error = if usual.is_none() { done.error() } else { None };
+                self.parked.reads[slot as usize] = Some(done.into_packet());
+                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                events.push(Event { slot, result });
+            }
         }
-        while self.writes.in_flight() > 0 && events.len() < end {
-            let Some((tag, done)) = self.writes.pop() else { break };
-            let slot = slot_of(tag);
-            let error = done.error();
-            self.parked.writes[slot as usize] = Some(done.into_packet());
-            let result = self.result_of(slot, error);
-            events.push(Event { slot, result });
+        if self.writes.in_flight() > 0 {
+            while events.len() < end
+                && let Some((tag, done)) = self.writes.pop()
+            {
+                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
+                let error = if usual.is_none() { done.error() } else { None };
+                self.parked.writes[slot as usize] = Some(done.into_packet());
+                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                events.push(Event { slot, result });
+            }
         }
         if !self.flushes.is_empty() {
             self.take_flushes(end, events);
@@ -343,7 +354,6 @@ impl<R: Ring> PacketEngine<R> {
     }
 
     /// The result of a parked slot, whose buffer gets its full length back.
-    #[inline]
     fn result_of(&mut self, slot: u32, error: Option<Error>) -> i32 {
         let mut len_bytes = self.buffer_bytes;
         if !self.uniform {

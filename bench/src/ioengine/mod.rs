@@ -128,6 +128,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) options: fio_compat::EngineOptions,
     /// Whether offsets are random, where the kernel is to be told.
     pub(crate) random: Option<bool>,
+    /// There are no files: each I/O is a no-op.
+    pub(crate) nowhere: bool,
 }
 
 /// What an engine says about itself once it runs, for the report.

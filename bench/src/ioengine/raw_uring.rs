@@ -90,8 +90,9 @@ impl Memory {
     }
 }
 
-/// A ring without an engine.
-pub(crate) struct RawUring {
+/// A ring without an engine. With `NOP`, each I/O is a no-op that says it has moved all it was
+/// to (Linux 6.10).
+pub(crate) struct RawUring<const NOP: bool = false> {
     ring: IoUring,
     /// What `enter` is called with: a registered index where the kernel has that, else the fd.
     enter_fd: i32,
@@ -200,7 +201,7 @@ fn register_ring_fd(ring: &IoUring) -> Option<i32> {
     if registered == 1 { i32::try_from(update.offset).ok() } else { None }
 }
 
-impl RawUring {
+impl<const NOP: bool> RawUring<NOP> {
     #[inline]
     fn enter(&mut self, min: u32, flags: u32) -> io::Result<()> {
         // SAFETY: every SQE between head and tail was written by `queue`, and its memory and
@@ -228,6 +229,9 @@ impl RawUring {
 
     #[inline(always)]
     fn entry(&self, io: Io) -> squeue::Entry {
+        if NOP {
+            return no_op(io);
+        }
         let memory = self.memory.at(io.slot, io.skip_bytes);
         if self.fixed_files {
             self.entry_on(types::Fixed(io.file), io, memory)
@@ -272,6 +276,17 @@ impl RawUring {
             (_, _) => file.sync(types::FsyncFlags::DATASYNC),
         }
     }
+}
+
+/// A no-op whose result is the length of `io`, which the crate has no builder for.
+#[inline(always)]
+fn no_op(io: Io) -> squeue::Entry {
+    const INJECT_RESULT: u64 = 1;
+    let length = u64::from(io.len_bytes) | INJECT_RESULT << 32;
+    let words = [0, 0, 0, length.to_le(), u64::from(io.slot), 0, 0, 0];
+    // SAFETY: an entry is the `repr(C)` form of `struct io_uring_sqe`: 64 bytes, all of integers,
+    // so any bytes are a valid one. Opcode 0 is a no-op and names no memory.
+    unsafe { std::mem::transmute::<[u64; 8], squeue::Entry>(words) }
 }
 
 /// The crate's two ways to name a file are two types under a sealed trait; this joins them.
@@ -344,7 +359,7 @@ mod types_file {
     use_file!(types::Fd);
 }
 
-impl IoEngine for RawUring {
+impl<const NOP: bool> IoEngine for RawUring<NOP> {
     fn open(setup: &Setup<'_>) -> io::Result<Self> {
         let memory = Memory::new(setup.depth, setup.buffer_bytes, &setup.memory)?;
         let (ring, refused) = build(setup.depth.next_power_of_two()).map_err(unavailable)?;
@@ -455,7 +470,7 @@ impl IoEngine for RawUring {
     }
 }
 
-impl Drop for RawUring {
+impl<const NOP: bool> Drop for RawUring<NOP> {
     fn drop(&mut self) {
         let mut events = Vec::new();
         while self.in_flight > 0 {

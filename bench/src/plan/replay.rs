@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fio_compat::{IoEngine, Job, Rw};
+use fio_compat::{Job, Rw};
 
 use super::{Kind, Plan, Target, check_engine, look};
 use crate::generator::{Blocks, Mix, Places, Region, Shape};
@@ -31,7 +31,7 @@ pub(super) fn plan(job: &Job, clone: u32) -> Result<Plan, String> {
     job.rw = rw(found);
     check_names(&job, found)?;
     let align = found.align_bytes();
-    if job.direct && job.ioengine != IoEngine::Null && align < SECTOR_BYTES {
+    if job.direct && job.ioengine.moves_data() && align < SECTOR_BYTES {
         return Err(format!(
             "{label} has I/O that is aligned to {align} bytes only; direct=1 needs \
              {SECTOR_BYTES}, so use direct=0 (replay_align moves offsets, not lengths)"

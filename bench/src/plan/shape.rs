@@ -4,7 +4,7 @@
 //!
 //! Not here: the regions (`region`), following the shape (`generator`).
 
-use fio_compat::{Distribution, Extent, IoEngine, Job, RandomGenerator, Rw, Sequencer, Verify};
+use fio_compat::{Distribution, Extent, Job, RandomGenerator, Rw, Sequencer, Verify};
 
 use crate::generator::{Blocks, Mix, Places, Region, Shape};
 use crate::ioengine::Operation;
@@ -135,7 +135,7 @@ pub(super) fn shape(job: &Job, regions: Vec<Region>) -> Result<Shape, String> {
         (true, false) => None,
         (false, false) => Some(pass.saturating_mul(job.loops.max(1))),
     };
-    let cached = !job.direct && job.ioengine != IoEngine::Null;
+    let cached = !job.direct && job.ioengine.moves_data();
     shape.renews = job.invalidate && cached && !verified;
     if job.workload.fill_device && job.size.is_none() && job.io_size.is_none() {
         shape.limit_bytes = None;

@@ -105,6 +105,8 @@ pub(crate) fn run<'a>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a>
         (Err(error), _) => Outcome::failed(Failure::engine(&error)),
         (Ok(()), EngineName::IoUring) => on_shard(assignment, lane, flow),
         (Ok(()), EngineName::RawUring) => on::<RawUring>(assignment, lane, flow),
+        (Ok(()), EngineName::Nop) => on::<PacketEngine<KernelRing>>(assignment, lane, flow),
+        (Ok(()), EngineName::RawNop) => on::<RawUring<true>>(assignment, lane, flow),
         (Ok(()), EngineName::Psync) if job.steering.offload => on_threads(assignment, lane, flow),
         (Ok(()), EngineName::Psync) => on::<Psync>(assignment, lane, flow),
         (Ok(()), EngineName::Null) => on::<Null>(assignment, lane, flow),
@@ -290,6 +292,7 @@ pub(super) fn open<E: IoEngine>(
         engine: &plan.job.ioengine_requested,
         options: plan.job.engine,
         random: layout::is_random(&plan.job),
+        nowhere: !plan.job.ioengine.moves_data(),
     };
     E::open(&setup)
 }

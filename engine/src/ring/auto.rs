@@ -17,7 +17,7 @@ use super::{
     Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll, Ring, RingWaker,
     Tag, Transfers, Wait,
 };
-use crate::buffer::{FixedSpan, Region};
+use crate::buffer::{FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 /// Which ring is wanted.
@@ -172,6 +172,18 @@ impl Ring for AutoRing {
     }
 
     #[inline]
+    fn push_transfer(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        tag: Tag,
+    ) {
+        either!(self, ring => ring.push_transfer(kind, file, offset_bytes, memory, tag));
+    }
+
+    #[inline]
     fn stage(&mut self, op: Op, tag: Tag, how: Inline) {
         either!(self, ring => ring.stage(op, tag, how));
     }
@@ -193,6 +205,11 @@ impl Ring for AutoRing {
     #[inline]
     fn reap(&mut self, into: &mut Vec<Completion>) {
         either!(self, ring => ring.reap(into));
+    }
+
+    #[inline]
+    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
+        either!(self, ring => ring.reap_rest(into, settle));
     }
 
     fn register_buffers(&mut self, region: &Region) {

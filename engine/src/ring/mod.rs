@@ -7,7 +7,6 @@
 //! Not here: what an op is for (`shard`), how a transfer is cut (`plan`), what a result means
 //! (`complete`).
 
-use core::fmt;
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
@@ -16,6 +15,7 @@ use crate::buffer::{FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 pub mod auto;
+mod features;
 pub mod kernel;
 mod knob;
 mod plant;
@@ -28,6 +28,7 @@ pub mod threads;
 mod transfers;
 
 pub use auto::AutoRing;
+pub use features::{Features, Limits, RingKind};
 pub use knob::Knob;
 pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
@@ -262,61 +263,6 @@ impl Wait {
     }
 }
 
-/// Which of the three implementations a ring is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RingKind {
-    /// io_uring.
-    Kernel,
-    /// Blocking system calls on a small thread pool.
-    Threads,
-    /// A deterministic simulation.
-    Sim,
-}
-
-impl fmt::Display for RingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kernel => "io_uring",
-            Self::Threads => "threads",
-            Self::Sim => "sim",
-        })
-    }
-}
-
-/// What a ring was found able to do. Probed, never assumed from a kernel version.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Features {
-    /// Which implementation this is.
-    pub kind: RingKind,
-    /// The names of what is in use, for people: `SINGLE_ISSUER`, `DEFER_TASKRUN`, ….
-    pub in_use: Vec<&'static str>,
-    /// What was wanted and refused, each a sentence that says why and how to change it.
-    pub degraded: Vec<String>,
-    /// Vectored ops take registered memory (`IORING_OP_READV_FIXED`, Linux 6.15).
-    pub vectored_fixed: bool,
-}
-
-impl Features {
-    /// Nothing in use, nothing refused.
-    #[must_use]
-    pub const fn new(kind: RingKind) -> Self {
-        Self { kind, in_use: Vec::new(), degraded: Vec::new(), vectored_fixed: false }
-    }
-}
-
-/// Sizes that a shard must respect. Constant for the life of the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Submission queue entries: the longest chain, and the most ops of one `enter`.
-    pub sq_entries: u32,
-    /// Completion queue entries: the most ops in flight (F20).
-    pub cq_entries: u32,
-    /// The longest single transfer in bytes that is worth asking for.
-    pub transfer_bytes_max: u32,
-}
-
 /// Executes ops. One thread owns it, and only that thread calls it (F24, F29).
 ///
 /// Sealed: memory safety rests on an implementation's completions being true.
@@ -347,6 +293,23 @@ pub trait Ring: sealed::Sealed {
     /// When the queue is full: a `reserve` was forgotten.
     fn push(&mut self, op: Op, tag: Tag);
 
+    /// As [`Ring::push`], for [`Op::transfer`] and nothing more, which is what nearly every op is:
+    /// said in so few words that they stay in registers. `kind` is a read or a write.
+    ///
+    /// # Panics
+    /// As [`Ring::push`].
+    #[inline]
+    fn push_transfer(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        tag: Tag,
+    ) {
+        self.push(Op::transfer(kind, file, offset_bytes, memory), tag);
+    }
+
     /// As [`Ring::push`], for an op with nothing else in flight or queued: the next
     /// [`Ring::enter`] may execute it at once, as `how` says. Call [`Ring::unstage`] before
     /// anything else is pushed. A ring that has nothing to gain pushes it.
@@ -374,6 +337,14 @@ pub trait Ring: sealed::Sealed {
 
     /// Appends every completion that is ready to `into`, which has room for `cq_entries`.
     fn reap(&mut self, into: &mut Vec<Completion>);
+
+    /// As [`Ring::reap`], but the ring may first offer a completion to `settle`, and one that it
+    /// has dealt with is not appended. Called in the middle of reaping, `settle` calls nobody.
+    #[inline]
+    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
+        let _no_offers = settle;
+        self.reap(into);
+    }
 
     /// Registers `region` as fixed buffers, all of it or a prefix of it, and records in the
     /// region how much is covered, so that its ranges know whether they are fixed. Failing is

@@ -227,21 +227,21 @@ impl<R: Ring> Core<R> {
         }
         let entry = self.chains.get(id);
         if entry.abandoned {
-            drop(self.chains.close(id));
-            return;
+            return self.chains.discard(id);
         }
         entry.phase = Phase::Ended(result);
         let waker = entry.waker.take();
         self.endings.extend(waker.map(Ending::Wake));
     }
 
-    /// The outcome and the steps, when there is one; else `waker` is called then, and what was
-    /// to be called before is left in its place.
+    /// The outcome, with the steps put back, when there is one; else `waker` is called then, and
+    /// what was to be called before is left in its place.
     pub(super) fn poll_chain(
         &mut self,
         id: ChainId,
         waker: &mut Option<Waker>,
-    ) -> Poll<(Result<(), Failure>, Steps)> {
+        steps: &mut Steps,
+    ) -> Poll<Result<(), Failure>> {
         let entry = self.chains.get(id);
         if !matches!(entry.phase, Phase::Ended(_)) {
             core::mem::swap(&mut entry.waker, waker);
@@ -250,7 +250,8 @@ impl<R: Ring> Core<R> {
         let Phase::Ended(result) = core::mem::replace(&mut entry.phase, Phase::Free) else {
             unreachable!("looked at just now");
         };
-        Poll::Ready((result, self.chains.close(id)))
+        self.chains.close(id, steps);
+        Poll::Ready(result)
     }
 
     /// Nobody waits for the chain any more: what has not started is not started. Returns a
@@ -261,7 +262,7 @@ impl<R: Ring> Core<R> {
         let waker = entry.waker.take();
         entry.abandoned = true;
         match entry.phase {
-            Phase::Ended(_) => drop(self.chains.close(id)),
+            Phase::Ended(_) => self.chains.discard(id),
             Phase::Launched(_) => {
                 for (_, occupant) in self.slots.iter_mut() {
                     if let Occupant::Step(step) = occupant

@@ -73,7 +73,9 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn open(&mut self, steps: Steps, count: usize) -> ChainId {
+    /// Takes over the first `count` of `steps`, one by one: most chains are short, and an array
+    /// of steps is more than a thousand bytes.
+    pub(super) fn open(&mut self, steps: &mut Steps, count: usize) -> ChainId {
         let at = self.free.pop().unwrap_or_else(|| {
             self.table.push(Entry {
                 generation: 0,
@@ -92,22 +94,16 @@ impl Chains {
             u32::try_from(self.table.len() - 1).expect("fewer chains than views")
         });
         let entry = &mut self.table[at as usize];
-        let generation = entry.generation;
-        *entry = Entry {
-            generation,
-            phase: Phase::Queued,
-            steps,
-            count,
-            first: 0,
-            launched_to: 0,
-            cut: false,
-            single: false,
-            relaunched: false,
-            abandoned: false,
-            waker: None,
-            passed_over: 0,
-        };
-        ChainId { at, generation }
+        for (own, step) in entry.steps.iter_mut().zip(&mut steps[..count]) {
+            *own = step.take();
+        }
+        entry.phase = Phase::Queued;
+        entry.count = count;
+        (entry.first, entry.launched_to, entry.passed_over) = (0, 0, 0);
+        (entry.cut, entry.single) = (false, false);
+        (entry.relaunched, entry.abandoned) = (false, false);
+        entry.waker = None;
+        ChainId { at, generation: entry.generation }
     }
 
     pub(super) fn get(&mut self, id: ChainId) -> &mut Entry {
@@ -120,13 +116,27 @@ impl Chains {
         self.get(id).steps[at].as_mut().expect("a chain has as many steps as it counts")
     }
 
-    pub(super) fn close(&mut self, id: ChainId) -> Steps {
+    /// Gives the steps back to where they came from.
+    pub(super) fn close(&mut self, id: ChainId, steps: &mut Steps) {
+        let entry = self.get(id);
+        for (step, own) in steps.iter_mut().zip(&mut entry.steps[..entry.count]) {
+            *step = own.take();
+        }
+        self.free_entry(id);
+    }
+
+    /// Drops the steps, buffers and all: nobody waits for them.
+    #[cold]
+    pub(super) fn discard(&mut self, id: ChainId) {
+        self.get(id).steps = Steps::default();
+        self.free_entry(id);
+    }
+
+    fn free_entry(&mut self, id: ChainId) {
         let entry = self.get(id);
         entry.phase = Phase::Free;
         entry.generation = entry.generation.wrapping_add(1);
-        let steps = core::mem::take(&mut entry.steps);
         self.free.push(id.at);
-        steps
     }
 
     /// Steps of chains that have not ended whose memory lies in `region`.

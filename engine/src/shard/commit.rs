@@ -69,22 +69,22 @@ pub struct Chain<R: Ring> {
 
 impl<R: Ring> File<R> {
     /// Begins a chain of steps on this target.
+    #[inline]
     pub fn chain(&self) -> Chain<R> {
         Chain { file: self.clone(), steps: Steps::default(), count: 0, refused: None }
     }
 }
 
 impl<R: Ring> Chain<R> {
-    fn add(mut self, what: What, offset_bytes: u64, buffer: Option<ArenaBuf>, len: u64) -> Self {
+    fn add(&mut self, what: What, offset_bytes: u64, buffer: Option<ArenaBuf>, len: u64) {
         if self.count == STEPS_MAX {
             self.refused = Some(ErrorKind::OutOfRange);
-            return self;
+            return;
         }
         let mut step = Step::new(what, self.file.target(), offset_bytes, len);
         step.buffer = buffer;
         self.steps[self.count] = Some(step);
         self.count += 1;
-        self
     }
 
     /// The following steps go to `file`, which is of the same shard.
@@ -97,15 +97,19 @@ impl<R: Ring> Chain<R> {
     }
 
     /// Writes all of `buffer` from byte `offset` on.
-    pub fn write_at(self, offset: u64, buffer: ArenaBuf) -> Self {
+    #[inline(always)]
+    pub fn write_at(mut self, offset: u64, buffer: ArenaBuf) -> Self {
         let len = buffer.len() as u64;
-        self.add(What::Write, offset, Some(buffer), len)
+        self.add(What::Write, offset, Some(buffer), len);
+        self
     }
 
     /// Fills all of `buffer` from byte `offset` on.
-    pub fn read_at(self, offset: u64, buffer: ArenaBuf) -> Self {
+    #[inline(always)]
+    pub fn read_at(mut self, offset: u64, buffer: ArenaBuf) -> Self {
         let len = buffer.len() as u64;
-        self.add(What::Read, offset, Some(buffer), len)
+        self.add(What::Read, offset, Some(buffer), len);
+        self
     }
 
     /// Writes what the step before, a [`Chain::read_at`], has read to byte `offset`.
@@ -116,28 +120,30 @@ impl<R: Ring> Chain<R> {
             self.refused = Some(ErrorKind::Unsupported);
             return self;
         };
-        self.add(What::WritePrevious, offset, None, len)
+        self.add(What::WritePrevious, offset, None, len);
+        self
     }
 
     /// Makes the steps before it on this target durable. [`Durability::None`] adds no step.
-    pub fn sync(self, durability: Durability) -> Self {
-        match durability {
-            Durability::None => self,
-            Durability::Data | Durability::Fua => {
-                self.add(What::Sync { all_metadata: false }, 0, None, 0)
-            }
-            Durability::Full => self.add(What::Sync { all_metadata: true }, 0, None, 0),
+    #[inline]
+    pub fn sync(mut self, durability: Durability) -> Self {
+        if durability != Durability::None {
+            let all_metadata = durability == Durability::Full;
+            self.add(What::Sync { all_metadata }, 0, None, 0);
         }
+        self
     }
 
     /// A step that changes a range without moving memory.
-    pub(super) fn range(self, kind: OpKind, offset_bytes: u64, len_bytes: u64) -> Self {
-        self.add(What::Range(kind), offset_bytes, None, len_bytes)
+    pub(super) fn range(mut self, kind: OpKind, offset_bytes: u64, len_bytes: u64) -> Self {
+        self.add(What::Range(kind), offset_bytes, None, len_bytes);
+        self
     }
 
     /// A step that only a namespace does, with a buffer.
-    pub(super) fn command(self, what: What, offset_bytes: u64, buffer: ArenaBuf) -> Self {
-        self.add(what, offset_bytes, Some(buffer), 0)
+    pub(super) fn command(mut self, what: What, offset_bytes: u64, buffer: ArenaBuf) -> Self {
+        self.add(what, offset_bytes, Some(buffer), 0);
+        self
     }
 
     /// Hands the chain over when it is first polled.
@@ -153,6 +159,7 @@ impl<R: Ring> Chain<R> {
     /// # Cancel safety
     /// Dropping the future cancels what has not started. What has started may or may not be
     /// done. The buffers go back to their arena when the kernel is through with them.
+    #[inline]
     pub fn commit(self) -> Commit<R> {
         let Self { file, steps, count, refused } = self;
         Commit { file, steps, count, refused, id: None }
@@ -194,8 +201,13 @@ impl std::error::Error for ChainError {
 pub struct ChainBuffers([Option<ArenaBuf>; STEPS_MAX]);
 
 impl ChainBuffers {
-    fn of(steps: Steps) -> Self {
-        Self(steps.map(|step| step.and_then(|step| step.buffer)))
+    /// Those of `steps`, which are used up.
+    fn of(steps: &mut [Option<Step>]) -> Self {
+        let mut buffers = Self::default();
+        for (buffer, step) in buffers.0.iter_mut().zip(steps) {
+            *buffer = step.take().and_then(|step| step.buffer);
+        }
+        buffers
     }
 
     /// The buffer of step `step`, counted from 0; `None` when it had none or it was taken.
@@ -215,10 +227,11 @@ pub struct Commit<R: Ring> {
 }
 
 impl<R: Ring> Commit<R> {
-    fn explain(&self, failure: Failure, steps: &Steps) -> ChainError {
+    #[cold]
+    fn explain(&self, failure: Failure) -> ChainError {
         let Failure { step: at, done_steps, error, target } = failure;
         let (op, offset_bytes, len_bytes, done_bytes) =
-            steps.get(at).and_then(Option::as_ref).map_or(("chain", 0, 0, 0), |step| {
+            self.steps.get(at).and_then(Option::as_ref).map_or(("chain", 0, 0, 0), |step| {
                 (step.what.name(), step.offset_bytes, step.len_bytes, u64::from(step.reached))
             });
         let io = IoError { op, target, offset_bytes, len_bytes, done_bytes, error };
@@ -275,23 +288,23 @@ impl<R: Ring> Future for Commit<R> {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(failure)) => {
-                    let steps = core::mem::take(&mut this.steps);
-                    let error = this.explain(failure, &steps);
-                    return Poll::Ready((Err(error), ChainBuffers::of(steps)));
+                    let error = this.explain(failure);
+                    return Poll::Ready((Err(error), ChainBuffers::of(&mut this.steps)));
                 }
             }
         }
         let Some(id) = this.id else { return Poll::Pending };
         // Cloned before and dropped after the shard is borrowed: either may run anything.
         let mut waker = Some(cx.waker().clone());
-        let polled = this.file.shard().inner.core.borrow_mut().poll_chain(id, &mut waker);
+        let core = &this.file.shard().inner.core;
+        let polled = core.borrow_mut().poll_chain(id, &mut waker, &mut this.steps);
         drop(waker);
-        let Poll::Ready((result, steps)) = polled else { return Poll::Pending };
+        let Poll::Ready(result) = polled else { return Poll::Pending };
         this.id = None;
+        let result = result.map_err(|failure| this.explain(failure));
         // Polled again, it does nothing: it has no steps left.
-        this.count = 0;
-        let result = result.map_err(|failure| this.explain(failure, &steps));
-        Poll::Ready((result, ChainBuffers::of(steps)))
+        let count = core::mem::take(&mut this.count);
+        Poll::Ready((result, ChainBuffers::of(&mut this.steps[..count])))
     }
 }
 

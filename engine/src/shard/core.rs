@@ -326,12 +326,14 @@ impl<R: Ring> Core<R> {
 
     fn reap(&mut self) -> u32 {
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.reap(&mut completions);
+        let ended = self.reap_plain(&mut completions);
         if let Some(stamps) = &mut self.slots.stamps {
             stamps.reaped(self.ring.now_ns());
         }
-        self.complete_all(&completions);
-        let reaped = u32::try_from(completions.len()).unwrap_or(u32::MAX);
+        for completion in &completions {
+            self.complete(*completion);
+        }
+        let reaped = ended + u32::try_from(completions.len()).unwrap_or(u32::MAX);
         completions.clear();
         self.completions = completions;
         if self.ring.dropped_completions() != 0 {

@@ -62,9 +62,7 @@ struct FileInner<R: Ring> {
 
 impl<R: Ring> Drop for FileInner<R> {
     fn drop(&mut self) {
-        let mut core = self.shard.inner.core.borrow_mut();
-        let Core { targets, ring, .. } = &mut *core;
-        targets.close(self.target, ring);
+        self.shard.inner.core.borrow_mut().close_target(self.target);
     }
 }
 

@@ -328,7 +328,6 @@ impl<R: Ring> Core<R> {
             linked: Linked::No,
             is_read: group.is_read,
             bounced: false,
-            plain: false,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
@@ -338,6 +337,7 @@ impl<R: Ring> Core<R> {
             class,
             counted,
             grouped: true,
+            keeps_target: true,
             all_metadata: false,
             atomic: false,
         }));

@@ -148,17 +148,13 @@ impl<R: Ring> Inner<R> {
     fn run_errand(&self, mailbox: &Arc<Mailbox>, errand: Errand) {
         let mut core = self.core.borrow_mut();
         match errand {
-            Errand::Close { target } => {
-                let Core { targets, ring, .. } = &mut *core;
-                targets.close(target, ring);
-            }
+            Errand::Close { target } => core.close_target(target),
             Errand::Adopt { opened, name, teller, sync_method } => {
                 let (geometry, fd) = (opened.geometry, opened.file.as_raw_fd());
                 let shown = name.clone();
                 let target = core.add_target(name, Some((*opened).into()), fd, geometry, None);
                 if !core.targets.get(target).is_served() {
-                    let Core { targets, ring, .. } = &mut *core;
-                    targets.close(target, ring);
+                    core.close_target(target);
                     drop(core);
                     let why = NamespaceError::Ring;
                     let refused = OpenError::Namespace { path: shown.into(), why };

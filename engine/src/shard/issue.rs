@@ -13,6 +13,7 @@ use super::body::Body;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::{self, How, Promise};
+use super::plain::Plain;
 use super::slot::{Behind, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
@@ -104,6 +105,12 @@ impl WriteTerms {
     const fn noted(&self) -> bool {
         self.counted || self.stamped
     }
+
+    /// Whether an op of these terms that uses the view's own memory is plain.
+    #[inline]
+    fn are_plain(&self) -> bool {
+        self.how == How::PLAIN && self.class == Class::Foreground && !self.noted()
+    }
 }
 
 /// What became of the first piece of a view.
@@ -161,6 +168,12 @@ impl<R: Ring> Core<R> {
             if u64::from(cut.take_bytes) == len && !cut.bounce {
                 let lent = view.try_alloc(1).expect("a cut in place has an address");
                 let memory = self.memory_of(lent.as_ptr(), cut.op_bytes, lent.region());
+                if terms.are_plain() && self.can_be_plain(target) {
+                    let (body, epoch) = (D::lent(lent), terms.epoch);
+                    let plain = Plain { body, memory, offset_bytes: offset, epoch };
+                    self.push_plain::<D>(self.targets.get(target).file, target, plain);
+                    return None;
+                }
                 let _tag = self.start::<D>(target, cut, D::lent(lent), memory, terms, true);
                 return None;
             }
@@ -320,10 +333,10 @@ impl<R: Ring> Core<R> {
             linked: terms.how.linked(),
             is_read: D::IS_READ,
             bounced: cut.bounce,
-            plain: !cut.bounce && terms.how.promise == Promise::Taken && !terms.noted(),
             class: terms.class,
             counted: terms.counted,
             grouped: false,
+            keeps_target: true,
             whole: false,
             cancel_requested: false,
             cancel_sent: false,
@@ -338,7 +351,7 @@ impl<R: Ring> Core<R> {
         }
         let flushed = matches!(terms.how.promise, Promise::Flushed { .. });
         let link = flushed && last_piece && self.can_link(target);
-        if self.in_flight > 1 || !self.lone_ways || !self.start_lone(tag) {
+        if !self.may_be_lone() || !self.start_lone(tag) {
             let op = Op {
                 link: link && !self.ring.plant(Plant::FlushEarly),
                 dsync: terms.how.promise == Promise::Dsync,

@@ -49,7 +49,7 @@ impl<R: Ring> Core<R> {
             }
         }
         self.metrics.chains += 1;
-        let id = self.chains.open(core::mem::take(steps), count);
+        let id = self.chains.open(steps, count);
         if !self.backlog.is_empty() || !self.launch(id) {
             self.backlog.push_back(Job { target: 0, offset_bytes: 0, bytes: Bytes::Chain(id) });
         }

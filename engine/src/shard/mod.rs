@@ -55,6 +55,7 @@ mod intake;
 mod issue;
 mod join;
 mod launch;
+mod plain;
 mod planted;
 mod ranges;
 mod reap;
@@ -455,7 +456,8 @@ impl<R: Ring> Drop for Core<R> {
                 break;
             }
         }
-        let Self { targets, ring, .. } = self;
+        let Self { slots, targets, ring, .. } = self;
+        slots.tell_targets(|_| true, |target| targets.retain(target));
         targets.leave_ring(ring);
         // What is still in its slot now is quarantined with the table.
         Delivery::of(&mut self.done, &mut self.endings).run();

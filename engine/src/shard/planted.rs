@@ -65,6 +65,7 @@ impl<R: Ring> Core<R> {
                 self.count_ended(tag, class);
             }
             self.in_flight -= 1;
+            self.keep_target(tag);
             let cancelled = errno == Errno::ECANCELED;
             let error = if cancelled { ErrorKind::Cancelled.into() } else { from_errno(errno) };
             self.fail_transfer(tag, error);

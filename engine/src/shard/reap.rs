@@ -4,51 +4,50 @@
 //!
 //! Not here: the verdicts themselves (`complete`), flushes (`flush`).
 
-use mfio_core::{Error, ErrorKind};
+use mfio_core::{CompletionBatch, Error, ErrorKind};
 
 use super::barrier::Epoch;
 use super::body::Body;
 use super::core::{Core, Ending, Retry};
-use super::slot::{Linked, Occupant, Transfer};
+use super::plain::{Plain, Whole};
+use super::slot::{Linked, Occupant, Slots, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
+use crate::metrics::Metrics;
 use crate::plan;
 use crate::ring::{Completion, Plant, Ring, Tag};
+use crate::target::Targets;
 
 impl<R: Ring> Core<R> {
-    /// A function of its own, so that its loop has the registers to itself.
+    /// Takes completions out of the ring. Plain ops that are whole, which is what nearly all of
+    /// them are, end on the spot; the others are appended to `rest`. Returns how many ended.
+    ///
+    /// A function of its own, so that the loop has the registers to itself.
     #[inline(never)]
-    pub(super) fn complete_all(&mut self, completions: &[Completion]) {
-        for completion in completions {
-            self.complete(*completion);
-        }
-    }
-
-    #[inline(always)]
-    fn complete(&mut self, completion: Completion) {
-        let Completion { mut tag, result, more } = completion;
-        if self.ring.plant(Plant::NoGeneration) {
-            tag = self.any_generation(tag);
-        }
-        // The usual case first, with nothing of the others to be paid for.
-        let Self { slots, told, done, .. } = self;
-        let finish = |body: Body| {
-            if let Err(body) = body.try_finish(told) {
-                done.push(body);
-            }
-        };
-        if !more && let Some(whole) = slots.take_whole(tag, result, finish) {
-            self.in_flight -= 1;
-            self.metrics.moved(whole.write.is_none(), whole.take_bytes.into());
-            self.targets.release_op(whole.target, whole.write, &mut self.ring);
-            return;
-        }
-        self.complete_otherwise(tag, result, more);
+    pub(super) fn reap_plain(&mut self, rest: &mut Vec<Completion>) -> u32 {
+        let mut ended = 0;
+        let Self { ring, slots, targets, told, done, metrics, .. } = self;
+        ring.reap_rest(rest, |completion| {
+            let whole = end_plain(completion, slots, targets, metrics, told, done);
+            ended += u32::from(whole);
+            whole
+        });
+        self.in_flight -= ended;
+        ended
     }
 
     #[cold]
     #[inline(never)]
-    fn complete_otherwise(&mut self, tag: Tag, result: i32, more: bool) {
+    pub(super) fn complete(&mut self, completion: Completion) {
+        let Self { slots, targets, told, done, metrics, .. } = self;
+        if end_plain(completion, slots, targets, metrics, told, done) {
+            self.in_flight -= 1;
+            return;
+        }
+        let Completion { mut tag, result, more } = completion;
+        if self.ring.plant(Plant::NoGeneration) {
+            tag = self.any_generation(tag);
+        }
         let Some(occupant) = self.slots.find(tag) else {
             self.metrics.stale_completions += 1;
             return;
@@ -69,6 +68,7 @@ impl<R: Ring> Core<R> {
 
     /// Whatever is not a plain transfer that has become whole at once.
     pub(super) fn judge_transfer(&mut self, tag: Tag, result: i32) {
+        self.keep_target(tag);
         let Some(transfer) = self.slots.transfer(tag) else { return };
         if std::mem::take(&mut transfer.counted) {
             let class = transfer.class;
@@ -89,6 +89,24 @@ impl<R: Ring> Core<R> {
             }
             other => self.transfer_not_whole(tag, other),
         }
+    }
+
+    /// Has the target of a transfer count it as its user, if it does not: whoever ends it says
+    /// that there is one fewer.
+    pub(super) fn keep_target(&mut self, tag: Tag) {
+        let Some(transfer) = self.slots.transfer(tag) else { return };
+        if !std::mem::replace(&mut transfer.keeps_target, true) {
+            let target = transfer.target;
+            self.targets.retain(target);
+        }
+    }
+
+    /// The handle of the target has gone; ops in flight keep it until they are over.
+    #[cold]
+    pub(super) fn close_target(&mut self, target: u32) {
+        let Self { slots, targets, ring, .. } = self;
+        slots.tell_targets(|other| other == target, |target| targets.retain(target));
+        targets.close(target, ring);
     }
 
     /// Whether it was asked that a transfer which would have to wait be told so.
@@ -254,6 +272,32 @@ impl<R: Ring> Core<R> {
             self.metrics.chains_broken += 1;
         }
     }
+}
+
+/// Ends the op that has completed if it is a plain one, and whole; else nothing has changed.
+#[inline(always)]
+fn end_plain(
+    Completion { tag, result, more }: Completion,
+    slots: &mut Slots,
+    targets: &mut Targets,
+    metrics: &mut Metrics,
+    told: &mut CompletionBatch,
+    done: &mut Vec<Body>,
+) -> bool {
+    if more {
+        return false;
+    }
+    let Some(Whole { target, plain }) = slots.take_whole(tag, result) else { return false };
+    let Plain { body, memory, epoch, .. } = plain;
+    let is_read = matches!(body, Body::ReadInto(_));
+    metrics.moved(is_read, memory.len_bytes().into());
+    if !is_read {
+        targets.get_mut(target).barrier.write_ended(epoch);
+    }
+    if let Err(body) = body.try_finish(told) {
+        done.push(body);
+    }
+    true
 }
 
 #[inline]

@@ -15,6 +15,7 @@ use super::body::Body;
 use super::chain_table::ChainId;
 use super::class::Class;
 use super::group::Group;
+use super::plain::{Plain, Whole};
 use crate::buffer::{ArenaBuf, MemRange, Region, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
@@ -34,7 +35,7 @@ pub(super) enum Linked {
     Dsync,
 }
 
-/// A read or a write in flight. Kept small: it is written once and read once per I/O.
+/// A read or a write in flight, or what a plain one turned into.
 #[derive(Debug)]
 pub(super) struct Transfer {
     /// `None` once the verdict is out, while something else still keeps the slot.
@@ -53,8 +54,6 @@ pub(super) struct Transfer {
     pub(super) linked: Linked,
     // Those that are nearly always the same come together, so that they are few stores.
     pub(super) is_read: bool,
-    /// Neither bounced nor durable, counted or timed: when it is whole, it is done.
-    pub(super) plain: bool,
     pub(super) class: Class,
     pub(super) bounced: bool,
     pub(super) whole: bool,
@@ -72,60 +71,16 @@ pub(super) struct Transfer {
     pub(super) counted: bool,
     /// Its parts are in the group that the slot table keeps beside the slot.
     pub(super) grouped: bool,
+    /// Its target counts it as a user.
+    pub(super) keeps_target: bool,
 }
 
 impl Transfer {
-    /// A foreground view that is one op in its own memory, and is done when it is whole.
-    #[inline(always)]
-    pub(super) fn plain<D: super::issue::Direction>(
-        target: u32,
-        offset_bytes: u64,
-        body: Body,
-        memory: MemRange,
-        epoch: Epoch,
-    ) -> Self {
-        Self {
-            body: Some(body),
-            memory,
-            offset_bytes,
-            epoch,
-            target,
-            take_bytes: memory.len_bytes(),
-            lead_bytes: 0,
-            resumed_at: 0,
-            reached: 0,
-            linked: Linked::No,
-            is_read: D::IS_READ,
-            bounced: false,
-            plain: true,
-            whole: false,
-            cancel_requested: false,
-            cancel_sent: false,
-            force_async: false,
-            retries: 0,
-            stalls: 0,
-            all_metadata: false,
-            atomic: false,
-            class: Class::Foreground,
-            counted: false,
-            grouped: false,
-        }
-    }
-
     /// Length of the op in flight.
     #[inline]
     pub(super) const fn in_flight_bytes(&self) -> u32 {
         self.memory.len_bytes() - self.resumed_at
     }
-}
-
-/// What is left to be done for a plain transfer that has left its slot.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Whole {
-    pub(super) target: u32,
-    pub(super) take_bytes: u32,
-    /// The epoch of a write.
-    pub(super) write: Option<Epoch>,
 }
 
 /// A flush in flight.
@@ -170,15 +125,30 @@ pub(super) struct StepOp {
     pub(super) cancel_sent: bool,
 }
 
-/// Two whole cache lines.
+/// What is in a slot.
+#[derive(Debug)]
+enum State {
+    Free,
+    /// A transfer in its short form. Nobody sees it: who looks at it finds a long one.
+    Plain(Plain),
+    /// Something that the slot table keeps beside the slot.
+    Long,
+}
+
+/// One cache line: it is written once and read once per I/O.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Slot {
+    state: State,
     generation: u32,
-    occupant: Option<Occupant>,
+    /// Of a plain op, its target; of a free slot, the next free one.
+    link: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 128, "an op touches two cache lines of its slot");
+/// The link of the last free slot.
+const NO_SLOT: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<Slot>() == 64, "a plain op touches one cache line of its slot");
 
 /// The op table of a shard. Its size bounds what is in flight.
 ///
@@ -187,7 +157,11 @@ const _: () = assert!(size_of::<Slot>() == 128, "an op touches two cache lines o
 #[derive(Debug)]
 pub(super) struct Slots {
     table: Vec<Slot>,
-    free: Vec<u32>,
+    /// The free slot that was used last; the others follow by their links.
+    first_free: u32,
+    free: u32,
+    /// The occupants that are more than a plain op.
+    long: Vec<Option<Occupant>>,
     /// The bounce buffer of each slot that has one, kept as long as its op is in flight.
     bounces: Vec<Option<ArenaBuf>>,
     /// Where latencies are wanted: when each occupant started.
@@ -201,18 +175,22 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn new(count: u32, stamps: Option<Stamps>) -> Self {
-        let table = (0..count).map(|_| Slot { generation: 0, occupant: None }).collect();
+        assert!(count < NO_SLOT, "fewer slots than a tag can name");
+        let next = |slot| if slot + 1 == count { NO_SLOT } else { slot + 1 };
+        let empty = |slot| Slot { state: State::Free, generation: 0, link: next(slot) };
+        let table = (0..count).map(empty).collect();
+        let first_free = if count == 0 { NO_SLOT } else { 0 };
+        let long = (0..count).map(|_| None).collect();
         let bounces = (0..count).map(|_| None).collect();
         let stamps_ns = vec![None; count as usize];
         let groups = (0..count).map(|_| None).collect();
-        let free = (0..count).rev().collect();
         let stamped = stamps.is_some();
-        Self { table, free, bounces, stamps, stamped, stamps_ns, groups }
+        Self { table, first_free, free: count, long, bounces, stamps, stamped, stamps_ns, groups }
     }
 
     #[inline]
     pub(super) fn free(&self) -> usize {
-        self.free.len()
+        self.free as usize
     }
 
     /// Whether latencies are wanted.
@@ -228,7 +206,7 @@ impl Slots {
 
     /// Occupied slots: ops in flight, and ops that wait to be tried again.
     pub(super) fn occupied(&self) -> usize {
-        self.table.len() - self.free.len()
+        self.table.len() - self.free()
     }
 
     /// As [`Slots::occupy`], where it is not hot.
@@ -239,15 +217,51 @@ impl Slots {
     }
 
     /// Puts `occupant` into a free slot.
-    #[inline(always)]
     pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
-        let slot = self.free.pop().expect("a slot is free: checked before the op was made");
-        let entry = &mut self.table[slot as usize];
-        if entry.occupant.is_some() {
+        let (slot, entry) = self.take_free();
+        entry.state = State::Long;
+        let tag = Tag { slot, generation: entry.generation };
+        self.long[slot as usize] = Some(occupant);
+        tag
+    }
+
+    /// Puts a plain op on `target` into a free slot.
+    #[inline(always)]
+    pub(super) fn occupy_plain(&mut self, target: u32, plain: Plain) -> Tag {
+        let (slot, entry) = self.take_free();
+        entry.state = State::Plain(plain);
+        entry.link = target;
+        Tag { slot, generation: entry.generation }
+    }
+
+    #[inline(always)]
+    fn take_free(&mut self) -> (u32, &mut Slot) {
+        let slot = self.first_free;
+        let entry = self.table.get_mut(slot as usize);
+        let entry = entry.expect("a slot is free: checked before the op was made");
+        if !matches!(entry.state, State::Free) {
             occupied();
         }
-        entry.occupant = Some(occupant);
-        Tag { slot, generation: entry.generation }
+        self.first_free = entry.link;
+        self.free -= 1;
+        (slot, entry)
+    }
+
+    /// Who is in the slot, if anybody: from now on in the long form.
+    #[inline]
+    fn look(&mut self, slot: usize) -> Option<&mut Occupant> {
+        if matches!(self.table[slot].state, State::Plain(_)) {
+            self.lengthen(slot);
+        }
+        self.long[slot].as_mut()
+    }
+
+    #[cold]
+    fn lengthen(&mut self, slot: usize) {
+        let entry = &mut self.table[slot];
+        if let State::Plain(plain) = std::mem::replace(&mut entry.state, State::Long) {
+            self.long[slot] = Some(Occupant::Transfer(plain.into_transfer(entry.link)));
+        }
     }
 
     /// Keeps the parts of the op of `tag` until its completion.
@@ -263,8 +277,8 @@ impl Slots {
     /// Wants every op stopped that has a part of `packet`; returns how many those are.
     pub(super) fn cancel_in_groups(&mut self, packet: PacketId) -> u64 {
         let mut found = 0;
-        for (entry, group) in self.table.iter_mut().zip(&mut self.groups) {
-            if let (Some(Occupant::Transfer(transfer)), Some(group)) = (&mut entry.occupant, group)
+        for (occupant, group) in self.long.iter_mut().zip(&mut self.groups) {
+            if let (Some(Occupant::Transfer(transfer)), Some(group)) = (occupant, group)
                 && group.cancel(packet)
             {
                 transfer.cancel_requested = true;
@@ -278,14 +292,17 @@ impl Slots {
     /// several parts, the parts say so.
     pub(super) fn ops_on(&self, region: &Region) -> usize {
         let grouped = self.groups.iter().flatten().filter(|group| group.touches(region)).count();
-        let single = |entry: &&Slot| match &entry.occupant {
-            Some(Occupant::Transfer(transfer)) => {
-                !transfer.grouped && transfer.memory.touches(region)
-            }
+        let single = |occupant: &&Occupant| match occupant {
+            Occupant::Transfer(transfer) => !transfer.grouped && transfer.memory.touches(region),
             // The memory of a step is its chain's, also between two launches.
-            Some(Occupant::Flush(_) | Occupant::Step(_)) | None => false,
+            Occupant::Flush(_) | Occupant::Step(_) => false,
         };
-        grouped + self.table.iter().filter(single).count()
+        let plain = |entry: &&Slot| match &entry.state {
+            State::Plain(plain) => plain.memory.touches(region),
+            State::Free | State::Long => false,
+        };
+        let plain = self.table.iter().filter(plain).count();
+        grouped + plain + self.long.iter().flatten().filter(single).count()
     }
 
     /// Remembers when the op of `tag` started, if it is timed.
@@ -313,8 +330,11 @@ impl Slots {
     /// The occupant that `tag` was made for, unless it has left (F04).
     #[inline]
     pub(super) fn find(&mut self, tag: Tag) -> Option<&mut Occupant> {
-        let entry = self.table.get_mut(tag.slot as usize)?;
-        entry.occupant.as_mut().filter(|_| entry.generation == tag.generation)
+        let slot = tag.slot as usize;
+        if self.table.get(slot)?.generation != tag.generation {
+            return None;
+        }
+        self.look(slot)
     }
 
     /// As [`Slots::find`], for a read or a write.
@@ -326,30 +346,23 @@ impl Slots {
         }
     }
 
-    /// Takes the plain transfer of `tag` out of its slot, if it is one that `result` says is
-    /// whole, and hands its body on; else nothing has changed.
+    /// Takes the plain op of `tag` out of its slot, if it is one that `result` says is whole;
+    /// else nothing has changed.
     #[inline(always)]
-    pub(super) fn take_whole(
-        &mut self,
-        tag: Tag,
-        result: i32,
-        done: impl FnOnce(Body),
-    ) -> Option<Whole> {
+    pub(super) fn take_whole(&mut self, tag: Tag, result: i32) -> Option<Whole> {
         let entry = self.table.get_mut(tag.slot as usize)?;
-        let Some(Occupant::Transfer(transfer)) = &mut entry.occupant else { return None };
-        let usual = transfer.plain && entry.generation == tag.generation;
-        if !usual || i64::from(result) != i64::from(transfer.in_flight_bytes()) {
+        let State::Plain(plain) = &entry.state else { return None };
+        if entry.generation != tag.generation || !plain.is_whole(result) {
             return None;
         }
-        let body = transfer.body.take()?;
-        // At once, so that it need not be kept anywhere meanwhile.
-        done(body);
-        let Transfer { target, take_bytes, is_read, epoch, .. } = *transfer;
-        // Known to be empty here: nothing is left to be dropped.
-        entry.occupant = None;
+        let State::Plain(plain) = std::mem::replace(&mut entry.state, State::Free) else {
+            unreachable!("looked at just now");
+        };
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(tag.slot);
-        Some(Whole { target, take_bytes, write: (!is_read).then_some(epoch) })
+        let target = std::mem::replace(&mut entry.link, self.first_free);
+        self.first_free = tag.slot;
+        self.free += 1;
+        Some(Whole { target, plain })
     }
 
     /// Empties the slot of `tag`; what still carries the tag is stale from now on.
@@ -364,16 +377,19 @@ impl Slots {
         let entry = &mut self.table[tag.slot as usize];
         assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
         entry.generation = entry.generation.wrapping_add(1);
-        self.free.push(tag.slot);
-        debug_assert!(entry.occupant.is_some(), "a slot is vacated once");
-        entry.occupant = None;
+        entry.link = self.first_free;
+        self.first_free = tag.slot;
+        self.free += 1;
+        debug_assert!(!matches!(entry.state, State::Free), "a slot is vacated once");
+        entry.state = State::Free;
+        self.long[tag.slot as usize] = None;
     }
 
     /// The occupant of a slot is about to leave it, and its latency is wanted.
     #[cold]
     #[inline(never)]
     fn stamp_leaving(&mut self, tag: Tag) {
-        match &self.table[tag.slot as usize].occupant {
+        match &self.long[tag.slot as usize] {
             Some(Occupant::Transfer(transfer)) => {
                 let (class, is_read) = (transfer.class, transfer.is_read);
                 self.stamp_left(tag, class, Direction::of(is_read));
@@ -409,11 +425,29 @@ impl Slots {
         }
     }
 
+    /// Has every transfer on a target that `of` names counted as its user, by `tell`, which those
+    /// that began in the short form are not yet.
+    #[cold]
+    pub(super) fn tell_targets(&mut self, of: impl Fn(u32) -> bool, mut tell: impl FnMut(u32)) {
+        for (_, occupant) in self.iter_mut() {
+            if let Occupant::Transfer(transfer) = occupant
+                && of(transfer.target)
+                && !std::mem::replace(&mut transfer.keeps_target, true)
+            {
+                tell(transfer.target);
+            }
+        }
+    }
+
     /// Every occupant with its tag, in slot order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Occupant)> {
-        (0_u32..).zip(&mut self.table).filter_map(|(slot, entry)| {
+        for slot in 0..self.table.len() {
+            let _in_the_long_form = self.look(slot);
+        }
+        let slots = (0_u32..).zip(&self.table).zip(&mut self.long);
+        slots.filter_map(|((slot, entry), occupant)| {
             let tag = Tag { slot, generation: entry.generation };
-            entry.occupant.as_mut().map(|occupant| (tag, occupant))
+            occupant.as_mut().map(|occupant| (tag, occupant))
         })
     }
 }
@@ -431,7 +465,8 @@ impl Drop for Slots {
         if occupied > 0 {
             let groups = std::mem::take(&mut self.groups);
             let bounces = std::mem::take(&mut self.bounces);
-            let memory = (std::mem::take(&mut self.table), bounces, groups);
+            let long = std::mem::take(&mut self.long);
+            let memory = (std::mem::take(&mut self.table), long, bounces, groups);
             quarantine(memory, "ops that did not come back before the shard was dropped", occupied);
         }
     }

@@ -18,38 +18,13 @@ fn arena() -> Arena {
 }
 
 /// A plain read of 4 KiB into a buffer of `arena`, with whoever awaits it.
-fn read(arena: &Arena) -> (Transfer, Sent<Read, ArenaBuf>) {
+fn read(arena: &Arena) -> (Plain, Sent<Read, ArenaBuf>) {
     let (sent, view) = Packet::<Read, _>::new(arena.alloc(4096).unwrap()).send();
     let lent = view.try_alloc(1).expect("an arena's buffer is lent");
     let region = Some(arena.region());
     let memory = MemRange::of_raw(lent.as_ptr(), 4096, region).unwrap();
-    let transfer = Transfer {
-        body: Some(Body::ReadInto(lent)),
-        memory,
-        offset_bytes: 0,
-        epoch: Epoch::default(),
-        target: 3,
-        take_bytes: 4096,
-        lead_bytes: 0,
-        resumed_at: 0,
-        reached: 0,
-        linked: Linked::No,
-        is_read: true,
-        bounced: false,
-        plain: true,
-        whole: false,
-        cancel_requested: false,
-        cancel_sent: false,
-        force_async: false,
-        retries: 0,
-        stalls: 0,
-        all_metadata: false,
-        atomic: false,
-        class: Class::Foreground,
-        counted: false,
-        grouped: false,
-    };
-    (transfer, sent)
+    let (body, epoch) = (Body::ReadInto(lent), Epoch::default());
+    (Plain { body, memory, offset_bytes: 512, epoch }, sent)
 }
 
 #[test]
@@ -90,30 +65,72 @@ fn f19_table_that_is_full_takes_nobody() {
 fn f11_whole_transfer_leaves_at_once_and_any_other_stays() {
     let arena = arena();
     let mut slots = Slots::new(2, None);
-    let (transfer, sent) = read(&arena);
-    let tag = slots.occupy(Occupant::Transfer(transfer));
+    let (plain, sent) = read(&arena);
+    let tag = slots.occupy_plain(3, plain);
     for result in [4095, 0, -5, 4097] {
-        assert!(slots.take_whole(tag, result, |_| unreachable!()).is_none(), "{result}");
+        assert!(slots.take_whole(tag, result).is_none(), "{result}");
     }
     let stale = Tag { generation: tag.generation.wrapping_add(1), ..tag };
-    assert!(slots.take_whole(stale, 4096, |_| unreachable!()).is_none());
-    assert!(slots.take_whole(Tag { slot: 9, ..tag }, 4096, |_| unreachable!()).is_none());
-    assert!(slots.transfer(tag).is_some(), "nothing has changed");
+    assert!(slots.take_whole(stale, 4096).is_none());
+    assert!(slots.take_whole(Tag { slot: 9, ..tag }, 4096).is_none());
     let other = slots.occupy(flush());
-    assert!(slots.take_whole(other, 0, |_| unreachable!()).is_none(), "a flush moves nothing");
+    assert!(slots.take_whole(other, 0).is_none(), "a flush moves nothing");
     slots.vacate(other);
-    let whole = slots.take_whole(tag, 4096, Body::finish_alone).unwrap();
-    assert_eq!((whole.target, whole.take_bytes, whole.write), (3, 4096, None));
+    let whole = slots.take_whole(tag, 4096).unwrap();
+    assert_eq!((whole.target, whole.plain.offset_bytes), (3, 512));
+    whole.plain.body.finish_alone();
     assert_eq!(slots.occupied(), 0);
     assert!(sent.is_done());
+}
+
+#[test]
+fn f11_plain_op_is_a_transfer_for_whoever_looks_at_it_and_then_no_longer_plain() {
+    let arena = arena();
+    let mut slots = Slots::new(1, None);
+    let (plain, sent) = read(&arena);
+    let tag = slots.occupy_plain(3, plain);
+    let transfer = slots.transfer(tag).unwrap();
+    assert_eq!((transfer.target, transfer.offset_bytes, transfer.take_bytes), (3, 512, 4096));
+    assert_eq!(
+        (transfer.is_read, transfer.linked, transfer.in_flight_bytes()),
+        (true, Linked::No, 4096)
+    );
+    assert!(slots.take_whole(tag, 4096).is_none(), "it is judged as any transfer");
+    assert!(
+        matches!(slots.iter_mut().next(), Some((found, Occupant::Transfer(_))) if found == tag)
+    );
+    slots.transfer(tag).unwrap().body.take().unwrap().finish_alone();
+    slots.vacate(tag);
+    assert!(sent.is_done());
+}
+
+#[test]
+fn plain_ops_count_as_users_of_their_target_from_when_it_asks() {
+    let arena = arena();
+    let mut slots = Slots::new(3, None);
+    let mut sent = Vec::new();
+    for target in [3, 4, 3] {
+        let (plain, its) = read(&arena);
+        sent.push((slots.occupy_plain(target, plain), its));
+    }
+    let mut users = Vec::new();
+    for _ in 0..2 {
+        slots.tell_targets(|target| target == 3, |target| users.push(target));
+    }
+    assert_eq!(users, [3, 3], "each once");
+    assert!(!slots.transfer(sent[1].0).unwrap().keeps_target);
+    for (tag, _) in &sent {
+        slots.transfer(*tag).unwrap().body.take().unwrap().finish_alone();
+        slots.vacate(*tag);
+    }
 }
 
 #[test]
 fn f08_ops_on_a_region_are_those_whose_memory_lies_in_it() {
     let (arena, other) = (arena(), self::arena());
     let mut slots = Slots::new(3, None);
-    let (transfer, _sent) = read(&arena);
-    let tag = slots.occupy(Occupant::Transfer(transfer));
+    let (plain, _sent) = read(&arena);
+    let tag = slots.occupy_plain(3, plain);
     let flushing = slots.occupy(flush());
     assert_eq!((slots.ops_on(arena.region()), slots.ops_on(other.region())), (1, 0));
     slots.vacate(flushing);
@@ -128,8 +145,8 @@ fn f02_memory_of_ops_that_did_not_come_back_is_never_freed() {
     let arena = arena();
     let before = quarantined();
     let mut slots = Slots::new(2, None);
-    let (transfer, sent) = read(&arena);
-    let tag = slots.occupy(Occupant::Transfer(transfer));
+    let (plain, sent) = read(&arena);
+    let tag = slots.occupy_plain(3, plain);
     slots.keep_bounce(tag, arena.alloc(4096).unwrap());
     drop(slots);
     assert!(quarantined() > before);
@@ -166,8 +183,8 @@ fn latency_is_that_of_who_left_and_of_nobody_who_was_forgotten() {
     slots.vacate(step);
     assert_eq!((counted(Direction::Flush), counted(Direction::Read)), (1, 0));
     let arena = arena();
-    let (transfer, _sent) = read(&arena);
-    let tag = slots.occupy(Occupant::Transfer(transfer));
+    let (plain, _sent) = read(&arena);
+    let tag = slots.occupy_plain(3, plain);
     slots.stamp(tag, Some(7));
     assert_eq!(slots.stamp_of(tag), Some(7));
     slots.stamp_pushed(tag, 400);
@@ -180,8 +197,8 @@ fn latency_is_that_of_who_left_and_of_nobody_who_was_forgotten() {
 #[test]
 fn bytes_finish_as_whoever_owns_them_was_told() {
     let arena = arena();
-    let (transfer, sent) = read(&arena);
-    let body = transfer.body.unwrap();
+    let (plain, sent) = read(&arena);
+    let body = plain.body;
     body.finish_part(512, Error::new(mfio_core::ErrorKind::Closed));
     let completed = sent.into_completed().unwrap_or_else(|_| panic!("it is done"));
     assert_eq!(completed.contiguous_bytes(), 512);

@@ -17,10 +17,10 @@ use super::core::Core;
 use super::durable::How;
 use super::file::File;
 use super::issue::{Direction, WriteTerms};
-use super::slot::{Occupant, Transfer};
+use super::plain::Plain;
 use crate::buffer::MemRange;
 use crate::plan::{self, Cut};
-use crate::ring::{Op, Ring};
+use crate::ring::{FileRef, Ring};
 
 impl<R: Ring> File<R> {
     #[inline(always)]
@@ -90,11 +90,11 @@ impl<R: Ring> Core<R> {
         queued == 0 && !unusual
     }
 
-    /// Counts how many views may start with nothing looked at but themselves. Only where an op
-    /// is in flight beside which nobody is alone: a lone op may go another way.
+    /// Counts how many views may start with nothing looked at but themselves. Not where the next
+    /// op may be a lone one, which may go another way.
     #[inline]
     pub(super) fn grant(&mut self) {
-        let usual = self.in_flight > 1 && self.reserved == 0 && self.is_clear();
+        let usual = !self.may_be_lone() && self.reserved == 0 && self.is_clear();
         let free = u32::try_from(self.slots.free()).unwrap_or(u32::MAX);
         self.credit = if usual { self.ring.room().min(free) } else { 0 };
     }
@@ -125,15 +125,33 @@ impl<R: Ring> Core<R> {
         if !D::IS_READ {
             epoch = entry.barrier.write_started();
         }
-        entry.users += 1;
         let file = entry.file;
         self.credit -= 1;
-        let transfer = Transfer::plain::<D>(target, offset, D::lent(lent), memory, epoch);
-        let tag = self.slots.occupy(Occupant::Transfer(transfer));
-        self.ring.push(Op::transfer(D::KIND, file, offset, memory), tag);
+        let plain = Plain { body: D::lent(lent), memory, offset_bytes: offset, epoch };
+        self.push_plain::<D>(file, target, plain);
+        Ok(())
+    }
+
+    /// Starts the op. Its target need not be told of its user: see [`Core::close_target`].
+    #[inline(always)]
+    pub(super) fn push_plain<D: Direction>(&mut self, file: FileRef, target: u32, plain: Plain) {
+        let (offset_bytes, memory) = (plain.offset_bytes, plain.memory);
+        let tag = self.slots.occupy_plain(target, plain);
+        self.ring.push_transfer(D::KIND, file, offset_bytes, memory, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
-        Ok(())
+    }
+
+    /// Whether an op that starts now can be one that nobody counts: not where the handle of its
+    /// target has gone, which such an op would not keep open.
+    pub(super) fn can_be_plain(&self, target: u32) -> bool {
+        !self.may_be_lone() && !self.targets.get(target).is_closing()
+    }
+
+    /// Whether an op that starts now may go another way than the ring.
+    #[inline]
+    pub(super) fn may_be_lone(&self) -> bool {
+        self.in_flight <= 1 && self.lone_ways
     }
 
     /// What an op that is not started straight carries besides its bytes, to begin with.
@@ -169,15 +187,21 @@ impl<R: Ring> Core<R> {
             return Err(view);
         }
         let lent = view.try_alloc(1)?;
-        let mut terms = WriteTerms::default();
+        let mut epoch = Epoch::default();
         if !D::IS_READ {
-            terms.epoch = entry.barrier.write_started();
+            epoch = entry.barrier.write_started();
         }
-        entry.users += 1;
         let file = entry.file;
         if self.reserved > 0 {
             self.reserved -= 1;
         }
+        if !self.may_be_lone() {
+            let plain = Plain { body: D::lent(lent), memory, offset_bytes: offset, epoch };
+            self.push_plain::<D>(file, target, plain);
+            return Ok(());
+        }
+        self.targets.retain(target);
+        let terms = WriteTerms { epoch, ..WriteTerms::default() };
         let cut =
             Cut { take_bytes: op_bytes, op_offset: offset, op_bytes, lead_bytes: 0, bounce: false };
         let _tag = self.start_on::<D>(target, file, cut, D::lent(lent), memory, terms, true);

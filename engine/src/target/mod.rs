@@ -402,6 +402,11 @@ impl Target {
         self.sync_known = true;
     }
 
+    /// Whether its handle has gone.
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     /// Whether its ops can be linked to others: where the ring has them in its own queue.
     #[inline]
     pub(crate) fn can_link(&self) -> bool {

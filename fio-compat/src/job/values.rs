@@ -139,6 +139,10 @@ pub enum IoEngine {
     Psync,
     /// Completes everything without doing anything.
     Null,
+    /// The engine crate, each I/O a no-op of io_uring: what the engine costs by itself.
+    Nop,
+    /// The bare loop, likewise: the yardstick for that.
+    RawNop,
 }
 
 impl IoEngine {
@@ -146,6 +150,12 @@ impl IoEngine {
     #[must_use]
     pub const fn is_synchronous(self) -> bool {
         matches!(self, Self::Psync)
+    }
+
+    /// Whether I/O goes to files at all.
+    #[must_use]
+    pub const fn moves_data(self) -> bool {
+        !matches!(self, Self::Null | Self::Nop | Self::RawNop)
     }
 
     /// The canonical name.
@@ -156,6 +166,8 @@ impl IoEngine {
             Self::RawUring => "raw_uring",
             Self::Psync => "psync",
             Self::Null => "null",
+            Self::Nop => "nop",
+            Self::RawNop => "raw_nop",
         }
     }
 }

@@ -38,7 +38,8 @@ impl Histogram {
         }
     }
 
-    /// Adds `count` values of one bin, for results that come from elsewhere.
+    /// Adds one value `count` times.
+    #[inline]
     pub fn add(&mut self, value: u64, count: u64) {
         self.counts[Self::bin_of(value)] += count;
     }

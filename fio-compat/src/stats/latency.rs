@@ -23,6 +23,13 @@ impl LatencyStat {
         self.histogram.record(nanoseconds);
     }
 
+    /// Adds one latency that so many I/Os have had.
+    #[inline]
+    pub fn record_many(&mut self, nanoseconds: u64, count: u64) {
+        self.moments.record_many(nanoseconds, count);
+        self.histogram.add(nanoseconds, count);
+    }
+
     /// Adds everything the other has seen.
     pub fn merge(&mut self, other: &Self) {
         self.moments.merge(&other.moments);

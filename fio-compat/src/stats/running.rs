@@ -38,6 +38,20 @@ impl RunningStat {
         self.squares = self.squares.saturating_add(wide * wide);
     }
 
+    /// Adds one value `count` times.
+    #[inline]
+    pub fn record_many(&mut self, value: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.count += count;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.sum = self.sum.saturating_add(value.saturating_mul(count));
+        let wide = u128::from(value);
+        self.squares = self.squares.saturating_add((wide * wide).saturating_mul(count.into()));
+    }
+
     /// Adds everything the other has seen; the same as having recorded it here.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;

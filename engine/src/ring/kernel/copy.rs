@@ -1,29 +1,48 @@
-//! Copies completions out of the queue that is shared with the kernel.
+//! Takes completions out of the queue that is shared with the kernel.
 //!
-//! Data flow: CQEs → [`copy_out`] → [`Completion`]s in the room that the caller has for them.
+//! Data flow: CQEs → whoever settles them on the spot, or [`Completion`]s in the room that the
+//! caller has for them.
 //!
 //! Not here: those that are the ring's own (`internal`).
+#![allow(unsafe_code, reason = "reads the queue that is shared with the kernel")]
 
-use core::mem::MaybeUninit;
+use io_uring::cqueue;
 
-use io_uring::{CompletionQueue, cqueue};
-
+use super::KernelRing;
 use crate::ring::{Completion, Tag};
 
-/// Moves what `cq` holds into `room`, which is at least as long. Returns whether any of it may
-/// be something else than the one completion of an op of the shard.
-///
-/// A function of its own, without calls: so the loop stays in registers.
-#[inline]
-pub(super) fn copy_out(cq: &mut CompletionQueue<'_>, room: &mut [MaybeUninit<Completion>]) -> bool {
-    // Joined rather than compared one by one: slots of a shard are far below 2^31.
-    let (mut slots, mut flags) = (0, 0);
-    for (to, cqe) in room.iter_mut().zip(cq) {
-        let tag = Tag::from_user_data(cqe.user_data());
-        slots |= tag.slot;
-        flags |= cqe.flags();
-        let more = cqueue::more(cqe.flags());
-        to.write(Completion { tag, result: cqe.result(), more });
+impl KernelRing {
+    /// As [`Ring::reap_rest`](crate::ring::Ring::reap_rest), for the main queue.
+    #[inline(always)]
+    pub(super) fn reap_main(
+        &mut self,
+        into: &mut Vec<Completion>,
+        mut settle: impl FnMut(Completion) -> bool,
+    ) {
+        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
+        // queue of this ring exists while it lives.
+        let cq = unsafe { self.ring.get().completion_shared() };
+        let before = into.len();
+        into.extend(self.inline_done.take());
+        let first = into.len();
+        let (mut settled, mut unusual) = (0, false);
+        for cqe in cq {
+            let tag = Tag::from_user_data(cqe.user_data());
+            let completion =
+                Completion { tag, result: cqe.result(), more: cqueue::more(cqe.flags()) };
+            if settle(completion) {
+                settled += 1;
+                continue;
+            }
+            // Slots of a shard are far below 2^31.
+            unusual |= tag.slot >= 1 << 31 || completion.more;
+            into.push(completion);
+        }
+        if unusual {
+            self.sort_out(into, first);
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
+        let kept = (into.len() - before) as u32;
+        self.ops_reaped = self.ops_reaped.wrapping_add(settled + kept);
     }
-    slots >= 1 << 31 || cqueue::more(flags)
 }

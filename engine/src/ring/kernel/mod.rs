@@ -27,12 +27,12 @@ mod worker;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, SubmissionQueue, Submitter};
 use nix::errno::Errno;
 
 use self::beside::Beside;
-use self::copy::copy_out;
 use self::files::FileTable;
 use self::inline::Staged;
 use self::owned::OwnedRing;
@@ -46,7 +46,7 @@ pub use self::wake::KernelWaker;
 use self::wake::Wake;
 use super::Transfers;
 use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait};
-use crate::buffer::{FixedSpan, Region, TRANSFER_BYTES_MAX};
+use crate::buffer::{FixedSpan, MemRange, Region, TRANSFER_BYTES_MAX};
 use crate::nvme::Space;
 
 /// Completion queue entries kept for the ring's own CQEs.
@@ -165,13 +165,17 @@ impl KernelRing {
         u32::try_from(self.sq.len()).expect("a queue has at most 32768 entries")
     }
 
-    #[inline(always)]
     fn push_sqe(&mut self, sqe: &Sqe) {
-        // SAFETY: lifetime: the memory that `sqe` names belongs to the slot of its tag until
+        self.push_entry(&sqe.entry());
+    }
+
+    #[inline(always)]
+    fn push_entry(&mut self, entry: &Entry) {
+        // SAFETY: lifetime: the memory that `entry` names belongs to the slot of its tag until
         // the target CQE (F01); internal SQEs name none. Aliasing: `&mut self`, and `sq` is
         // the only queue, so the entry is not read by the kernel before `enter` publishes it.
         // Bounds: `push` checks that there is room.
-        let pushed = unsafe { self.sq.push(&sqe.entry()) };
+        let pushed = unsafe { self.sq.push(entry) };
         assert!(pushed.is_ok(), "room in the queue was reserved before the push");
     }
 
@@ -267,28 +271,6 @@ impl KernelRing {
             Err(errno) => Err(errno),
         }
     }
-
-    #[inline]
-    fn reap_main(&mut self, into: &mut Vec<Completion>) {
-        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
-        // queue of this ring exists while it lives.
-        let mut cq = unsafe { self.ring.get().completion_shared() };
-        let before = into.len();
-        into.extend(self.inline_done.take());
-        let (first, ready) = (into.len(), cq.len());
-        into.reserve(ready);
-        let unusual = copy_out(&mut cq, into.spare_capacity_mut());
-        // SAFETY: the spare room has at least `ready` elements, and `copy_out` has initialised
-        // as many: the queue holds `ready` until it is synced, which is not before the drop.
-        unsafe { into.set_len(first + ready) };
-        drop(cq);
-        if unusual {
-            self.sort_out(into, first);
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
-        let finished = (into.len() - before) as u32;
-        self.ops_reaped = self.ops_reaped.wrapping_add(finished);
-    }
 }
 
 impl Ring for KernelRing {
@@ -319,6 +301,22 @@ impl Ring for KernelRing {
             return self.push_beside(op, tag, index);
         }
         self.push_sqe(&Sqe::of(&op, tag));
+    }
+
+    #[inline(always)]
+    fn push_transfer(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        tag: Tag,
+    ) {
+        debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
+        match sqe::transfer(kind, file, offset_bytes, memory, tag) {
+            Some(entry) => self.push_entry(&entry),
+            None => self.push(Op::transfer(kind, file, offset_bytes, memory), tag),
+        }
     }
 
     fn stage(&mut self, op: Op, tag: Tag, how: Inline) {
@@ -359,10 +357,15 @@ impl Ring for KernelRing {
 
     #[inline]
     fn reap(&mut self, into: &mut Vec<Completion>) {
+        self.reap_rest(into, |_| false);
+    }
+
+    #[inline]
+    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
         if self.beside.is_some() {
             self.reap_beside(into);
         }
-        self.reap_main(into);
+        self.reap_main(into, settle);
     }
 
     fn register_buffers(&mut self, region: &Region) {

@@ -10,6 +10,7 @@
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 
+use crate::buffer::MemRange;
 use crate::ring::{FileRef, Op, OpKind, Tag};
 
 /// The fields of `struct io_uring_sqe` of `<linux/io_uring.h>` that this engine uses; the
@@ -213,9 +214,7 @@ impl Sqe {
             self.addr3,
             0,
         ];
-        // SAFETY: both types have 64 bytes, which the compiler checks; an entry is the `repr(C)`
-        // form of `struct io_uring_sqe`, all of integers, so any bytes are a valid one.
-        unsafe { core::mem::transmute::<[u64; 8], Entry>(words) }
+        entry_of(words)
     }
 
     /// Asks for the op with tag `target` to be cancelled; completes itself as `tag`.
@@ -243,6 +242,53 @@ impl Sqe {
     }
 }
 
+/// The SQE of `Op::transfer` on a file of the main queue; `None` where it is not in there, or
+/// not a read or a write. As [`Sqe::of`] has it, with nothing that could be set and is not.
+#[inline(always)]
+pub(super) fn transfer(
+    kind: OpKind,
+    file: FileRef,
+    offset_bytes: u64,
+    memory: MemRange,
+    tag: Tag,
+) -> Option<Entry> {
+    let (fd, flags) = match file {
+        FileRef::Fixed(index) => (index, Flags::FIXED_FILE.bits()),
+        FileRef::Plain(fd) => (fd.cast_unsigned(), 0),
+        FileRef::Beside(NOWHERE) => {
+            let op = Op::transfer(kind, file, offset_bytes, memory);
+            return Some(Sqe::nowhere(&op, tag).entry());
+        }
+        FileRef::Beside(_) => return None,
+    };
+    let (plain, fixed) = match kind {
+        OpKind::Read => (opcode::Read::CODE, opcode::ReadFixed::CODE),
+        OpKind::Write => (opcode::Write::CODE, opcode::WriteFixed::CODE),
+        _ => return None,
+    };
+    let (opcode, index) = match memory.buf_index() {
+        Some(index) => (fixed, index.to_ne_bytes()),
+        None => (plain, [0; 2]),
+    };
+    Some(entry_of([
+        word(u32::from_ne_bytes([opcode, flags, 0, 0]), fd),
+        offset_bytes,
+        memory.addr().addr() as u64,
+        word(memory.len_bytes(), 0),
+        tag.to_user_data(),
+        word(u32::from_ne_bytes([index[0], index[1], 0, 0]), 0),
+        0,
+        0,
+    ]))
+}
+
+#[inline(always)]
+fn entry_of(words: [u64; 8]) -> Entry {
+    // SAFETY: both types have 64 bytes, which the compiler checks; an entry is the `repr(C)`
+    // form of `struct io_uring_sqe`, all of integers, so any bytes are a valid one.
+    unsafe { core::mem::transmute::<[u64; 8], Entry>(words) }
+}
+
 /// Two fields of 32 bits that lie one behind the other in memory.
 #[inline]
 const fn word(first: u32, second: u32) -> u64 {
@@ -256,7 +302,7 @@ const fn word(first: u32, second: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::{Arena, ArenaConfig, IoVecs, MemRange, SizeClass};
+    use crate::buffer::{Arena, ArenaConfig, IoVecs, SizeClass};
 
     const TAG: Tag = Tag { slot: 7, generation: 9 };
 
@@ -322,6 +368,33 @@ mod tests {
             let sqe = Sqe::of(&op(kind, FileRef::Plain(3), memory), TAG);
             assert_eq!((sqe.opcode, sqe.len_bytes, sqe.buf_index), (opcode, 3, 0));
             assert_eq!(sqe.addr, memory.unwrap().addr().addr() as u64);
+        }
+    }
+
+    #[test]
+    fn transfer_is_said_the_short_way_as_the_long_way() {
+        let config = ArenaConfig::new(vec![SizeClass { bytes: 4096, count: 1 }]);
+        let arena = Arena::new(&config).unwrap();
+        arena.region().set_registered_bytes(4096);
+        let mut buf = arena.alloc(4096).unwrap();
+        let unregistered = MemRange::of_raw(buf.as_mut_ptr(), 512, None).unwrap();
+        for memory in [buf.mem_range(), unregistered] {
+            for kind in [OpKind::Read, OpKind::Write] {
+                let nowhere = FileRef::Beside(NOWHERE);
+                for file in [FileRef::Fixed(8), FileRef::Plain(3), nowhere] {
+                    let short = transfer(kind, file, 1 << 40, memory, TAG).unwrap();
+                    let op = Op::transfer(kind, file, 1 << 40, memory);
+                    let of = if file == nowhere { Sqe::nowhere } else { Sqe::of };
+                    let long = of(&op, TAG).entry();
+                    // SAFETY: an entry is 64 bytes of integers without padding.
+                    let short = unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(&short) };
+                    // SAFETY: as above.
+                    let long = unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(&long) };
+                    assert_eq!(short, long, "{kind:?} {file:?}");
+                }
+            }
+            assert!(transfer(OpKind::Read, FileRef::Beside(0), 0, memory, TAG).is_none());
+            assert!(transfer(OpKind::Fsync, FileRef::Plain(3), 0, memory, TAG).is_none());
         }
     }
 

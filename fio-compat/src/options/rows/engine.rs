@@ -119,6 +119,8 @@ pub(super) const ENGINES: &[Choice] = &[
     ("pvsync", |job| set_engine(job, IoEngine::Psync, "pvsync")),
     ("pvsync2", |job| set_engine(job, IoEngine::Psync, "pvsync2")),
     ("io_uring_cmd", |job| set_engine(job, IoEngine::IoUring, "io_uring_cmd")),
+    ("nop", |job| set_engine(job, IoEngine::Nop, "nop")),
+    ("raw_nop", |job| set_engine(job, IoEngine::RawNop, "raw_nop")),
 ];
 
 const NONVECTORED: &[Choice] =
