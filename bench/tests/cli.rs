@@ -270,7 +270,8 @@ fn time_based_runs_as_long_as_told_and_ramp_time_is_not_counted() {
     let document = place.json(&[&args[..], &["--ramp_time=200ms"]].concat());
     assert!(begun.elapsed() >= Duration::from_millis(500));
     let runtime = number(&document["jobs"][0]["read"]["runtime"]);
-    assert!((290..2000).contains(&runtime), "{runtime} ms");
+    // Of the main phase; a thread that starts late on a loaded machine has less of it.
+    assert!((200..2000).contains(&runtime), "{runtime} ms");
 }
 
 #[test]
