@@ -147,6 +147,13 @@ impl<R: Ring> File<R> {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
     }
 
+    /// A duplicate of what was opened, for calls that no ring has an op for.
+    pub(crate) fn duplicate(&self) -> std::io::Result<std::fs::File> {
+        let core = self.inner.shard.inner.core.borrow();
+        let opened = core.targets.get(self.inner.target).opened.as_ref();
+        opened.map_or(Err(std::io::ErrorKind::Unsupported.into()), std::fs::File::try_clone)
+    }
+
     /// Fills all of `buffer` from byte `offset` on. The buffer comes back in either case.
     ///
     /// # Errors
