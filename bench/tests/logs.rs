@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use place::{Place, ios, number};
+use place::{Place, ios};
 
 /// 16 I/Os.
 const SMALL: &str = "--name=j --size=64k --filename=f --ioengine=psync";

@@ -39,13 +39,15 @@ pub struct Cut {
 /// a bounce buffer, or cannot be: [`first_cut`] then tells. Arguments as there.
 #[inline]
 pub fn whole_cut(offset: u64, len_bytes: u64, address: usize, demands: Demands) -> Option<u32> {
-    let len = u32::try_from(len_bytes).ok()?;
+    // Neither none nor too many, in one comparison.
+    let fits = len_bytes.wrapping_sub(1) < u64::from(demands.transfer_bytes_max);
     let offset_mask = u64::from(demands.offset_align) - 1;
     let mem_mask = demands.mem_align as usize - 1;
     let aligned = (offset | len_bytes) & offset_mask == 0 && address & mem_mask == 0;
     // The sum of 2^63 - 1 and a length is no more than 64 bits.
     let in_range = (offset | offset.wrapping_add(len_bytes)) <= i64::MAX as u64;
-    let fits = len != 0 && len <= demands.transfer_bytes_max;
+    #[allow(clippy::cast_possible_truncation, reason = "no more than `transfer_bytes_max`")]
+    let len = len_bytes as u32;
     (aligned && in_range && fits).then_some(len)
 }
 

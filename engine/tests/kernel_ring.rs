@@ -6,9 +6,12 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use mfio_core::{CompletionQueue, Packet, Read, block_on};
+use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Completion, FileRef, Op, OpKind, Ring, RingKind, RingWaker, Tag, Wait};
+use mfio_engine::{Class, Config, Durability, Shard};
 
 /// `None`, with the reason printed, where io_uring is not to be had.
 #[allow(clippy::print_stderr, reason = "a skipped test says why")]
@@ -196,4 +199,75 @@ fn idle_ring_sleeps_without_using_the_processor() {
     ring.enter(Wait { min: 1, deadline_ns }).unwrap();
     assert!(Some(ring.now_ns()) >= deadline_ns);
     assert_eq!(ring.stats().enters, before + 1);
+}
+
+/// A shard for eight ops at a time, and its target that is no file; `None` where a nop does not
+/// tell its length (before Linux 6.10), or there is no ring.
+#[allow(clippy::print_stderr, reason = "a skipped test says why")]
+fn nowhere() -> Option<mfio_engine::File<KernelRing>> {
+    let mut config = Config::new();
+    (config.in_flight_max, config.backlog_max) = (8, 64);
+    let ring = kernel_ring(&KernelConfig::new(64))?;
+    let file = Shard::with_ring(ring, &config).unwrap().nowhere().unwrap();
+    let buffer = file.shard().arena().alloc(4096).unwrap();
+    let (result, _) = block_on(file.shard(), file.read_exact_at(0, buffer)).unwrap();
+    if result.is_err() {
+        eprintln!("SKIP: nops with a result came with Linux 6.10");
+        return None;
+    }
+    Some(file)
+}
+
+#[test]
+fn packets_on_nothing_are_whole_and_move_nothing() {
+    let Some(file) = nowhere() else { return };
+    let mut buffer = file.shard().arena().alloc(4096).unwrap();
+    buffer.fill(9);
+    let before = file.shard().metrics();
+    let (read, buffer) = block_on(file.shard(), file.read_exact_at(512, buffer)).unwrap();
+    assert!(read.is_ok() && buffer.iter().all(|&byte| byte == 9));
+    let (written, buffer) = block_on(file.shard(), file.write_all_at(0, buffer)).unwrap();
+    assert!(written.is_ok() && buffer.len() == 4096);
+    assert!(block_on(file.shard(), file.sync(Durability::Full)).unwrap().is_ok());
+    let after = file.shard().metrics();
+    assert_eq!(after.ops - before.ops, 3);
+    assert_eq!(after.read_bytes - before.read_bytes, 4096);
+}
+
+/// What was seen when one was sent still holds for the next, or is looked at again: slots run
+/// out, flushes and other classes come between.
+#[test]
+fn packets_sent_in_a_row_go_on_where_the_slots_run_out() {
+    let Some(file) = nowhere() else { return };
+    let (shard, background) = (file.shard(), file.with_class(Class::Background));
+    let mut queue = CompletionQueue::<Read, ArenaBuf>::new();
+    for round in 0..50_u64 {
+        let mut flushes = Vec::new();
+        for tag in 0..40_u64 {
+            let packet = Packet::new(shard.arena().alloc(4096).unwrap());
+            let way = if (tag * round) % 7 == 3 { &background } else { &file };
+            queue.send(way, tag * 4096, packet, tag).unwrap();
+            if (tag + round) % 9 == 4 {
+                flushes.push(file.sync(Durability::Data));
+            }
+            if (tag + round) % 13 == 12 {
+                shard.turn(Wait::NONE).unwrap();
+            }
+        }
+        let mut tags = Vec::new();
+        while tags.len() < 40 {
+            shard.turn(Wait::at_least(1)).unwrap();
+            while let Some((tag, done)) = queue.pop() {
+                assert!(done.is_ok());
+                tags.push(tag);
+            }
+        }
+        tags.sort_unstable();
+        assert_eq!(tags, (0..40).collect::<Vec<_>>());
+        for flush in flushes {
+            assert!(block_on(shard, flush).unwrap().is_ok());
+        }
+        assert!(shard.is_idle() && shard.in_flight() == 0);
+    }
+    assert_eq!(shard.arena().in_use(), 0);
 }

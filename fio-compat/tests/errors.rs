@@ -179,8 +179,8 @@ fn broken_job_file_is_refused_with_line_and_column() {
         (
             "[a]\nioengine=rbd\n",
             "2:1: failed parsing `ioengine=rbd`: engine rbd not loadable (it is known to fio), \
-             failed to load engine; valid values are io_uring, raw_uring, psync, null, libaio, posixaio, sync, \
-              vsync, pvsync, pvsync2, io_uring_cmd",
+             failed to load engine; valid values are io_uring, raw_uring, psync, null, libaio, \
+             posixaio, sync, vsync, pvsync, pvsync2, io_uring_cmd",
         ),
     ] {
         assert_eq!(of_file(text), format!("a.fio:{expected}"), "{text}");

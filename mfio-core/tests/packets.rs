@@ -404,6 +404,37 @@ fn backend_that_panics_or_refuses_a_part_leaves_the_queue_consistent() {
     assert_eq!(done.error(), Some(Error::new(ErrorKind::Aborted)));
 }
 
+/// Who is told of a range may panic: the range has ended all the same, once, whoever gives it up.
+#[test]
+fn output_that_panics_hears_each_range_once_and_its_packet_completes() {
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeper = Keeper::default();
+    type End = fn(View<Read>);
+    let ends: [(End, bool); 3] = [
+        (|view| assert!(view.fill_from(&[7; 4]).is_none()), true),
+        (|view| view.fail(Error::new(ErrorKind::NoSpace)), false),
+        (|view| drop(view), false),
+    ];
+    for (end, whole) in ends {
+        let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+        let mut packet = Packet::<Read, _>::new(vec![0; 4]);
+        let told = Arc::clone(&heard);
+        packet.set_output(Some(mfio_core::output_fn(move |fragment| {
+            told.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(fragment.end);
+            panic!("an output")
+        })));
+        queue.send(&keeper, (), packet, 1).unwrap();
+        let view = keeper.take();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| end(view)));
+        assert!(ended.is_err(), "the panic goes on");
+        let (_, done) = queue.pop().expect("the packet has ended");
+        assert_eq!(done.is_ok(), whole);
+        assert_eq!(done.failed_ranges().len(), usize::from(!whole));
+        let heard = std::mem::take(&mut *heard.lock().unwrap_or_else(|held| held.into_inner()));
+        assert_eq!(heard, [4]);
+    }
+}
+
 #[test]
 fn packet_sent_by_the_waker_of_another_is_driven_too() {
     type Sender = (std::rc::Rc<Mem>, CompletionQueue<Read, Vec<u8>>);
@@ -432,4 +463,86 @@ fn packet_sent_by_the_waker_of_another_is_driven_too() {
         })
     });
     assert_eq!(block_on(&*target, second).unwrap(), 2);
+}
+
+/// A packet that is sent again need not be asked where its bytes are, unless somebody could have
+/// changed them meanwhile: by either way of sending, in any order.
+#[test]
+fn packet_sent_again_has_the_bytes_that_it_has_now() {
+    let target = Mem::from((0..64).collect::<Vec<u8>>());
+    let mut queue = CompletionQueue::<Read, Vec<u8>>::new();
+    let mut packet = Packet::new(vec![0; 4]);
+    for (round, len) in [4_usize, 4, 9, 9, 2, 40, 40].into_iter().enumerate() {
+        let at = round as u64;
+        if packet.buffer().len() != len {
+            // Another length, and most likely another address.
+            *packet.buffer_mut() = vec![0; len];
+        }
+        let done = if round % 3 == 2 {
+            block_on(&target, target.io(at, packet)).unwrap()
+        } else {
+            queue.send(&target, at, packet, at).unwrap();
+            let (tag, done) = queue.pop().unwrap();
+            assert_eq!(tag, at);
+            done
+        };
+        let expected: Vec<u8> = (0..64).skip(round).take(len).collect();
+        assert_eq!(done.bytes(), expected, "round {round}");
+        packet = done.into_packet();
+    }
+}
+
+/// One that has failed is as good as new the next time, and goes to the queue it is sent to.
+#[test]
+fn packet_sent_again_forgets_its_failure_and_its_queue() {
+    let target = Mem::from(vec![7; 8]);
+    let mut queues = [CompletionQueue::<Read, Vec<u8>>::new(), CompletionQueue::new()];
+    let mut packet = Packet::new(vec![0; 8]);
+    for (round, at) in [0, 4, 0, 8, 8, 0, 0].into_iter().enumerate() {
+        let queue = &mut queues[round % 2];
+        queue.send(&target, at, packet, 0).unwrap();
+        let (_, done) = queue.pop().unwrap();
+        assert_eq!((done.is_ok(), done.contiguous_bytes()), (at == 0, 8 - at), "round {round}");
+        packet = done.into_packet();
+    }
+    assert!(queues.iter().all(|queue| queue.in_flight() == 0));
+}
+
+/// A batch that already goes to another queue, a packet that is awaited, and one that has failed
+/// in part are not completed in passing: their views come back whole.
+#[test]
+fn view_is_completed_in_passing_only_where_nobody_is_called() {
+    let keeper = Keeper::default();
+    let lent = || keeper.take().try_alloc(1).expect("a Vec has an address");
+    let mut queues = [CompletionQueue::<Read, Vec<u8>>::new(), CompletionQueue::new()];
+    for queue in &mut queues {
+        for tag in 0..2 {
+            queue.send(&keeper, (), Packet::new(vec![0; 4]), tag).unwrap();
+        }
+    }
+    let mut batch = CompletionBatch::new();
+    assert!(batch.is_empty());
+    // The last ones sent are of the second queue.
+    assert!(lent().try_done_in(&mut batch).is_ok());
+    assert!(!batch.is_empty());
+    assert!(queues[1].pop().is_none(), "told when the batch is dropped");
+    assert!(lent().try_done_in(&mut batch).is_ok());
+    let other = lent().try_done_in(&mut batch).expect_err("another queue");
+    other.done();
+    drop(batch);
+    let tags: Vec<u64> = std::iter::from_fn(|| queues[1].pop()).map(|(tag, _)| tag).collect();
+    assert_eq!(tags, [1, 0]);
+    assert!(queues[0].pop().unwrap().1.is_ok());
+
+    let mut batch = CompletionBatch::new();
+    let (failed, rest) = keeper.take().split_at(1);
+    failed.fail(ErrorKind::Aborted);
+    let rest = rest.try_alloc(1).expect("a Vec has an address");
+    rest.try_done_in(&mut batch).expect_err("a packet that has failed in part").done();
+    assert!(!queues[0].pop().unwrap().1.is_ok());
+    let mut future = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; 8])));
+    assert!(poll_once(future.as_mut()).is_pending());
+    lent().try_done_in(&mut batch).expect_err("a packet that is awaited").done();
+    assert!(poll_once(future).is_ready());
+    assert!(batch.is_empty());
 }

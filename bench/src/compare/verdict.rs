@@ -75,7 +75,10 @@ impl Verdict {
 
     /// For programs.
     pub(super) fn json(&self) -> Value {
-        json!({ "a": "a", "b": self.other, "iops": document(self.iops), "cpu_per_io": document(self.cpu) })
+        json!({
+            "a": "a", "b": self.other,
+            "iops": document(self.iops), "cpu_per_io": document(self.cpu),
+        })
     }
 }
 

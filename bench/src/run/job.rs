@@ -2,7 +2,8 @@
 //!
 //! Data flow: [`Assignment`] -> engine and worker -> phases -> [`Outcome`].
 //!
-//! Not here: its phases (`phases`), the loop of a phase (`worker`), when to stop (`conductor`), reports (`report`).
+//! Not here: its phases (`phases`), the loop of a phase (`worker`), when to stop (`conductor`),
+//! reports (`report`).
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -160,6 +160,12 @@ impl Region {
         self.piece(addr, len_bytes, self.registered_bytes())
     }
 
+    /// What names the fixed buffers of ranges of this region, as it is registered by now.
+    pub(crate) fn pieces(&self) -> Pieces {
+        let registered_bytes = self.registered_bytes();
+        Pieces { base: self.base.as_ptr().addr(), registered_bytes }
+    }
+
     /// The piece that holds all of `[addr, addr + len_bytes)`, if it is registered.
     #[inline]
     fn piece(&self, addr: usize, len_bytes: u32, registered_bytes: usize) -> Option<u16> {
@@ -201,6 +207,13 @@ impl fmt::Debug for Region {
             .field("pages", &self.pages())
             .finish_non_exhaustive()
     }
+}
+
+/// The registered pieces of a region, copied out of it to be at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pieces {
+    base: usize,
+    registered_bytes: usize,
 }
 
 /// The memory of one op: an address, a length that the kernel can neither truncate nor mistake
@@ -245,6 +258,21 @@ impl MemRange {
         let buf_index = region.and_then(|region| region.buf_index(ptr.addr().get(), len.get()));
         let buf_index = buf_index.unwrap_or(UNREGISTERED);
         Some(Self { ptr, len, buf_index, vector_len: 0 })
+    }
+
+    /// As [`MemRange::of_raw`], for bytes of the arena that `pieces` are of, which as such do not
+    /// straddle two of them. For others, the kernel would answer `EFAULT`.
+    #[inline(always)]
+    pub(crate) fn of_arena(ptr: *mut u8, len: u32, pieces: Pieces) -> Option<Self> {
+        let plain = Self::of_raw(ptr, len, None)?;
+        let start = ptr.addr().wrapping_sub(pieces.base);
+        let last = start.checked_add(len as usize - 1)?;
+        #[allow(clippy::cast_possible_truncation, reason = "below INDEXED_BYTES_MAX")]
+        let index = (start as u64 / PIECE_BYTES) as u16;
+        let straddles = start as u64 / PIECE_BYTES != last as u64 / PIECE_BYTES;
+        debug_assert!(!straddles || last >= pieces.registered_bytes, "a range lies in one piece");
+        let fixed = last < pieces.registered_bytes;
+        Some(Self { buf_index: if fixed { index } else { UNREGISTERED }, ..plain })
     }
 
     /// The same bytes, as if they were not registered.

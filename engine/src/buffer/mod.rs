@@ -12,6 +12,7 @@ mod pool;
 mod quarantine;
 mod vector;
 
+pub(crate) use arena::Pieces;
 pub use arena::{
     ArenaBuf, FrameBuf, Frames, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX,
 };

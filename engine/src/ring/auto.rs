@@ -162,6 +162,11 @@ impl Ring for AutoRing {
     }
 
     #[inline]
+    fn room(&mut self) -> u32 {
+        either!(self, ring => ring.room())
+    }
+
+    #[inline]
     fn push(&mut self, op: Op, tag: Tag) {
         either!(self, ring => ring.push(op, tag));
     }
@@ -232,6 +237,10 @@ impl Ring for AutoRing {
 
     fn cancel(&mut self, tag: Tag) -> bool {
         either!(self, ring => ring.cancel(tag))
+    }
+
+    fn nowhere(&self) -> Option<FileRef> {
+        either!(self, ring => ring.nowhere())
     }
 
     fn waker(&self) -> AutoWaker {

@@ -335,6 +335,12 @@ pub trait Ring: sealed::Sealed {
     /// so that a chain never straddles a submit (F15).
     fn reserve(&mut self, count: u32) -> bool;
 
+    /// How many ops can be pushed before the next `enter`, one by one, if nothing else is; may be
+    /// fewer than there are.
+    fn room(&mut self) -> u32 {
+        u32::from(self.reserve(1))
+    }
+
     /// Queues one op. Nothing is started before [`Ring::enter`].
     ///
     /// # Panics
@@ -411,6 +417,12 @@ pub trait Ring: sealed::Sealed {
     /// As [`Ring::register_file`], with flags on each transfer. `None`: not by this ring.
     fn register_flagged(&mut self, fd: i32, transfers: Transfers) -> Option<FileRef> {
         let _ = (fd, transfers);
+        None
+    }
+
+    /// What stands for no file: a read or a write of it is a nop that says it has moved all.
+    /// `None`: not with this ring.
+    fn nowhere(&self) -> Option<FileRef> {
         None
     }
 

@@ -30,6 +30,10 @@ impl<R: Ring> Ring for Planted<R> {
         self.0.reserve(count)
     }
 
+    fn room(&mut self) -> u32 {
+        self.0.room()
+    }
+
     fn push(&mut self, op: Op, tag: Tag) {
         self.0.push(op, tag);
     }
@@ -92,6 +96,10 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn cancel(&mut self, tag: Tag) -> bool {
         self.0.cancel(tag)
+    }
+
+    fn nowhere(&self) -> Option<FileRef> {
+        self.0.nowhere()
     }
 
     fn waker(&self) -> Self::Waker {

@@ -17,9 +17,10 @@ use std::task::{Context, Poll, Waker};
 use mfio_core::{Buffer, Completed, Error, ErrorKind, Packet, PacketIo, Perms, Read, Sent, Write};
 
 use super::Shard;
+use super::class::Class;
 use super::durable::How;
 use super::file::{Durable, File};
-use super::group::{Staged, StagedView};
+use super::group::{Staged, StagedView, Turn};
 use super::timer::Sleep;
 use crate::error::{EngineError, IoError};
 use crate::ring::{Ring, Wait};
@@ -123,7 +124,7 @@ pub struct Batch<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> {
     /// Where nothing is, the last first.
     free: [u16; N],
     free_len: usize,
-    order: [u16; N],
+    order: [Turn; N],
     staged_len: usize,
     /// No entry before it is under way.
     waits_at: usize,
@@ -146,7 +147,7 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
             entries: from_fn(|_| None),
             free: from_fn(|at| u16::try_from(N - 1 - at).unwrap_or(0)),
             free_len: N,
-            order: [0; N],
+            order: [Turn::default(); N],
             staged_len: 0,
             waits_at: 0,
             reap_at: 0,
@@ -272,8 +273,10 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
     }
 
     fn stage(&mut self, index: usize, file: &File<R>, offset_bytes: u64, view: StagedView) {
-        self.staged[index] = Some(file.staged(offset_bytes, view, How::PLAIN));
-        self.order[self.staged_len] = u16::try_from(index).unwrap_or(0);
+        let staged = file.staged(offset_bytes, view, How::PLAIN);
+        let index_of = u16::try_from(index).unwrap_or(0);
+        self.order[self.staged_len] = Turn { key: staged.key(), index: index_of };
+        self.staged[index] = Some(staged);
         self.staged_len += 1;
     }
 
@@ -297,7 +300,7 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
         let Self { staged, order, staged_len, shard, .. } = self;
         let before = *staged_len;
         let order = &mut order[..before];
-        order.sort_unstable_by_key(|&index| staged[usize::from(index)].as_ref().map(Staged::key));
+        order.sort_unstable_by_key(|turn| turn.key);
         *staged_len = shard.inner.accept(staged, order);
         before - *staged_len
     }
@@ -445,21 +448,29 @@ impl<R: Ring> Shard<R> {
 impl<R: Ring> super::Inner<R> {
     /// Accepts what `order` names, sorted, of `staged`, as far as there is room; returns how
     /// many are left, which `order` then begins with.
-    fn accept(&self, staged: &mut [Option<Staged>], order: &mut [u16]) -> usize {
+    fn accept(&self, staged: &mut [Option<Staged>], order: &mut [Turn]) -> usize {
         let mut core = self.core.borrow_mut();
         let (mut at, mut left) = (0, 0);
         while at < order.len() {
-            let class = staged[usize::from(order[at])].as_ref().map(|staged| staged.class);
-            let room = core.room_in(class.unwrap_or_default());
+            let first = &mut staged[usize::from(order[at].index)];
+            let next = order.get(at + 1);
+            let adjoins = |first: &Staged| next.is_some_and(|next| first.adjoins(next.key));
+            let alone = !core.coalesce || !first.as_ref().is_some_and(adjoins);
+            if alone && core.accept_straight(first) {
+                at += 1;
+                continue;
+            }
+            // What follows may change anything.
+            core.credit = 0;
+            let room = core.room_in(first.as_ref().map_or(Class::default(), |first| first.class));
             if room == 0 {
                 order[left] = order[at];
                 (at, left) = (at + 1, left + 1);
                 continue;
             }
-            let run =
-                if core.coalesce { core.run_length(staged, &order[at..]).min(room) } else { 1 };
-            let indices = &order[at..at + run];
-            let mut parts = indices.iter().filter_map(|&index| staged[usize::from(index)].take());
+            let run = if alone { 1 } else { core.run_length(staged, &order[at..]).min(room) };
+            let turns = &order[at..at + run];
+            let mut parts = turns.iter().filter_map(|turn| staged[usize::from(turn.index)].take());
             if run > 1 {
                 core.accept_group(&mut parts);
             } else if let Some(single) = parts.next() {

@@ -8,8 +8,9 @@
 use mfio_core::{Read, View};
 use nix::errno::Errno;
 
+use super::body::Body;
 use super::core::{Bytes, Core, Job};
-use super::slot::{Body, Transfer};
+use super::slot::Transfer;
 use crate::ring::{Ring, Tag};
 
 /// The least that is told apart through the page cache, in bytes: a page.

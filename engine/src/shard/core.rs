@@ -10,10 +10,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use mfio_core::{Error, ErrorKind, Read, RegionId, View, Write};
+use mfio_core::{CompletionBatch, Error, ErrorKind, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::bypass::{BypassMode, Timed};
 use super::chain_table::{ChainId, Chains};
 use super::class::{Class, Classes};
@@ -21,9 +22,9 @@ use super::durable::How;
 use super::flush::Tickets;
 use super::group::Group;
 use super::regions::Regions;
-use super::slot::{Body, Occupant, Slots};
+use super::slot::{Occupant, Slots};
 use super::timer::Timers;
-use crate::buffer::Arena;
+use crate::buffer::{Arena, Pieces};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
 use crate::error::EngineError;
@@ -90,6 +91,9 @@ pub(super) struct Core<R: Ring> {
     pub(super) targets: Targets,
     pub(super) arena: Arena,
     pub(super) arena_id: RegionId,
+    pub(super) arena_pieces: Pieces,
+    /// How many foreground views may start with nothing looked at but themselves: see `cell`.
+    pub(super) credit: u32,
     pub(super) backlog: VecDeque<Job>,
     backlog_max: usize,
     /// Room in the backlog that is promised to somebody.
@@ -98,6 +102,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) tickets: Tickets,
     /// What has been transferred in full and is to be delivered.
     pub(super) done: Vec<Body>,
+    /// What has been delivered to queues that are to be told.
+    pub(super) told: CompletionBatch,
     pub(super) endings: Vec<Ending>,
     /// Who waits for room in the backlog.
     pub(super) waiting: Vec<Waker>,
@@ -153,6 +159,8 @@ impl<R: Ring> Core<R> {
             slots: Slots::new(slots, stamps),
             targets: Targets::default(),
             arena_id: arena.id(),
+            arena_pieces: arena.region().pieces(),
+            credit: 0,
             arena,
             // A chain that is launched again goes to the front, room or not.
             backlog: VecDeque::with_capacity(config.backlog_max as usize + slots as usize),
@@ -160,6 +168,7 @@ impl<R: Ring> Core<R> {
             reserved: 0,
             retries: VecDeque::with_capacity(slots as usize),
             tickets: Tickets::default(),
+            told: CompletionBatch::new(),
             done: Vec::with_capacity(slots as usize + config.backlog_max as usize),
             endings: Vec::with_capacity(slots as usize + config.backlog_max as usize),
             waiting: Vec::new(),
@@ -192,7 +201,7 @@ impl<R: Ring> Core<R> {
     /// Whether something waits to be delivered.
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        !self.done.is_empty() || !self.endings.is_empty()
+        !self.done.is_empty() || !self.endings.is_empty() || !self.told.is_empty()
     }
 
     /// Whether another view is accepted.

@@ -11,10 +11,11 @@ use mfio_core::{Error, ErrorKind};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::chain_table::ChainId;
 use super::core::{Core, Ending};
 use super::durable;
-use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
+use super::slot::{Behind, FlushOp, Linked, Occupant, Transfer};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, Verdict};
 use crate::ring::{Knob, Plant, Ring, Tag};
 

@@ -11,10 +11,11 @@ use mfio_core::{Error, ErrorKind, PacketId, Read, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::How;
-use super::slot::{Body, Linked, Occupant, Transfer};
+use super::slot::{Linked, Occupant, Transfer};
 use crate::buffer::{IoVecs, PIECES_MAX, Region};
 use crate::error::from_errno;
 use crate::plan;
@@ -31,6 +32,14 @@ pub(crate) struct Staged {
     pub(crate) view: StagedView,
 }
 
+/// When an entry of a batch is accepted: in the order of its key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turn {
+    /// [`Staged::key`].
+    pub(crate) key: u128,
+    pub(crate) index: u16,
+}
+
 /// The bytes of a [`Staged`].
 #[derive(Debug)]
 pub(crate) enum StagedView {
@@ -40,8 +49,20 @@ pub(crate) enum StagedView {
 
 impl Staged {
     /// Neighbours come one behind the other in the order of this.
-    pub(crate) fn key(&self) -> (u32, bool, Class, u64) {
-        (self.target, self.is_read(), self.class, self.offset_bytes)
+    #[inline]
+    pub(crate) fn key(&self) -> u128 {
+        let kind = u64::from(self.target) << 3 | u64::from(self.is_read()) << 2 | self.class as u64;
+        u128::from(kind) << 64 | u128::from(self.offset_bytes)
+    }
+
+    /// Whether the bytes of an entry with that key begin where those of this one end, in the
+    /// same direction and class.
+    #[inline]
+    pub(crate) fn adjoins(&self, next: u128) -> bool {
+        // Adding to the offset alone, so that it does not carry over.
+        self.offset_bytes
+            .checked_add(self.len_bytes())
+            .is_some_and(|end| (self.key() >> 64 << 64) | u128::from(end) == next)
     }
 
     fn is_read(&self) -> bool {
@@ -143,35 +164,57 @@ impl<R: Ring> Core<R> {
     }
 
     /// How many entries of `staged`, in the order of `order`, can be one op: at least 1.
-    pub(super) fn run_length(&self, staged: &[Option<Staged>], order: &[u16]) -> usize {
+    pub(super) fn run_length(&self, staged: &[Option<Staged>], order: &[Turn]) -> usize {
         let entry = |at: usize| {
-            let index = order.get(at).map(|&index| usize::from(index));
+            let index = order.get(at).map(|turn| usize::from(turn.index));
             index.and_then(|index| staged[index].as_ref())
         };
         let Some(first) = entry(0) else { return 1 };
         let demands = self.targets.get(first.target).demands;
-        let (mut length, mut reached, mut bytes) = (0, first.offset_bytes, 0_u64);
+        let (mut length, mut bytes, mut last) = (0, 0_u64, None::<&Staged>);
         let most = self.ring.knob(Knob::CoalescedParts, PIECES_MAX);
         while length < most
             && let Some(next) = entry(length)
         {
-            let (target, is_read, class, offset) = next.key();
-            let neighbour = offset == reached
-                && (target, is_read, class) == {
-                    let (target, is_read, class, _) = first.key();
-                    (target, is_read, class)
-                };
+            let neighbour = last.is_none_or(|last| last.adjoins(next.key()));
             let len = next.len_bytes();
-            let cut = plan::first_cut(is_read, offset, len, next.address(), demands);
+            let cut =
+                plan::first_cut(next.is_read(), next.offset_bytes, len, next.address(), demands);
             let whole = cut.is_ok_and(|cut| !cut.bounce && u64::from(cut.take_bytes) == len);
             bytes += len;
             if !neighbour || !whole || len == 0 || bytes > u64::from(demands.transfer_bytes_max) {
                 break;
             }
-            reached += len;
+            last = Some(next);
             length += 1;
         }
         length.max(1)
+    }
+
+    /// Starts an entry that goes alone on credit, if it can be. Nothing has changed where not.
+    #[inline]
+    pub(super) fn accept_straight(&mut self, entry: &mut Option<Staged>) -> bool {
+        if self.credit == 0 {
+            self.grant();
+        }
+        let foreground = entry.as_ref().is_some_and(|entry| entry.class == Class::Foreground);
+        if self.credit == 0 || !foreground {
+            return false;
+        }
+        let Some(Staged { target, class, offset_bytes, how, view }) = entry.take() else {
+            return false;
+        };
+        let back = match view {
+            StagedView::Read(view) => {
+                self.start_straight(target, offset_bytes, view).map_err(StagedView::Read)
+            }
+            StagedView::Write(view) => {
+                self.start_straight(target, offset_bytes, view).map_err(StagedView::Write)
+            }
+        };
+        let Err(view) = back else { return true };
+        *entry = Some(Staged { target, class, offset_bytes, how, view });
+        false
     }
 
     /// Accepts one view, of whatever class: the long way of `File::send_read` and its like.

@@ -9,10 +9,11 @@ use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::{self, How, Promise};
-use super::slot::{Behind, Body, FlushOp, Linked, Occupant, Transfer};
+use super::slot::{Behind, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
 use crate::ring::{FileRef, Knob, Op, OpKind, Plant, Ring, Tag};

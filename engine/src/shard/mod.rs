@@ -34,9 +34,11 @@ mod barrier;
 mod batch;
 mod bell;
 mod bisect;
+mod body;
 mod bounded;
 mod bypass;
 mod calibrate;
+mod cell;
 mod chain;
 mod chain_table;
 mod class;
@@ -87,10 +89,11 @@ pub use self::sync::SyncFut;
 pub(crate) use self::tasks::inside_a_shard;
 pub use self::timer::Sleep;
 
+use self::body::Body;
+use self::cell::CoreCell;
 use self::core::{Core, Ending};
 use self::intake::Intake;
 use self::run::{Driven, Unpark};
-use self::slot::Body;
 use self::tasks::Tasks;
 
 /// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
@@ -105,7 +108,7 @@ pub struct Shard<R: Ring = AutoRing> {
 }
 
 struct Inner<R: Ring> {
-    core: RefCell<Core<R>>,
+    core: CoreCell<R>,
     /// The other half of two double buffers, so that delivering allocates nothing.
     delivering: RefCell<(Vec<Body>, Vec<Ending>)>,
     arena: Arena,
@@ -138,7 +141,7 @@ impl<R: Ring> Shard<R> {
         let waker = ring.waker();
         let most = config.in_flight_max as usize + config.backlog_max as usize;
         let bell = Arc::new(Bell::new(Waker::from(Arc::new(Unpark(waker.clone())))));
-        let core = RefCell::new(Core::new(ring, arena.clone(), config));
+        let core = CoreCell::new(Core::new(ring, arena.clone(), config));
         let inner = Inner {
             core,
             delivering: RefCell::new((Vec::with_capacity(most), Vec::with_capacity(most))),
@@ -383,6 +386,12 @@ impl<R: Ring> Inner<R> {
             let mut core = self.core.borrow_mut();
             if !core.has_news() {
                 return;
+            }
+            // Last of all, also where a waker panics before.
+            let _told = std::mem::take(&mut core.told);
+            if core.done.is_empty() && core.endings.is_empty() {
+                drop(core);
+                continue;
             }
             if core.done.len() == 1 && core.endings.is_empty() {
                 // One op at a time: nothing to put together, and no others to be told if a

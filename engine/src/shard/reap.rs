@@ -7,8 +7,9 @@
 use mfio_core::{Error, ErrorKind};
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::core::{Core, Ending, Retry};
-use super::slot::{Body, Linked, Occupant, Transfer};
+use super::slot::{Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::plan;
@@ -30,11 +31,16 @@ impl<R: Ring> Core<R> {
             tag = self.any_generation(tag);
         }
         // The usual case first, with nothing of the others to be paid for.
-        if !more && let Some(whole) = self.slots.take_whole(tag, result) {
+        let Self { slots, told, done, .. } = self;
+        let finish = |body: Body| {
+            if let Err(body) = body.try_finish(told) {
+                done.push(body);
+            }
+        };
+        if !more && let Some(whole) = slots.take_whole(tag, result, finish) {
             self.in_flight -= 1;
             self.metrics.moved(whole.write.is_none(), whole.take_bytes.into());
             self.targets.release_op(whole.target, whole.write, &mut self.ring);
-            self.done.push(whole.body);
             return;
         }
         self.complete_otherwise(tag, result, more);

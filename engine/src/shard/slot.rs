@@ -8,92 +8,16 @@
 //!
 //! Not here: what ops do (`issue`), what completions mean (`reap`).
 
-use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
+use mfio_core::PacketId;
 
 use super::barrier::Epoch;
+use super::body::Body;
 use super::chain_table::ChainId;
 use super::class::Class;
 use super::group::Group;
 use crate::buffer::{ArenaBuf, MemRange, Region, quarantine};
 use crate::metrics::{Direction, Stamps};
 use crate::ring::Tag;
-
-/// The user's bytes that an op moves: lent in place, or copied through a bounce buffer, which
-/// the slot table keeps beside the slot.
-#[derive(Debug)]
-pub(super) enum Body {
-    ReadInto(Lent<Read>),
-    WriteFrom(Lent<Write>),
-    BouncedRead(View<Read>),
-    BouncedWrite(View<Write>),
-}
-
-impl Body {
-    pub(super) fn packet_id(&self) -> PacketId {
-        match self {
-            Self::ReadInto(lent) => lent.packet_id(),
-            Self::WriteFrom(lent) => lent.packet_id(),
-            Self::BouncedRead(view) => view.packet_id(),
-            Self::BouncedWrite(view) => view.packet_id(),
-        }
-    }
-
-    /// The first `bytes` of the user's bytes succeed, the others fail with `error`.
-    #[cold]
-    pub(super) fn finish_part(self, bytes: u64, error: Error) {
-        match self {
-            Self::ReadInto(lent) => lent.into_view().fail_after(bytes, error).filled(),
-            Self::WriteFrom(lent) => lent.into_view().fail_after(bytes, error).written(),
-            Self::BouncedRead(view) => view.fail_after(bytes, error).filled(),
-            Self::BouncedWrite(view) => view.fail_after(bytes, error).written(),
-        }
-    }
-
-    /// All of the user's bytes succeed.
-    #[inline]
-    pub(super) fn finish(self, batch: &mut CompletionBatch) {
-        match self {
-            Self::ReadInto(lent) => lent.done_in(batch),
-            Self::WriteFrom(lent) => lent.done_in(batch),
-            Self::BouncedRead(view) => view.filled(),
-            Self::BouncedWrite(view) => view.written(),
-        }
-    }
-
-    /// As [`Body::finish`], where it is the only one.
-    #[inline]
-    pub(super) fn finish_alone(self) {
-        match self {
-            Self::ReadInto(lent) => lent.done(),
-            Self::WriteFrom(lent) => lent.done(),
-            Self::BouncedRead(view) => view.filled(),
-            Self::BouncedWrite(view) => view.written(),
-        }
-    }
-
-    /// All of the user's bytes fail.
-    #[cold]
-    pub(super) fn fail(self, error: Error) {
-        match self {
-            Self::ReadInto(lent) => lent.fail(error),
-            Self::WriteFrom(lent) => lent.fail(error),
-            Self::BouncedRead(view) => view.fail(error),
-            Self::BouncedWrite(view) => view.fail(error),
-        }
-    }
-
-    /// Copies what was read through `bounce` to where the user wants it: up to byte `reached`
-    /// of the buffer. What lies beyond is somebody else's (F50).
-    #[cold]
-    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32, reached: u32) {
-        if let Self::BouncedRead(view) = self {
-            let lead = lead_bytes as usize;
-            let len = usize::try_from(view.len()).expect("as short as the bounce buffer");
-            let end = (lead + len).min(reached as usize);
-            view.write_at(0, &bounce[lead.min(end)..end]);
-        }
-    }
-}
 
 /// How far the flush behind a durable write has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +51,12 @@ pub(super) struct Transfer {
     /// Bytes of `memory`, from its start, that are known to be through.
     pub(super) reached: u32,
     pub(super) linked: Linked,
+    // Those that are nearly always the same come together, so that they are few stores.
     pub(super) is_read: bool,
-    pub(super) bounced: bool,
     /// Neither bounced nor durable, counted or timed: when it is whole, it is done.
     pub(super) plain: bool,
+    pub(super) class: Class,
+    pub(super) bounced: bool,
     pub(super) whole: bool,
     pub(super) cancel_requested: bool,
     /// The ring has been asked to cancel it.
@@ -142,7 +68,6 @@ pub(super) struct Transfer {
     pub(super) all_metadata: bool,
     /// All of it or nothing, so never a rest.
     pub(super) atomic: bool,
-    pub(super) class: Class,
     /// Its class counts it as in flight, until its first completion.
     pub(super) counted: bool,
     /// Its parts are in the group that the slot table keeps beside the slot.
@@ -150,6 +75,43 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
+    /// A foreground view that is one op in its own memory, and is done when it is whole.
+    #[inline(always)]
+    pub(super) fn plain<D: super::issue::Direction>(
+        target: u32,
+        offset_bytes: u64,
+        body: Body,
+        memory: MemRange,
+        epoch: Epoch,
+    ) -> Self {
+        Self {
+            body: Some(body),
+            memory,
+            offset_bytes,
+            epoch,
+            target,
+            take_bytes: memory.len_bytes(),
+            lead_bytes: 0,
+            resumed_at: 0,
+            reached: 0,
+            linked: Linked::No,
+            is_read: D::IS_READ,
+            bounced: false,
+            plain: true,
+            whole: false,
+            cancel_requested: false,
+            cancel_sent: false,
+            force_async: false,
+            retries: 0,
+            stalls: 0,
+            all_metadata: false,
+            atomic: false,
+            class: Class::Foreground,
+            counted: false,
+            grouped: false,
+        }
+    }
+
     /// Length of the op in flight.
     #[inline]
     pub(super) const fn in_flight_bytes(&self) -> u32 {
@@ -157,10 +119,9 @@ impl Transfer {
     }
 }
 
-/// A plain transfer that has left its slot.
-#[derive(Debug)]
+/// What is left to be done for a plain transfer that has left its slot.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Whole {
-    pub(super) body: Body,
     pub(super) target: u32,
     pub(super) take_bytes: u32,
     /// The epoch of a write.
@@ -366,9 +327,14 @@ impl Slots {
     }
 
     /// Takes the plain transfer of `tag` out of its slot, if it is one that `result` says is
-    /// whole; else nothing has changed.
+    /// whole, and hands its body on; else nothing has changed.
     #[inline(always)]
-    pub(super) fn take_whole(&mut self, tag: Tag, result: i32) -> Option<Whole> {
+    pub(super) fn take_whole(
+        &mut self,
+        tag: Tag,
+        result: i32,
+        done: impl FnOnce(Body),
+    ) -> Option<Whole> {
         let entry = self.table.get_mut(tag.slot as usize)?;
         let Some(Occupant::Transfer(transfer)) = &mut entry.occupant else { return None };
         let usual = transfer.plain && entry.generation == tag.generation;
@@ -376,12 +342,14 @@ impl Slots {
             return None;
         }
         let body = transfer.body.take()?;
+        // At once, so that it need not be kept anywhere meanwhile.
+        done(body);
         let Transfer { target, take_bytes, is_read, epoch, .. } = *transfer;
         // Known to be empty here: nothing is left to be dropped.
         entry.occupant = None;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(tag.slot);
-        Some(Whole { body, target, take_bytes, write: (!is_read).then_some(epoch) })
+        Some(Whole { target, take_bytes, write: (!is_read).then_some(epoch) })
     }
 
     /// Empties the slot of `tag`; what still carries the tag is stale from now on.

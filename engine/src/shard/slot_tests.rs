@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mfio_core::{Packet, Sent};
+use mfio_core::{CompletionBatch, Error, Packet, Read, Sent, Write};
 
 use super::*;
 use crate::Config;
@@ -93,19 +93,18 @@ fn f11_whole_transfer_leaves_at_once_and_any_other_stays() {
     let (transfer, sent) = read(&arena);
     let tag = slots.occupy(Occupant::Transfer(transfer));
     for result in [4095, 0, -5, 4097] {
-        assert!(slots.take_whole(tag, result).is_none(), "{result}");
+        assert!(slots.take_whole(tag, result, |_| unreachable!()).is_none(), "{result}");
     }
     let stale = Tag { generation: tag.generation.wrapping_add(1), ..tag };
-    assert!(slots.take_whole(stale, 4096).is_none());
-    assert!(slots.take_whole(Tag { slot: 9, ..tag }, 4096).is_none());
+    assert!(slots.take_whole(stale, 4096, |_| unreachable!()).is_none());
+    assert!(slots.take_whole(Tag { slot: 9, ..tag }, 4096, |_| unreachable!()).is_none());
     assert!(slots.transfer(tag).is_some(), "nothing has changed");
     let other = slots.occupy(flush());
-    assert!(slots.take_whole(other, 0).is_none(), "a flush moves nothing");
+    assert!(slots.take_whole(other, 0, |_| unreachable!()).is_none(), "a flush moves nothing");
     slots.vacate(other);
-    let whole = slots.take_whole(tag, 4096).unwrap();
+    let whole = slots.take_whole(tag, 4096, Body::finish_alone).unwrap();
     assert_eq!((whole.target, whole.take_bytes, whole.write), (3, 4096, None));
     assert_eq!(slots.occupied(), 0);
-    whole.body.finish_alone();
     assert!(sent.is_done());
 }
 

@@ -1,55 +1,82 @@
 //! The straight way of an op: views that are one op in their own memory, with nothing else to
 //! be thought of.
 //!
-//! Data flow: view → [`Core::start_whole`] → slot and ring; or the view again, untouched, for
-//! the general way. That is what the instructions of an I/O are counted on (`scripts/
-//! instructions`), so whatever a feature needs here is one of the conditions of
-//! [`Core::is_clear`], and handled elsewhere.
+//! Data flow: view → [`Core::start_whole`], which looks at everything → slot and ring, and a
+//! credit for those that follow → view → [`Core::start_straight`], which looks at the view and its
+//! target alone; or the view again, untouched, for the general way. That is what the instructions
+//! of an I/O are counted on (`scripts/budget`), so whatever a feature needs here is one of the
+//! conditions of [`Core::is_clear`], and handled elsewhere.
 //!
 //! Not here: the general way (`file`, `issue`), completions (`reap`).
 
 use mfio_core::{Read, View, Write};
 
+use super::barrier::Epoch;
 use super::class::Class;
 use super::core::Core;
 use super::durable::How;
 use super::file::File;
 use super::issue::{Direction, WriteTerms};
+use super::slot::{Occupant, Transfer};
 use crate::buffer::MemRange;
 use crate::plan::{self, Cut};
-use crate::ring::Ring;
+use crate::ring::{Op, Ring};
 
 impl<R: Ring> File<R> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_plain_write(&self, offset: u64, view: View<Write>) -> Option<View<Write>> {
-        let mut core = self.shard().inner.core.borrow_mut();
-        if self.class() != Class::Foreground {
-            drop(core);
-            return self.send_write(offset, How::PLAIN, view);
-        }
-        match core.start_whole(self.target(), offset, view) {
+        match self.send_straight(offset, view) {
             Ok(()) => None,
-            Err(view) => {
-                drop(core);
-                self.send_write(offset, How::PLAIN, view)
-            }
+            Err(view) => self.send_write_first(offset, view),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn send_read(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
-        let mut core = self.shard().inner.core.borrow_mut();
-        if self.class() != Class::Foreground {
-            drop(core);
-            return self.send_read_otherwise(offset, view);
-        }
-        match core.start_whole(self.target(), offset, view) {
+        match self.send_straight(offset, view) {
             Ok(()) => None,
-            Err(view) => {
-                drop(core);
-                self.send_read_otherwise(offset, view)
-            }
+            Err(view) => self.send_read_first(offset, view),
         }
+    }
+
+    /// Starts all of `view` as one op on credit; where there is none, or it takes more, nothing
+    /// has changed.
+    #[inline(always)]
+    fn send_straight<D: Direction>(&self, offset: u64, view: View<D>) -> Result<(), View<D>> {
+        let mut core = self.shard().inner.core.straight();
+        if core.credit == 0 || self.class() != Class::Foreground {
+            return Err(view);
+        }
+        core.start_straight(self.target(), offset, view)
+    }
+
+    #[inline(never)]
+    fn send_write_first(&self, offset: u64, view: View<Write>) -> Option<View<Write>> {
+        match self.send_first(offset, view) {
+            Ok(()) => None,
+            Err(view) => self.send_write(offset, How::PLAIN, view),
+        }
+    }
+
+    #[inline(never)]
+    fn send_read_first(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
+        match self.send_first(offset, view) {
+            Ok(()) => None,
+            Err(view) => self.send_read_otherwise(offset, view),
+        }
+    }
+
+    /// As [`File::send_straight`], by looking at everything. What it has seen is a credit for
+    /// those that follow.
+    #[inline]
+    fn send_first<D: Direction>(&self, offset: u64, view: View<D>) -> Result<(), View<D>> {
+        if self.class() != Class::Foreground {
+            return Err(view);
+        }
+        let mut core = self.shard().inner.core.borrow_mut();
+        core.start_whole(self.target(), offset, view)?;
+        core.grant();
+        Ok(())
     }
 }
 
@@ -61,6 +88,52 @@ impl<R: Ring> Core<R> {
         let queued = self.backlog.len() | self.targets.waiting_for_flush();
         let unusual = self.refuses | self.classes.is_watching() | self.slots.is_stamped();
         queued == 0 && !unusual
+    }
+
+    /// Counts how many views may start with nothing looked at but themselves. Only where an op
+    /// is in flight beside which nobody is alone: a lone op may go another way.
+    #[inline]
+    pub(super) fn grant(&mut self) {
+        let usual = self.in_flight > 1 && self.reserved == 0 && self.is_clear();
+        let free = u32::try_from(self.slots.free()).unwrap_or(u32::MAX);
+        self.credit = if usual { self.ring.room().min(free) } else { 0 };
+    }
+
+    /// As [`Core::start_whole`], on credit.
+    #[inline(always)]
+    pub(super) fn start_straight<D: Direction>(
+        &mut self,
+        target: u32,
+        offset: u64,
+        view: View<D>,
+    ) -> Result<(), View<D>> {
+        let Some((address, len)) = view.address_and_len() else { return Err(view) };
+        if view.region() != Some(self.arena_id) {
+            return Err(view);
+        }
+        let entry = self.targets.get_mut(target);
+        let Some(op_bytes) = plan::whole_cut(offset, len, address.addr(), entry.demands) else {
+            return Err(view);
+        };
+        let memory = MemRange::of_arena(address, op_bytes, self.arena_pieces);
+        let Some(memory) = memory else { return Err(view) };
+        let mut epoch = Epoch::default();
+        if !D::IS_READ && entry.poison.is_set() {
+            return Err(view);
+        }
+        let lent = view.try_alloc(1)?;
+        if !D::IS_READ {
+            epoch = entry.barrier.write_started();
+        }
+        entry.users += 1;
+        let file = entry.file;
+        self.credit -= 1;
+        let transfer = Transfer::plain::<D>(target, offset, D::lent(lent), memory, epoch);
+        let tag = self.slots.occupy(Occupant::Transfer(transfer));
+        self.ring.push(Op::transfer(D::KIND, file, offset, memory), tag);
+        self.in_flight += 1;
+        self.metrics.ops += 1;
+        Ok(())
     }
 
     /// What an op that is not started straight carries besides its bytes, to begin with.

@@ -124,6 +124,18 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// That of no file: whatever is aligned as most devices ask for.
+    pub(crate) const NOWHERE: Self = Self {
+        kind: TargetKind::File,
+        len_bytes: 1 << 62,
+        direct: true,
+        mem_align: 512,
+        offset_align: 512,
+        transfer_bytes_max: 1 << 20,
+        file_system: FileSystem::NONE,
+        facts: Facts::UNKNOWN,
+    };
+
     /// Reads the geometry of `file`. Costs a few dozen system calls and one block read without
     /// waiting; nothing is written.
     ///

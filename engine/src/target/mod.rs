@@ -54,6 +54,9 @@ pub use signature::Signature;
 pub use sysfs::{Device, Label};
 pub(crate) use way::Way;
 
+/// The descriptor of a target that is no file.
+pub(crate) const NOWHERE: i32 = i32::MIN;
+
 /// What the system has opened for a target.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -112,6 +115,7 @@ fn register<R: Ring>(
     transfers: Transfers,
 ) -> FileRef {
     let beside = match geometry.facts.nvme {
+        _ if fd == NOWHERE => ring.nowhere(),
         Some(nvme) => {
             let Transfers { read_fua, write_fua, .. } = transfers;
             let space = Space { read_fua, write_fua, ..nvme.space(file) };

@@ -33,7 +33,9 @@ pub(crate) fn reading(row: &Row, text: &str) -> Option<Reading> {
         Kind::Count { .. } | Kind::Number { .. } | Kind::Extent(_) => (Unit::Size, ""),
         Kind::PerDirection(_) => (Unit::Size, ","),
         // Its parameters are numbers with a point.
-        Kind::ParsedSizes(_) | Kind::NotedSizes(_) if row.name != "random_distribution" => (Unit::Size, ",:/-"),
+        Kind::ParsedSizes(_) | Kind::NotedSizes(_) if row.name != "random_distribution" => {
+            (Unit::Size, ",:/-")
+        }
         Kind::Seconds(_) => (Unit::Time, ""),
         Kind::Percent(_) => (Unit::Plain, ""),
         Kind::Parsed(_) if is_time(row.name) => (Unit::Time, ",-"),

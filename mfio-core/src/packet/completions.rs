@@ -7,6 +7,7 @@
 
 use alloc::sync::Arc;
 use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
 use core::task::{Context, Poll};
 
 use super::raw::{Handle, Queue, Taken};
@@ -69,9 +70,16 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
     where
         Io: PacketIo<P, Param> + ?Sized,
     {
-        let view = packet.arm();
+        let view = if let Some(hold) = packet.handle_mut().enqueue_again(&self.shared, tag) {
+            // The header is the queue's; the right to free it goes along.
+            let _moved = ManuallyDrop::new(packet);
+            View::new(hold)
+        } else {
+            let view = packet.arm();
+            packet.into_handle().enqueue(view.hold(), &self.shared, tag);
+            view
+        };
         let sent = (view.packet_id(), view.len());
-        packet.into_handle().enqueue(view.hold(), &self.shared, tag);
         // Counted before: a backend may complete it at once, or panic and so abort it.
         self.in_flight += 1;
         match io.send_io(param, view) {

@@ -338,6 +338,13 @@ impl CompletionBatch {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Whether no queue waits to be told.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Debug for CompletionBatch {
@@ -412,6 +419,20 @@ impl<P: Perms> Lent<P> {
     #[inline]
     pub fn done_in(self, batch: &mut CompletionBatch) {
         self.view.hold.done_in(&mut batch.0);
+    }
+
+    /// As [`Lent::done_in`] where nobody is called by it: the packet goes to a queue, the one
+    /// that those of `batch` go to, and nothing else wants to hear of it. For backends that
+    /// complete with something borrowed.
+    ///
+    /// # Errors
+    /// The same, not completed.
+    #[inline(always)]
+    pub fn try_done_in(self, batch: &mut CompletionBatch) -> Result<(), Self> {
+        match self.view.into_hold().try_done_in(&mut batch.0) {
+            Ok(()) => Ok(()),
+            Err(hold) => Err(Self { view: View::new(hold) }),
+        }
     }
 
     /// Fails the whole range.

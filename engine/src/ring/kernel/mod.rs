@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "the only place that shares queues with the kernel")]
 
 mod beside;
+mod copy;
 mod files;
 mod inline;
 mod internal;
@@ -23,15 +24,15 @@ mod stats;
 mod wake;
 mod worker;
 
-use core::mem::MaybeUninit;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{CompletionQueue, EnterFlags, SubmissionQueue, Submitter, cqueue};
+use io_uring::{EnterFlags, SubmissionQueue, Submitter};
 use nix::errno::Errno;
 
 use self::beside::Beside;
+use self::copy::copy_out;
 use self::files::FileTable;
 use self::inline::Staged;
 use self::owned::OwnedRing;
@@ -39,7 +40,7 @@ use self::register::BufferTable;
 pub use self::register::share;
 use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
-use self::sqe::Sqe;
+use self::sqe::{NOWHERE, Sqe};
 pub use self::stats::KernelStats;
 pub use self::wake::KernelWaker;
 use self::wake::Wake;
@@ -290,24 +291,6 @@ impl KernelRing {
     }
 }
 
-/// Moves what `cq` holds into `room`, which is at least as long. Returns whether any of it may
-/// be something else than the one completion of an op of the shard.
-///
-/// A function of its own, without calls: so the loop stays in registers.
-#[inline]
-fn copy_out(cq: &mut CompletionQueue<'_>, room: &mut [MaybeUninit<Completion>]) -> bool {
-    // Joined rather than compared one by one: slots of a shard are far below 2^31.
-    let (mut slots, mut flags) = (0, 0);
-    for (to, cqe) in room.iter_mut().zip(cq) {
-        let tag = Tag::from_user_data(cqe.user_data());
-        slots |= tag.slot;
-        flags |= cqe.flags();
-        let more = cqueue::more(cqe.flags());
-        to.write(Completion { tag, result: cqe.result(), more });
-    }
-    slots >= 1 << 31 || cqueue::more(flags)
-}
-
 impl Ring for KernelRing {
     type Waker = KernelWaker;
 
@@ -319,6 +302,14 @@ impl Ring for KernelRing {
     fn reserve(&mut self, count: u32) -> bool {
         // Without SQPOLL the kernel takes entries in `enter` alone, which has looked.
         self.room >= self.queued() + count || (self.sqpoll && self.reserve_sqpoll(count))
+    }
+
+    #[inline]
+    fn room(&mut self) -> u32 {
+        if self.sqpoll {
+            return u32::from(self.reserve(1));
+        }
+        self.room.saturating_sub(self.queued())
     }
 
     #[inline(always)]
@@ -428,6 +419,10 @@ impl Ring for KernelRing {
         }
         self.push_internal(&Sqe::cancel(tag, Tag::INTERNAL));
         true
+    }
+
+    fn nowhere(&self) -> Option<FileRef> {
+        Some(FileRef::Beside(NOWHERE))
     }
 
     fn waker(&self) -> KernelWaker {

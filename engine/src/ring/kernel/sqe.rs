@@ -41,6 +41,12 @@ const DISCARD: u32 = 0x1200;
 /// process may ask for it, and a scheduler without priorities ignores it.
 const IOPRIO_BACKGROUND: u16 = (2 << 13) | 7;
 
+/// The index of [`FileRef::Beside`] that names no file.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+/// `IORING_NOP_INJECT_RESULT`: the result is what stands in the length (Linux 6.10).
+const NOP_INJECT_RESULT: u32 = 1;
+
 /// `IORING_FSYNC_DATASYNC`.
 const FSYNC_DATASYNC: u32 = 1;
 
@@ -119,6 +125,17 @@ impl Sqe {
             self.flags |= Flags::ASYNC.bits();
         }
         self
+    }
+
+    /// A nop that says it has moved all that `op` would; before Linux 6.10, nothing.
+    pub(super) fn nowhere(op: &Op, tag: Tag) -> Self {
+        Self {
+            flags: if op.link { Flags::IO_LINK.bits() } else { 0 },
+            len_bytes: op.memory.map_or(0, |memory| memory.len_bytes()),
+            op_flags: NOP_INJECT_RESULT,
+            user_data: tag.to_user_data(),
+            ..Self::ZERO
+        }
     }
 
     /// All but reads and writes.
@@ -306,6 +323,17 @@ mod tests {
             assert_eq!((sqe.opcode, sqe.len_bytes, sqe.buf_index), (opcode, 3, 0));
             assert_eq!(sqe.addr, memory.unwrap().addr().addr() as u64);
         }
+    }
+
+    #[test]
+    fn op_on_nothing_is_a_nop_that_tells_its_length() {
+        let mut bytes = [0_u8; 100];
+        let memory = MemRange::of_raw(bytes.as_mut_ptr(), 100, None);
+        let nowhere = op(OpKind::Write, FileRef::Beside(NOWHERE), memory);
+        let nop = Sqe { user_data: TAG.to_user_data(), op_flags: 1, ..Sqe::ZERO };
+        assert_eq!(Sqe::nowhere(&nowhere, TAG), Sqe { len_bytes: 100, ..nop });
+        let flush = op(OpKind::Fsync, FileRef::Beside(NOWHERE), None);
+        assert_eq!(Sqe::nowhere(&flush, TAG), nop);
     }
 
     #[test]

@@ -204,6 +204,11 @@ impl Ring for SimRing {
         self.kernel.borrow().has_room(count)
     }
 
+    fn room(&mut self) -> u32 {
+        let kernel = self.kernel.borrow();
+        (0..).find(|&count| !kernel.has_room(count + 1)).unwrap_or(0)
+    }
+
     fn push(&mut self, op: Op, tag: Tag) {
         self.kernel.borrow_mut().push(Sqe::Op(op, tag));
     }

@@ -1,6 +1,6 @@
 //! Directory handles of the in-memory file system.
 //!
-//! Data flow: [`DirHandle`] call → [`names`](super::names) → an error with path and operation.
+//! Data flow: [`DirHandle`] call → `names` → an error with path and operation.
 //!
 //! Not here: the rules.
 

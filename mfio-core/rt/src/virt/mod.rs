@@ -1,7 +1,7 @@
 //! The in-memory file system: POSIX names, links, times and sparse files, without an operating
 //! system.
 //!
-//! Data flow: path → [`walk`] → [`names`] → [`inode`]; packet → [`file`] → [`sparse`] pages.
+//! Data flow: path → `walk` → `names` → `inode`; packet → `file` → `sparse` pages.
 //! Everything is done inside the call, and packets complete inside `send_io`, with no lock
 //! held: a caller may block on it, or await it in any executor, and need not drive anything.
 //!

@@ -14,7 +14,7 @@ use core::ptr::{self, NonNull};
 use core::task::{Context, Poll, Waker};
 
 use super::sync::{Ordering, spin_loop};
-use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, Notify, Payload, QUEUE};
+use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, KEPT, Notify, Payload, QUEUE};
 use super::{NARROW_BYTES, Queue, REPORTED, WAKER};
 use super::{StableBytes, StableBytesMut};
 use crate::error::FailedRange;
@@ -63,14 +63,29 @@ impl Handle {
         unsafe { self.0.as_mut() }
     }
 
+    /// As [`Handle::exclusive`], for whoever may change what is stored.
+    #[inline]
+    fn changing(&mut self) -> &mut Header {
+        let header = self.exclusive();
+        *header.state.get_mut() &= !KEPT;
+        header
+    }
+
     /// Stores `owner`, replacing what was stored before.
     pub(crate) fn put<B: Send + 'static>(&mut self, owner: B) {
-        self.exclusive().stored.get_mut().put(owner);
+        self.changing().stored.get_mut().put(owner);
     }
 
     /// What was stored.
     pub(crate) fn stored<B: Sync + 'static>(&self) -> &B {
         assert!(self.is_idle(), "a packet in flight belongs to its backend");
+        // To look at the owner is to look at its bytes, which ends what an address stands for that
+        // was taken through a mutable borrow of them. Others who look at the same time do the
+        // same, and nobody does anything else to an idle state that is borrowed.
+        let state = self.header().state.load(Ordering::Relaxed);
+        if state & KEPT != 0 {
+            self.header().state.store(state & !KEPT, Ordering::Relaxed);
+        }
         // SAFETY: idle, and it stays idle while `self` is borrowed, because arming needs
         // `&mut self`; shared readers are fine, `B` is `Sync`.
         unsafe { &*self.header().stored.look() }.get()
@@ -79,23 +94,59 @@ impl Handle {
     /// What was stored, exclusively.
     #[inline]
     pub(crate) fn stored_mut<B: 'static>(&mut self) -> &mut B {
-        self.exclusive().stored.get_mut().get_mut()
+        self.changing().stored.get_mut().get_mut()
     }
 
     /// Takes out what was stored.
     pub(crate) fn take<B: 'static>(mut self) -> B {
-        self.exclusive().stored.get_mut().take()
+        self.changing().stored.get_mut().take()
+    }
+
+    /// The length of the payload, where that is still the one of the stored owner and there is
+    /// nothing to be tidied up: owners keep their bytes where they are while a packet owns them
+    /// (`StableBytes`), and whoever could have changed the owner has cleared KEPT.
+    #[inline(always)]
+    fn kept_bytes(&self) -> Option<u64> {
+        let header = self.header();
+        if header.state.load(Ordering::Acquire) != HANDLE | KEPT {
+            return None;
+        }
+        // SAFETY: idle, so the payload is the handle's.
+        let len = unsafe { (*header.payload.look()).len };
+        (len < NARROW_BYTES).then_some(len)
+    }
+
+    /// As arming and [`Handle::enqueue`], at once, for a packet that goes to the same queue as
+    /// the last time with the same payload; `None`, and nothing has changed, where it does not.
+    #[inline(always)]
+    pub(crate) fn enqueue_again(&mut self, queue: &Arc<Queue>, tag: u64) -> Option<Hold> {
+        let len = self.kept_bytes()?;
+        let header = self.header();
+        // SAFETY: idle, so everything is the handle's.
+        let notify = unsafe { &*header.notify.look() };
+        if !matches!(notify, Notify::Queue(known) if Arc::ptr_eq(known, queue)) {
+            return None;
+        }
+        // SAFETY: as above.
+        unsafe { *header.tag.get() = tag };
+        header.state.store(QUEUE | KEPT | 1, Ordering::Relaxed);
+        Some(Hold::over(self.0, len))
     }
 
     /// One hold over the whole stored buffer, for a backend to fill.
     #[inline(always)]
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
         let at = self.0;
+        if let Some(len) = self.kept_bytes() {
+            self.header().state.store(HANDLE | KEPT | 1, Ordering::Relaxed);
+            return Hold::over(at, len);
+        }
         let header = self.exclusive();
         let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
         let payload = Payload { ptr, len: len as u64, region, writable: true, ..Payload::NONE };
         header.arm(payload, ptr::null_mut());
+        *header.state.get_mut() |= KEPT;
         Hold::over(at, payload.len)
     }
 
@@ -103,11 +154,16 @@ impl Handle {
     #[inline(always)]
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
         let at = self.0;
+        if let Some(len) = self.kept_bytes() {
+            self.header().state.store(HANDLE | KEPT | 1, Ordering::Relaxed);
+            return Hold::over(at, len);
+        }
         let header = self.exclusive();
         let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
         let payload = Payload { ptr, len: len as u64, region, ..Payload::NONE };
         header.arm(payload, ptr::null_mut());
+        *header.state.get_mut() |= KEPT;
         Hold::over(at, payload.len)
     }
 
@@ -316,7 +372,7 @@ impl Header {
     #[inline(always)]
     fn arm(&mut self, payload: Payload, stack: *mut u8) {
         let before = core::mem::replace(self.payload.get_mut(), payload);
-        let flags = *self.state.get_mut() & FLAGS;
+        let flags = *self.state.get_mut() & (FAILED | REPORTED);
         if flags != 0 || payload.on_stack || before.len >= NARROW_BYTES {
             let stack = payload.on_stack.then_some(stack);
             self.start_over(before.len, payload.len, stack);

@@ -12,7 +12,7 @@ use core::ptr::{self, NonNull};
 use super::store::Stored;
 use super::sync::Ordering;
 use super::{
-    Access, Batch, FAILED, HOLDS, Header, NARROW_BYTES, Payload, QUEUE, REPORTED, RegionId,
+    Access, Batch, FAILED, HOLDS, Header, KEPT, NARROW_BYTES, Payload, QUEUE, REPORTED, RegionId,
 };
 use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
@@ -222,10 +222,8 @@ impl Hold {
     /// The range is through: every byte of it transferred.
     #[inline]
     pub(crate) fn done(self) {
-        self.report(None);
-        let header = ManuallyDrop::new(self).header;
-        // SAFETY: this hold is given up exactly here.
-        unsafe { release(header) };
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(None);
     }
 
     /// As [`Hold::done`]; who is told is told when the batch is flushed.
@@ -233,15 +231,39 @@ impl Hold {
     pub(crate) fn done_in(self, batch: &mut Batch) {
         // The usual case with one look: the last hold of a packet that goes to a queue, of
         // which nothing has failed and nobody wants to hear.
-        if self.header().state.load(Ordering::Acquire) == QUEUE | 1 {
+        if self.is_last_of_quiet() {
             let header = ManuallyDrop::new(self).header;
             // SAFETY: state QUEUE with one hold, the caller's: the header is the queue's now.
             return unsafe { batch.add(header) };
         }
-        self.report(None);
-        let header = ManuallyDrop::new(self).header;
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(None);
+        let header = ManuallyDrop::new(leaving).0.header;
         // SAFETY: this hold is given up exactly here.
         unsafe { release_in(header, batch) };
+    }
+
+    /// As [`Hold::done_in`] where that calls nobody, now or when the batch is flushed, but the
+    /// one waker of its queue then; else the hold comes back.
+    #[inline(always)]
+    pub(crate) fn try_done_in(self, batch: &mut Batch) -> Result<(), Self> {
+        if !self.is_last_of_quiet() {
+            return Err(self);
+        }
+        // SAFETY: state QUEUE with one hold, the caller's: where it is added, the header is the
+        // queue's.
+        if unsafe { batch.try_add(self.header) } {
+            let _given_up = ManuallyDrop::new(self);
+            return Ok(());
+        }
+        Err(self)
+    }
+
+    /// Whether this is the last hold of a packet that goes to a queue, of which nothing has
+    /// failed and nobody wants to hear.
+    #[inline(always)]
+    fn is_last_of_quiet(&self) -> bool {
+        self.header().state.load(Ordering::Acquire) & !KEPT == QUEUE | 1
     }
 
     /// The range failed.
@@ -251,10 +273,8 @@ impl Hold {
         let failed = FailedRange { start, end, error };
         self.header().guarded.with(|guarded| guarded.failed.push(failed));
         self.header().state.fetch_or(FAILED, Ordering::Relaxed);
-        self.report(Some(error));
-        let header = ManuallyDrop::new(self).header;
-        // SAFETY: this hold is given up exactly here.
-        unsafe { release(header) };
+        let leaving = Leaving(ManuallyDrop::new(self));
+        leaving.0.report(Some(error));
     }
 
     /// Tells the packet's output, if there is one, before the packet can be complete.
@@ -305,6 +325,17 @@ impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (start, end) = self.bounds();
         write!(f, "Hold({start}..{end})")
+    }
+}
+
+/// A hold whose range has its result: given up when this goes, also where telling of it panics.
+struct Leaving(ManuallyDrop<Hold>);
+
+impl Drop for Leaving {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the hold is behind `ManuallyDrop`, so it is given up exactly here.
+        unsafe { release(self.0.header) };
     }
 }
 

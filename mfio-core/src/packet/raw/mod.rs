@@ -60,8 +60,10 @@ const QUEUE: u64 = 1 << 34;
 const FAILED: u64 = 1 << 35;
 /// `output` wants to hear of every range that ends.
 const REPORTED: u64 = 1 << 36;
+/// `payload` is that of the stored owner, which nobody could change since it was looked at.
+const KEPT: u64 = 1 << 37;
 /// What the other states leave as it is.
-const FLAGS: u64 = FAILED | REPORTED;
+const FLAGS: u64 = FAILED | REPORTED | KEPT;
 
 /// Payloads shorter than this have holds whose ends fit in one word.
 const NARROW_BYTES: u64 = 1 << 31;

@@ -202,23 +202,46 @@ impl Batch {
     /// As [`Queue::push`].
     #[inline]
     pub(super) unsafe fn add(&mut self, this: NonNull<Header>) {
-        // SAFETY: the header is the batch's alone.
+        // SAFETY: handed through from the caller.
+        if !unsafe { self.try_add(this) } {
+            self.flush();
+            // SAFETY: as above; an empty batch takes it.
+            let added = unsafe { self.try_add(this) };
+            debug_assert!(added, "an empty batch takes any packet");
+        }
+    }
+
+    /// Adds the packet unless others are here that go to another queue.
+    ///
+    /// # Safety
+    /// As [`Queue::push`], where it was added; else nothing has changed.
+    #[inline(always)]
+    pub(super) unsafe fn try_add(&mut self, this: NonNull<Header>) -> bool {
+        // SAFETY: the header is the caller's alone.
         let header = unsafe { this.as_ref() };
         // SAFETY: as above.
         let queue = match unsafe { &*header.notify.look() } {
             Notify::Queue(queue) => Arc::as_ptr(queue),
             Notify::Nobody | Notify::Waker(_) => ptr::null(),
         };
-        if let Some(chain) = &mut self.chain
-            && chain.queue == queue
-        {
-            // SAFETY: as above.
-            unsafe { *header.next.get() = chain.newest.as_ptr() };
-            chain.newest = this;
-            return;
+        match &mut self.chain {
+            Some(chain) if chain.queue == queue => {
+                // SAFETY: as above.
+                unsafe { *header.next.get() = chain.newest.as_ptr() };
+                chain.newest = this;
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.chain = Some(Chain { queue, newest: this, oldest: this });
+                true
+            }
         }
-        self.flush();
-        self.chain = Some(Chain { queue, newest: this, oldest: this });
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chain.is_none()
     }
 
     pub(crate) fn flush(&mut self) {

@@ -9,6 +9,7 @@
 
 use nix::errno::Errno;
 
+use super::super::sqe::NOWHERE;
 use super::{Completion, KernelRing, Op, OpKind, Served, Sqe, Tag, Wait};
 use crate::ring::Ring;
 
@@ -18,6 +19,9 @@ impl KernelRing {
     #[inline(never)]
     pub(in super::super) fn push_beside(&mut self, op: Op, tag: Tag, index: u32) {
         assert!(self.reserve(1), "room in the queue was reserved before the push");
+        if index == NOWHERE {
+            return self.push_sqe(&Sqe::nowhere(&op, tag));
+        }
         let beside = self.beside.get_or_insert_default();
         let held = beside.held;
         match beside.served(index) {

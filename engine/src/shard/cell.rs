@@ -1,0 +1,41 @@
+//! The cell that the state of a shard is in, and the credit for going straight.
+//!
+//! Data flow: a borrow as any other → the state, whose credit is void, because whoever holds it
+//! may change anything; [`CoreCell::straight`] → the state with its credit, for those who change
+//! nothing but what the credit is counted in. So what a credit was granted on still holds for as
+//! long as there is any.
+//!
+//! Not here: granting it and using it up (`straight`).
+
+use std::cell::{Ref, RefCell, RefMut};
+
+use super::core::Core;
+use crate::ring::Ring;
+
+/// The state of a shard.
+pub(super) struct CoreCell<R: Ring>(RefCell<Core<R>>);
+
+impl<R: Ring> CoreCell<R> {
+    pub(super) fn new(core: Core<R>) -> Self {
+        Self(RefCell::new(core))
+    }
+
+    #[inline]
+    pub(super) fn borrow(&self) -> Ref<'_, Core<R>> {
+        self.0.borrow()
+    }
+
+    /// As of any cell; the credit is void.
+    #[inline]
+    pub(super) fn borrow_mut(&self) -> RefMut<'_, Core<R>> {
+        let mut core = self.0.borrow_mut();
+        core.credit = 0;
+        core
+    }
+
+    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`] and nothing else.
+    #[inline(always)]
+    pub(super) fn straight(&self) -> RefMut<'_, Core<R>> {
+        self.0.borrow_mut()
+    }
+}

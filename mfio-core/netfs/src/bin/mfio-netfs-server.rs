@@ -1,0 +1,168 @@
+//! Exports one directory to clients of `mfio-netfs`.
+//!
+//! Data flow: arguments → listener and directory → [`Server`], with a line on standard error for
+//! each connection that begins or ends.
+//!
+//! Not here: what is served (`mfio_netfs::server`).
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use mfio_core::block_on;
+use mfio_netfs::server::secret_of_file;
+use mfio_netfs::{Event, Server, ServerConfig};
+use mfio_rt::portable::Portable;
+use mfio_rt::virt::VirtFs;
+use mfio_rt::{Fs, ListenOptions, ListenerHandle, Tcp};
+
+const HELP: &str = "\
+Exports one directory to clients of mfio-netfs. No path leads out of it.
+
+usage: mfio-netfs-server [options] DIRECTORY
+       mfio-netfs-server [options] --memory
+
+  --memory                 export an empty file system in memory, gone with the server
+  --bind ADDRESS:PORT      where to listen (default 127.0.0.1:4446; port 0 is any free one)
+  --secret-file PATH       only clients with the same secret are let in (at least 16 bytes)
+  --connections N          clients at the same time (default 64)
+  --idle SECONDS           cut off who is silent this long (default 60; 0 never)
+  --open                   let everybody in who can connect
+  --quiet                  say nothing of connections
+  -h, --help               this text
+  -V, --version            the version
+
+examples:
+  mfio-netfs-server /srv/data
+  openssl rand -hex 32 > secret
+  mfio-netfs-server --bind 0.0.0.0:4446 --secret-file secret /srv/data
+
+What is sent is not encrypted: tunnel it through networks that others can listen to.
+Addresses other than those of this machine want a secret, or --open to do without.
+
+exit status: 2 for wrong arguments, 1 where it cannot listen or export, else it runs until it
+is stopped.
+";
+
+/// What the arguments ask for.
+struct Wanted {
+    directory: Option<PathBuf>,
+    memory: bool,
+    bind: SocketAddr,
+    open: bool,
+    quiet: bool,
+    config: ServerConfig,
+}
+
+fn say(line: impl std::fmt::Display) {
+    // Where nobody listens there is nobody to tell.
+    let _unheard = writeln!(std::io::stderr().lock(), "mfio-netfs-server: {line}");
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, String> {
+    let bind = SocketAddr::from(([127, 0, 0, 1], 4446));
+    let config = ServerConfig::default();
+    let mut wanted =
+        Wanted { directory: None, memory: false, bind, open: false, quiet: false, config };
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        let name = argument.to_string_lossy().into_owned();
+        let mut value = || arguments.next().ok_or(format!("{name} wants a value"));
+        let wrong = |value: &OsString| format!("{name} cannot be {}", value.display());
+        match name.as_str() {
+            "-h" | "--help" => {
+                let _unheard = std::io::stdout().lock().write_all(HELP.as_bytes());
+                return Ok(None);
+            }
+            "-V" | "--version" => {
+                let version = env!("CARGO_PKG_VERSION");
+                let _unheard = writeln!(std::io::stdout().lock(), "mfio-netfs-server {version}");
+                return Ok(None);
+            }
+            "--memory" => wanted.memory = true,
+            "--open" => wanted.open = true,
+            "--quiet" => wanted.quiet = true,
+            "--bind" => {
+                let value = value()?;
+                let address = value.to_str().and_then(|text| text.parse().ok());
+                wanted.bind = address.ok_or_else(|| wrong(&value))?;
+            }
+            "--connections" => {
+                let value = value()?;
+                let number = value.to_str().and_then(|text| text.parse().ok());
+                let number = number.filter(|&number| number > 0).ok_or_else(|| wrong(&value))?;
+                wanted.config = wanted.config.connections_max(number);
+            }
+            "--idle" => {
+                let value = value()?;
+                let number = value.to_str().and_then(|text| text.parse::<u32>().ok());
+                let idle = Duration::from_secs(number.ok_or_else(|| wrong(&value))?.into());
+                wanted.config = wanted.config.idle_max(idle);
+            }
+            "--secret-file" => {
+                let value = value()?;
+                let bytes = std::fs::read(&value);
+                let bytes = bytes.map_err(|error| format!("{}: {error}", value.display()))?;
+                wanted.config = wanted.config.secret(Some(secret_of_file(&bytes)?));
+            }
+            _ if name.starts_with('-') => return Err(format!("there is no option {name}")),
+            _ if wanted.directory.is_some() => return Err("one directory is exported".into()),
+            _ => wanted.directory = Some(argument.into()),
+        }
+    }
+    if wanted.directory.is_some() == wanted.memory {
+        return Err("name one directory, or --memory".into());
+    }
+    let guarded = wanted.config.secret.is_some() || wanted.open;
+    if !guarded && !wanted.bind.ip().is_loopback() {
+        return Err(format!(
+            "{} can be reached from elsewhere: give --secret-file, or --open to let everybody in",
+            wanted.bind
+        ));
+    }
+    Ok(Some(wanted))
+}
+
+async fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), mfio_rt::Error> {
+    let server = Server::new(fs.current_dir(), wanted.config.clone()).await?;
+    let listener = net.bind(wanted.bind, &ListenOptions::new()).await?;
+    say(format_args!("listening on {}", listener.local_addr()?));
+    let told = |event: Event| {
+        if !wanted.quiet {
+            say(event);
+        }
+    };
+    server.serve(&listener, told).await;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let wanted = match parse(std::env::args_os().skip(1)) {
+        Ok(Some(wanted)) => wanted,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("{error}; --help tells more"));
+            return ExitCode::from(2);
+        }
+    };
+    let ran = Portable::new().and_then(|net| match &wanted.directory {
+        Some(directory) => {
+            let fs = Portable::at(directory)?;
+            block_on(&fs, run(&net, &fs, &wanted)).unwrap_or(Ok(()))
+        }
+        None => {
+            let fs = VirtFs::new();
+            block_on(&fs, run(&net, &fs, &wanted)).unwrap_or(Ok(()))
+        }
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(error);
+            ExitCode::FAILURE
+        }
+    }
+}

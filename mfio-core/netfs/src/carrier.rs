@@ -1,0 +1,233 @@
+//! What carries frames: any ordered, reliable stream of bytes that takes packets.
+//!
+//! Data flow: header and body → batch → carrier; data → carrier, from where it lies; and back.
+//!
+//! Not here: what frames mean (`wire`), when they are sent (`client`, `server`).
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use async_io::Timer;
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll;
+use core::time::Duration;
+use mfio_core::packet::{Buffer, Inline};
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
+use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Write};
+use mfio_rt::Whole;
+
+use crate::wire::{
+    CHECKED, HEADER_BYTES, HELLO_BYTES, Header, Hello, Reason, Reply, WireError, frame,
+};
+
+/// A connection: what was sent first comes first. Every
+/// [`StreamHandle`](mfio_rt::StreamHandle) is one.
+pub trait Carrier: PacketIo<Read, Whole> + PacketIo<Write, ()> {}
+
+impl<C: PacketIo<Read, Whole> + PacketIo<Write, ()>> Carrier for C {}
+
+/// Why a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cut {
+    /// The other side closed it.
+    Ended,
+    /// The carrier failed.
+    Broken(ByteError),
+    /// The other side broke the rules of the protocol.
+    Wire(WireError),
+    /// The other side said why.
+    Goodbye(Reason),
+    /// The other side said nothing for too long.
+    Silent,
+    /// The secrets are not the same, or only one side has one.
+    Secret,
+    /// Nobody needs it any more.
+    Finished,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => f.write_str("the other side closed the connection"),
+            Self::Broken(error) => write!(f, "the connection broke: {error}"),
+            Self::Wire(error) => error.fmt(f),
+            Self::Goodbye(reason) => reason.fmt(f),
+            Self::Silent => f.write_str("the other side said nothing for too long"),
+            Self::Secret => Reason::Secret.fmt(f),
+            Self::Finished => f.write_str("the connection is not needed any more"),
+        }
+    }
+}
+
+impl core::error::Error for Cut {}
+
+impl From<WireError> for Cut {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+/// What a read of the carrier ended with. The end of a stream inside a frame is never the end
+/// of a file.
+fn cut(error: ByteError) -> Cut {
+    if error.kind() == ByteKind::UnexpectedEof { Cut::Ended } else { Cut::Broken(error) }
+}
+
+/// Fills `buffer` with what comes next, whole or not at all.
+pub(crate) async fn receive<C, B>(carrier: &C, buffer: B) -> (Result<(), Cut>, B)
+where
+    C: Carrier + ?Sized,
+    B: Buffer<Read>,
+{
+    let done = carrier.io(Whole, Packet::<Read, _>::new(buffer)).await;
+    (done.result().map_err(cut), done.into_buffer())
+}
+
+/// The next bytes.
+pub(crate) async fn receive_bytes<C: Carrier + ?Sized>(
+    carrier: &C,
+    len: u32,
+) -> Result<Vec<u8>, Cut> {
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let (result, bytes) = receive(carrier, vec![0; len as usize]).await;
+    result.map(|()| bytes)
+}
+
+pub(crate) async fn receive_hello<C: Carrier + ?Sized>(carrier: &C) -> Result<Hello, Cut> {
+    let bytes = receive_bytes(carrier, 64).await?;
+    let bytes: [u8; HELLO_BYTES] = bytes.try_into().map_err(|_| WireError::Truncated)?;
+    Ok(Hello::decode(&bytes)?)
+}
+
+pub(crate) async fn receive_header<C: Carrier + ?Sized>(
+    carrier: &C,
+    checked: bool,
+) -> Result<Header, Cut> {
+    let (result, bytes) = receive(carrier, Inline([0_u8; HEADER_BYTES])).await;
+    result?;
+    let header = Header::decode(&bytes.0)?;
+    if (header.flags & CHECKED != 0) != checked {
+        return Err(WireError::BadValue.into());
+    }
+    Ok(header)
+}
+
+/// CRC-32C of a frame.
+fn checksum(header: &Header, body: &[u8], data: &[u8]) -> u32 {
+    let bare = Header { checksum: 0, ..*header };
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&bare.encode()), body), data)
+}
+
+/// Whether a frame is as it was sent.
+pub(crate) fn verify(header: &Header, body: &[u8], data: &[u8]) -> Result<(), WireError> {
+    let checked = header.flags & CHECKED != 0;
+    if checked && checksum(header, body, data) != header.checksum {
+        return Err(WireError::Checksum);
+    }
+    Ok(())
+}
+
+/// A server's next frame, which is no data.
+pub(crate) async fn receive_reply<C: Carrier + ?Sized>(
+    carrier: &C,
+    checked: bool,
+) -> Result<Reply, Cut> {
+    let header = receive_header(carrier, checked).await?;
+    if header.data_len != 0 {
+        return Err(WireError::Unasked.into());
+    }
+    let body = receive_bytes(carrier, header.body_len).await?;
+    verify(&header, &body, &[])?;
+    Ok(Reply::decode(header.kind, &body)?)
+}
+
+/// Bytes after which a batch is sent.
+const BATCH_BYTES: usize = 32 << 10;
+
+/// Frames on their way out, in order. Short ones go together.
+pub(crate) struct Egress<'c, C: ?Sized> {
+    carrier: &'c C,
+    checked: bool,
+    batch: Vec<u8>,
+}
+
+impl<'c, C: Carrier + ?Sized> Egress<'c, C> {
+    pub(crate) const fn new(carrier: &'c C, checked: bool) -> Self {
+        Self { carrier, checked, batch: Vec::new() }
+    }
+
+    /// Adds header and body, and says so of `data`, which must be sent next.
+    pub(crate) fn push(&mut self, about: Head<'_>, data: &[u8]) -> Result<(), Cut> {
+        let mut header = frame(about.kind, about.id, about.body, data.len() as u64)?;
+        header.place = about.place;
+        if self.checked {
+            header.flags |= CHECKED;
+            header.checksum = checksum(&header, about.body, data);
+        }
+        self.batch.extend_from_slice(&header.encode());
+        self.batch.extend_from_slice(about.body);
+        Ok(())
+    }
+
+    /// Adds data as a copy: it is short, or has no address.
+    pub(crate) fn push_copy(&mut self, data: &[u8]) {
+        self.batch.extend_from_slice(data);
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.batch.extend_from_slice(bytes);
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.batch.len() >= BATCH_BYTES
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Sends what has been added.
+    pub(crate) async fn flush(&mut self) -> Result<(), Cut> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = core::mem::take(&mut self.batch);
+        let (result, mut batch) = self.send(batch).await;
+        batch.clear();
+        if batch.capacity() <= 4 * BATCH_BYTES {
+            self.batch = batch;
+        }
+        result
+    }
+
+    /// Sends data from where it lies, after everything that was added.
+    pub(crate) async fn send<B: Buffer<Write>>(&self, data: B) -> (Result<(), Cut>, B) {
+        let done = self.carrier.io((), Packet::<Write, _>::new(data)).await;
+        (done.result().map_err(Cut::Broken), done.into_buffer())
+    }
+}
+
+/// A frame but for its data.
+pub(crate) struct Head<'a> {
+    pub(crate) kind: u8,
+    pub(crate) id: u64,
+    pub(crate) place: u64,
+    pub(crate) body: &'a [u8],
+}
+
+/// The result of `work`, or `None` if it takes longer than `limit`.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut timer) = (pin!(work), Timer::after(limit));
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        pin!(&mut timer).poll(cx).map(|_| None)
+    })
+    .await
+}

@@ -1,0 +1,186 @@
+//! What has been sent, and what becomes of it: an answer, or the end of the connection.
+//!
+//! Data flow: reply, or bytes for a part of a read → table of calls → packet or slot, each
+//! exactly once. Views are completed, and slots filled, outside the lock.
+//!
+//! Not here: what waits to be sent (`shared`).
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Read, View, Write};
+use mfio_rt::{Error, ErrorKind, Op};
+
+use super::pending::Slot;
+use super::shared::{CUT, Call, Control, ECONNRESET, ENOTCONN, Phase, Shared, refuse};
+use crate::carrier::Cut;
+use crate::wire::{Reply, Request, WireError};
+
+impl Shared {
+    /// The bytes of a write have gone out.
+    pub(crate) fn sent(&self, id: u64, view: View<Write>) {
+        let mut state = self.lock();
+        match state.calls.get_mut(&id) {
+            Some(Call::Write { verdict, len, .. }) if verdict.is_some() => {
+                let (failed, len) = (verdict.take().unwrap_or_default(), *len);
+                state.calls.remove(&id);
+                state.bytes = state.bytes.saturating_sub(len);
+                state.wake_driver();
+                drop(state);
+                view.settle(&failed);
+            }
+            Some(Call::Write { view: place, .. }) => *place = Some(view),
+            _ => {
+                drop(state);
+                view.fail(CUT);
+            }
+        }
+    }
+
+    /// A write is not sent after all.
+    pub(crate) fn forget(&self, id: u64) -> Result<(), Cut> {
+        let mut state = self.lock();
+        if let Some(Call::Write { len, .. }) = state.calls.remove(&id) {
+            state.bytes = state.bytes.saturating_sub(len);
+        }
+        Ok(())
+    }
+
+    /// The part of a read that the next bytes belong to.
+    pub(crate) fn carve(&self, id: u64, at: u64, len: u64) -> Result<View<Read>, WireError> {
+        let mut state = self.lock();
+        let Some(Call::Read { pieces, left, empty }) = state.calls.get_mut(&id) else {
+            return Err(WireError::Unasked);
+        };
+        if len == 0 && !*empty {
+            return Err(WireError::Unasked);
+        }
+        let (&start, piece) = pieces.range(..=at).next_back().ok_or(WireError::Unasked)?;
+        let (before, after) = (at - start, start.saturating_add(piece.len()));
+        let end = at.checked_add(len).filter(|&end| end <= after).ok_or(WireError::Unasked)?;
+        let mut view = pieces.remove(&start).ok_or(WireError::Unasked)?;
+        // Never into empty parts: those would have to be completed in here.
+        if before > 0 {
+            let (first, rest) = view.split_at(before);
+            pieces.insert(start, first);
+            view = rest;
+        }
+        if end < after {
+            let (wanted, rest) = view.split_at(len);
+            pieces.insert(end, rest);
+            view = wanted;
+        }
+        *left -= len;
+        let over = *left == 0;
+        if over {
+            state.calls.remove(&id);
+        }
+        state.bytes = state.bytes.saturating_sub(len);
+        state.wake_driver();
+        Ok(view)
+    }
+
+    /// Hands a reply to whoever waits for it.
+    pub(crate) fn reply(&self, id: u64, reply: Reply) -> Result<(), WireError> {
+        if let Reply::Missing { at, len, error } = reply {
+            self.carve(id, at, len)?.fail(error);
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let (epoch, call) = (state.epoch, state.calls.get_mut(&id).ok_or(WireError::Unasked)?);
+        match (call, reply) {
+            (Call::Write { view, verdict, len }, Reply::Written { failed }) => {
+                let Some(view) = view.take() else {
+                    *verdict = Some(failed);
+                    return Ok(());
+                };
+                let len = *len;
+                state.calls.remove(&id);
+                state.bytes = state.bytes.saturating_sub(len);
+                state.wake_driver();
+                drop(state);
+                view.settle(&failed);
+            }
+            (Call::Control { slot, .. }, reply) => {
+                let slot = slot.take();
+                state.calls.remove(&id);
+                state.wake_driver();
+                drop(state);
+                let result = match reply {
+                    Reply::Failed { error } => Err(error),
+                    reply => Ok(reply),
+                };
+                if let Some(slot) = slot {
+                    slot.answered_by(epoch);
+                    if let Some(unwanted) = slot.finish(result) {
+                        self.undo(epoch, &slot, &unwanted);
+                    }
+                }
+            }
+            _ => return Err(WireError::Unasked),
+        }
+        Ok(())
+    }
+
+    /// Gives back what nobody wants any more.
+    pub(crate) fn undo(&self, epoch: u32, slot: &Slot, unwanted: &Result<Reply, Error>) {
+        match (unwanted, slot.locks) {
+            (Ok(Reply::Opened { handle }), _) => {
+                self.notify(epoch, Request::Close { handle: *handle });
+            }
+            (Ok(Reply::Done {}), Some(file)) => {
+                let mut state = self.lock();
+                let request = Request::Unlock { file };
+                let (epoch, keep) = (Some(epoch), Vec::new());
+                state.controls.push_front(Control {
+                    request,
+                    op: Op::Lock,
+                    epoch,
+                    keep,
+                    slot: None,
+                });
+                state.wake_driver();
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection has ended: what was under way on it fails, each once.
+    pub(crate) fn cut(&self, phase: Phase) {
+        let (calls, controls, transfers) = {
+            let mut state = self.lock();
+            state.phase = phase;
+            state.bytes = 0;
+            state.notices.clear();
+            let calls = core::mem::take(&mut state.calls);
+            if phase != Phase::Down {
+                (calls, VecDeque::new(), VecDeque::new())
+            } else {
+                let controls = core::mem::take(&mut state.controls);
+                (calls, controls, core::mem::take(&mut state.transfers))
+            }
+        };
+        for call in calls.into_values() {
+            match call {
+                Call::Control { op, slot } => {
+                    let error = Error::new(op, ErrorKind::ConnectionReset).with_errno(ECONNRESET);
+                    if let Some(slot) = slot {
+                        drop(slot.finish(Err(error)));
+                    }
+                }
+                Call::Read { pieces, .. } => {
+                    pieces.into_values().for_each(|view| view.fail(CUT));
+                }
+                Call::Write { view, .. } => {
+                    if let Some(view) = view {
+                        view.fail(CUT);
+                    }
+                }
+            }
+        }
+        controls.into_iter().for_each(|control| refuse(control, ErrorKind::NotConnected, ENOTCONN));
+        let unsent = ByteError::with_errno(ByteKind::Closed, ENOTCONN);
+        transfers.into_iter().for_each(|transfer| transfer.fail(unsent));
+        self.wake_room();
+    }
+}

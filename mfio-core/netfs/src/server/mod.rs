@@ -1,0 +1,220 @@
+//! The server: one directory of any file system, for whoever knows the secret.
+//!
+//! Data flow: listener → a session for each connection → operations on the directory → replies.
+//! No path leads out of the directory: it is confined
+//! ([`DirHandle::confined`](mfio_rt::DirHandle::confined)), and so is all that is opened in it.
+//!
+//! Connections share nothing but the file system: each has its own window of requests and
+//! bytes, waits for its own peer alone, and ends alone when that peer breaks the rules.
+//!
+//! Not here: what is asked (`wire`), who listens where (the program).
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::net::SocketAddr;
+use core::pin::{Pin, pin};
+use core::task::Poll;
+use core::time::Duration;
+
+use async_io::Timer;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use mfio_rt::{DirHandle, Error, ListenerHandle, StreamHandle};
+
+use crate::auth::Secret;
+use crate::carrier::{Carrier, Cut, within};
+
+mod answer;
+mod handles;
+mod session;
+
+use session::Session;
+
+/// Limits of a server. All of them are per connection, but for their number.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// What clients must know. Without one, everybody who can connect is served.
+    pub secret: Option<Secret>,
+    /// Connections at the same time; more are told to try later.
+    pub connections_max: usize,
+    /// Requests without their last reply.
+    pub requests_max: u32,
+    /// Bytes of data in memory.
+    pub bytes_max: u64,
+    /// Open files, directories and listings.
+    pub handles_max: usize,
+    /// A peer from which nothing comes, or that takes nothing, for this long is cut off.
+    pub idle_max: Duration,
+    /// How long a hello may take.
+    pub greeting_max: Duration,
+}
+
+impl Default for ServerConfig {
+    /// No secret; 64 connections of 256 requests, 16 MiB and 4096 handles; 60 s idle; 10 s to
+    /// say hello.
+    fn default() -> Self {
+        Self {
+            secret: None,
+            connections_max: 64,
+            requests_max: 256,
+            bytes_max: 16 << 20,
+            handles_max: 4096,
+            idle_max: Duration::from_secs(60),
+            greeting_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The setters differ only in the field.
+macro_rules! setters {
+    ($($field:ident: $ty:ty)*) => {
+        $(
+            #[doc = concat!("Sets [`ServerConfig::", stringify!($field), "`](field@Self::",
+                stringify!($field), ").")]
+            #[must_use]
+            pub fn $field(mut self, $field: $ty) -> Self {
+                self.$field = $field;
+                self
+            }
+        )*
+    };
+}
+
+impl ServerConfig {
+    setters! {
+        secret: Option<Secret> connections_max: usize requests_max: u32 bytes_max: u64
+        handles_max: usize idle_max: Duration greeting_max: Duration
+    }
+}
+
+/// What a server tells of its connections.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// One has begun.
+    Connected(SocketAddr),
+    /// One has ended, and why.
+    Disconnected(SocketAddr, Cut),
+    /// One could not be taken; the server goes on.
+    Refused(Error),
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected(from) => write!(f, "{from}: connected"),
+            Self::Disconnected(from, cut) => write!(f, "{from}: {cut}"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Serves one directory.
+pub struct Server<D> {
+    root: D,
+    config: ServerConfig,
+}
+
+impl<D: DirHandle> Server<D> {
+    /// Exports `dir`, and nothing outside it.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system cannot confine a directory.
+    ///
+    /// # Cancel safety
+    /// Nothing is exported.
+    pub async fn new(dir: &D, config: ServerConfig) -> Result<Self, Error> {
+        Ok(Self { root: dir.confined().await?, config })
+    }
+
+    /// Serves one connection until it ends; why it did.
+    ///
+    /// # Cancel safety
+    /// The connection is cut. What was started is finished or not, as the file system says.
+    pub async fn serve_connection<C: Carrier>(&self, carrier: C) -> Cut {
+        self.serve_or_refuse(&carrier, false).await
+    }
+
+    async fn serve_or_refuse<C: Carrier>(&self, carrier: &C, crowded: bool) -> Cut {
+        let greeting = session::greet(carrier, &self.config, crowded);
+        let checked = match within(self.config.greeting_max, greeting).await {
+            Some(Ok(checked)) => checked,
+            Some(Err(cut)) => return cut,
+            None => return Cut::Silent,
+        };
+        let Ok(root) = self.root.confined().await else { return Cut::Ended };
+        Session::new(root, &self.config).run(carrier, checked).await
+    }
+
+    /// Serves all who connect, until the future is dropped. Errors of the listener do not end
+    /// it; where there are too many open files, it waits for some to be closed.
+    ///
+    /// # Cancel safety
+    /// All connections are cut.
+    pub async fn serve<L: ListenerHandle>(&self, listener: &L, told: impl Fn(Event)) {
+        type Connection<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Cut)> + 'a>>;
+        let mut connections: FuturesUnordered<Connection<'_>> = FuturesUnordered::new();
+        // A few more than there may be, to be told so.
+        let most = self.config.connections_max.saturating_add(8);
+        loop {
+            let mut accepting = pin!(async {
+                match listener.accept().await {
+                    Ok(accepted) => Ok(accepted),
+                    Err(error) => {
+                        // What keeps it from accepting may last, and must not keep it busy.
+                        Timer::after(Duration::from_millis(20)).await;
+                        Err(error)
+                    }
+                }
+            });
+            let accepted = poll_fn(|cx| {
+                while let Poll::Ready(Some((from, cut))) = connections.poll_next_unpin(cx) {
+                    told(Event::Disconnected(from, cut));
+                }
+                if connections.len() >= most {
+                    return Poll::Pending;
+                }
+                accepting.as_mut().poll(cx)
+            })
+            .await;
+            match accepted {
+                Ok((stream, from)) => {
+                    told(Event::Connected(from));
+                    let crowded = connections.len() >= self.config.connections_max;
+                    // A stream that refuses is merely slower.
+                    let _slower = stream.set_nodelay(true);
+                    connections.push(Box::pin(async move {
+                        (from, self.serve_or_refuse(&stream, crowded).await)
+                    }));
+                }
+                Err(error) => told(Event::Refused(error)),
+            }
+        }
+    }
+}
+
+impl<D> fmt::Debug for Server<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A future of a session.
+type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// Reads a secret as it stands in a file: without white space at its ends.
+///
+/// # Errors
+/// A line for the operator, where it is shorter than 16 bytes.
+pub fn secret_of_file(bytes: &[u8]) -> Result<Secret, String> {
+    let secret = bytes.trim_ascii();
+    if secret.len() < 16 {
+        return Err(String::from(
+            "the secret is shorter than 16 bytes: make one with `openssl rand -hex 32`",
+        ));
+    }
+    Ok(Secret::new(secret))
+}
