@@ -39,6 +39,7 @@
 use std::fmt;
 use std::path::Path;
 
+use mfio_core::backend::PollingHandle;
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_rt::portable::Portable;
 use mfio_rt::{Error, Fs};
@@ -106,6 +107,10 @@ impl<R: Ring> Fs for ShardFs<R> {
 }
 
 impl<R: Ring> IoBackend for ShardFs<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.shard().polling_handle()
+    }
+
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.shard().get_backend()
     }

@@ -4,7 +4,7 @@
 use std::future::Future;
 
 use mfio_core::IoBackend;
-use mfio_core::backend::integration::Tokio;
+use mfio_core::backend::integration::{AsyncIo, Tokio};
 use mfio_engine::fs::ShardFs;
 use mfio_engine::ring::AutoRing;
 use mfio_engine::ring::auto::{AutoConfig, Backend};
@@ -44,12 +44,21 @@ fn tokio<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
     runtime.block_on(async { Tokio::new(backend).unwrap().run(future).await.unwrap() })
 }
 
+/// As smol does: a task of some executor, with the reactor of `async-io`.
+fn smol<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
+    async_io::block_on(async { AsyncIo::new(backend).unwrap().run(future).await.unwrap() })
+}
+
 mod kernel_block_on {
     mfio_rt::fs_suite!(super::files(&super::kernel()), super::block_on);
 }
 
 mod kernel_tokio {
     mfio_rt::fs_suite!(super::files(&super::kernel()), super::tokio);
+}
+
+mod kernel_smol {
+    mfio_rt::fs_suite!(super::files(&super::kernel()), super::smol);
 }
 
 mod threads_block_on {

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use mfio_core::backend::PollingHandle;
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_rt::portable::{Portable, PortableDir, PortableEntries, error_of};
 use mfio_rt::{DirHandle, Error, Follow, Metadata, Op, OpenOptions, Times};
@@ -131,6 +132,10 @@ impl<R: Ring> DirHandle for ShardDir<R> {
 }
 
 impl<R: Ring> IoBackend for ShardDir<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.shard.polling_handle()
+    }
+
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.shard.get_backend()
     }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs::File as OpenFile;
 use std::task::{Context, Poll};
 
+use mfio_core::backend::PollingHandle;
 use mfio_core::stream::Length;
 use mfio_core::{BackendBusy, BackendHandle, ErrorKind as ByteKind, IoBackend};
 use mfio_core::{PacketId, PacketIo, Perms, Read, Refused, View, Write};
@@ -238,6 +239,10 @@ impl<R: Ring> Drop for ShardFile<R> {
 }
 
 impl<R: Ring> IoBackend for ShardFile<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.file.polling_handle()
+    }
+
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.file.get_backend()
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use mfio_core::backend::PollingHandle;
 use mfio_core::stream::Length;
 use mfio_core::{
     BackendBusy, BackendHandle, Buffer, Completed, Error, IoBackend, Packet, PacketId, PacketIo,
@@ -445,6 +446,10 @@ impl<R: Ring> PacketIo<Write, WriteAt> for File<R> {
 }
 
 impl<R: Ring> IoBackend for File<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.inner.shard.polling_handle()
+    }
+
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.inner.shard.get_backend()
     }
