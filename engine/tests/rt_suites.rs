@@ -6,6 +6,7 @@ use std::future::Future;
 use mfio_core::IoBackend;
 use mfio_core::backend::integration::{AsyncIo, Tokio};
 use mfio_engine::fs::ShardFs;
+use mfio_engine::net::ShardNet;
 use mfio_engine::ring::AutoRing;
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
@@ -35,6 +36,11 @@ fn files(shard: &Shard) -> (ShardFs, tempfile::TempDir) {
     (ShardFs::at(shard, temp.path()).unwrap(), temp)
 }
 
+/// Nothing has to be kept but the network.
+fn network(shard: &Shard) -> (ShardNet, ()) {
+    (ShardNet::new(shard).unwrap(), ())
+}
+
 fn block_on<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
     mfio_core::block_on(backend, future).unwrap()
 }
@@ -51,20 +57,25 @@ fn smol<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
 
 mod kernel_block_on {
     mfio_rt::fs_suite!(super::files(&super::kernel()), super::block_on);
+    mfio_rt::tcp_suite!(super::network(&super::kernel()), super::block_on);
 }
 
 mod kernel_tokio {
     mfio_rt::fs_suite!(super::files(&super::kernel()), super::tokio);
+    mfio_rt::tcp_suite!(super::network(&super::kernel()), super::tokio);
 }
 
 mod kernel_smol {
     mfio_rt::fs_suite!(super::files(&super::kernel()), super::smol);
+    mfio_rt::tcp_suite!(super::network(&super::kernel()), super::smol);
 }
 
 mod threads_block_on {
     mfio_rt::fs_suite!(super::files(&super::threads()), super::block_on);
+    mfio_rt::tcp_suite!(super::network(&super::threads()), super::block_on);
 }
 
 mod threads_tokio {
     mfio_rt::fs_suite!(super::files(&super::threads()), super::tokio);
+    mfio_rt::tcp_suite!(super::network(&super::threads()), super::tokio);
 }

@@ -21,6 +21,7 @@ use super::class::{Class, Classes};
 use super::durable::How;
 use super::flush::Tickets;
 use super::group::Group;
+use super::lanes::{SocketId, SocketTable, Way};
 use super::regions::Regions;
 use super::slot::{Occupant, Slots};
 use super::timer::Timers;
@@ -53,6 +54,8 @@ pub(super) enum Bytes {
     Chain(ChainId),
     /// Neighbours that go as one op.
     Group(Box<Group>),
+    /// A direction of a connection, or a wait for one.
+    Socket(SocketId, Way),
 }
 
 /// A result on its way out of the shard that is not plain success.
@@ -129,6 +132,7 @@ pub(super) struct Core<R: Ring> {
     /// What is registered besides the arena.
     pub(super) regions: Regions,
     pub(super) chains: Chains,
+    pub(super) sockets: SocketTable,
     pub(super) bypass: BypassMode,
     /// Some target's lone ops have, or had, another way than the ring.
     pub(super) lone_ways: bool,
@@ -185,6 +189,7 @@ impl<R: Ring> Core<R> {
             broken: None,
             regions: Regions::default(),
             chains: Chains::default(),
+            sockets: SocketTable::default(),
             bypass: config.bypass,
             lone_ways: false,
             timed: None,
@@ -348,6 +353,7 @@ impl<R: Ring> Core<R> {
         self.broken = Some(errno);
         self.refuses = true;
         self.fail_queued();
+        self.end_sockets();
     }
 
     /// Tells everything that has not been started that it will not be.
@@ -403,7 +409,8 @@ impl<R: Ring> Core<R> {
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
         let queued = self.backlog.len() + self.classes.queued;
-        self.slots.occupied() == 0 && queued == 0 && waiting == 0
+        let in_ring = self.slots.occupied() + self.sockets.in_flight;
+        in_ring == 0 && queued == 0 && waiting == 0
     }
 
     /// Ends a job that has not started, or the part of it that has not.
@@ -415,6 +422,8 @@ impl<R: Ring> Core<R> {
                 self.endings.push(Ending::FailedWrite(view, error));
             }
             Bytes::Chain(id) => return self.end_chain(id, Err(error)),
+            // Its packets are its own, and fail with it.
+            Bytes::Socket(..) => return,
             Bytes::Group(group) => self.fail_group(group, error),
         }
         self.targets.release(job.target, &mut self.ring);
@@ -430,6 +439,7 @@ impl<R: Ring> Core<R> {
                 transfer.cancel_requested = true;
             }
         }
+        self.end_sockets();
         self.send_cancels();
     }
 }

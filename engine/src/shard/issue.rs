@@ -463,6 +463,10 @@ impl<R: Ring> Core<R> {
                 let launched = self.launch(id);
                 return (!launched).then_some(Job { target, offset_bytes, bytes });
             }
+            Bytes::Socket(id, way) => {
+                let served = self.serve_queued(id, way);
+                return (!served).then_some(Job { target, offset_bytes, bytes });
+            }
             Bytes::Group(group) => {
                 self.issue_group(group).map(|group| (offset_bytes, Bytes::Group(group)))
             }

@@ -9,6 +9,7 @@ use mfio_core::{Error, ErrorKind};
 use super::barrier::Epoch;
 use super::body::Body;
 use super::core::{Core, Ending, Retry};
+use super::lanes::SLOTS_FROM;
 use super::slot::{Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
@@ -49,6 +50,9 @@ impl<R: Ring> Core<R> {
     #[cold]
     #[inline(never)]
     fn complete_otherwise(&mut self, tag: Tag, result: i32, more: bool) {
+        if tag.slot >= SLOTS_FROM {
+            return self.complete_socket(tag, result, more);
+        }
         let Some(occupant) = self.slots.find(tag) else {
             self.metrics.stale_completions += 1;
             return;

@@ -18,6 +18,7 @@ mod owned;
 mod register;
 mod restrict;
 mod setup;
+mod socket;
 mod sqe;
 mod sqpoll;
 mod stats;

@@ -20,7 +20,7 @@ const RESTRICTIONS: &str = "RESTRICTIONS";
 
 /// What a data ring submits: what `sqe` says, and nothing else. Those that the kernel lacks are
 /// left out by the probe.
-pub(super) const OPCODES: [u8; 15] = [
+pub(super) const OPCODES: [u8; 17] = [
     opcode::Nop::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -37,6 +37,9 @@ pub(super) const OPCODES: [u8; 15] = [
     opcode::PollAdd::CODE,
     // Of block devices: discard.
     opcode::UringCmd16::CODE,
+    // On connections that were made elsewhere: none can be made, or listened for, by the ring.
+    opcode::Send::CODE,
+    opcode::Recv::CODE,
 ];
 
 /// The calls of `io_uring_register(2)` that a data ring makes once it is enabled, by their

@@ -1,0 +1,21 @@
+//! Ops on sockets, in the kernel's queue beside those on files.
+//!
+//! Data flow: [`SocketOp`] → SQE → the same queue and the same completions.
+//!
+//! Not here: what they are for (`shard::socket`), the words (`sqe`).
+
+use super::setup::SEND_RECV;
+use super::sqe::Sqe;
+use super::{KernelRing, Tag};
+use crate::ring::{SocketOp, Sockets};
+
+impl Sockets for KernelRing {
+    fn has_sockets(&self) -> bool {
+        self.features.in_use.contains(&SEND_RECV)
+    }
+
+    fn push_socket(&mut self, op: SocketOp, tag: Tag) {
+        debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
+        self.push_sqe(&Sqe::socket(op, tag));
+    }
+}

@@ -1,0 +1,58 @@
+//! What a ring does with sockets, besides what it does with files.
+//!
+//! Data flow: [`SocketOp`] and tag → [`Sockets::push_socket`] → a completion like any other. An
+//! op waits in the kernel for as long as the peer likes; its memory stays the ring's until then,
+//! as [`Ring`](super::Ring) says. Making and taking connections is no op: a data ring is
+//! restricted to what moves bytes, and to waiting for a descriptor, which names no memory.
+//!
+//! Not here: the order of packets (`shard::lanes`), rings without such ops, whose shards leave
+//! sockets to threads (`net`).
+
+use super::Tag;
+use crate::buffer::MemRange;
+
+/// What is done with a socket.
+#[derive(Clone, Copy, Debug)]
+pub enum SocketKind {
+    /// Fills some of the memory with what comes next, once there is something (`recv(2)`).
+    Receive(MemRange),
+    /// Sends some of the memory, once there is room (`send(2)`, without a `SIGPIPE`).
+    Send(MemRange),
+    /// Waits until there is something to receive, or a connection to take (`poll(2)`).
+    Readable,
+    /// Waits until there is room to send, or a connection was made or refused.
+    Writable,
+}
+
+/// One op on a socket, by its plain descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOp {
+    /// What to do.
+    pub kind: SocketKind,
+    /// On which socket. It must not be in non-blocking mode, where the kernel answers `EAGAIN`
+    /// instead of waiting. It stays open until the completion.
+    pub fd: i32,
+}
+
+/// The part of a ring that serves sockets. All of it is refused unless a ring says otherwise.
+pub trait Sockets {
+    /// Whether ops on sockets can be pushed. Probed.
+    fn has_sockets(&self) -> bool {
+        false
+    }
+
+    /// As [`Ring::push`](super::Ring::push), with nothing staged.
+    ///
+    /// # Panics
+    /// When the queue is full, or the ring [has no such ops](Sockets::has_sockets).
+    fn push_socket(&mut self, op: SocketOp, tag: Tag) {
+        let _ = (op, tag);
+        unreachable!("a ring without ops for sockets is given none");
+    }
+}
+
+impl Sockets for super::threads::ThreadRing {}
+#[cfg(any(test, feature = "sim"))]
+impl Sockets for super::sim::SimRing {}
+#[cfg(any(test, feature = "sim"))]
+impl<R: super::Ring> Sockets for super::Planted<R> {}
