@@ -128,7 +128,10 @@ fn r04_shard_dropped_in_flight_gives_every_packet_an_honest_result() {
 
 #[test]
 fn r05_stream_dropped_in_flight_gives_nothing_to_the_next() {
-    streams_hold!(streams::a_dropped_stream_fails_what_waits, streams::a_dropped_read_loses_no_other);
+    streams_hold!(
+        streams::a_dropped_stream_fails_what_waits,
+        streams::a_dropped_read_loses_no_other
+    );
 }
 
 #[test]

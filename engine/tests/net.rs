@@ -13,8 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use mfio_core::{
-    Absorbed, ErrorKind, IoRead, IoWrite, Packet, PacketIo, Read, Sink, Write,
-    block_on,
+    Absorbed, ErrorKind, IoRead, IoWrite, Packet, PacketIo, Read, Sink, Write, block_on,
 };
 use mfio_engine::buffer::{ArenaConfig, SizeClass, quarantined};
 use mfio_engine::fs::ShardFs;
@@ -303,6 +302,78 @@ fn waiting_connections_hold_no_buffer_of_the_arena() {
     assert_eq!(buffers.len(), 4);
 }
 
+/// One op takes them all; what nobody asks for is taken up to a limit, and what nobody got is
+/// closed with the listener.
+#[test]
+fn connections_are_taken_in_order_with_a_limit_and_closed_with_their_listener() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let listener = block_on(&net, net.bind(here(), &ListenOptions::new())).unwrap().unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut peers: Vec<_> = (0..150_u8)
+        .map(|number| {
+            let mut peer = TcpStream::connect(address).unwrap();
+            peer.write_all(&[number]).unwrap();
+            peer
+        })
+        .collect();
+    let before = shard.metrics().ops;
+    let taken = block_on(&net, async {
+        let mut taken = Vec::new();
+        for number in 0..100_u8 {
+            let (stream, from) = listener.accept().await.unwrap();
+            assert_eq!(from, peers[usize::from(number)].local_addr().unwrap());
+            taken.push(stream);
+        }
+        taken
+    })
+    .unwrap();
+    let ops = shard.metrics().ops - before;
+    println!("{ops} ops for 100 connections");
+    assert!(
+        ops < 10
+            || !shard.with_ring_ref(|ring| ring.features().in_use.contains(&"ACCEPT_MULTISHOT"))
+    );
+    drain_all(&shard);
+    for (number, stream) in (0..).zip(&taken) {
+        let (read, byte) = block_on(&net, stream.read_exact(Whole, vec![0; 1])).unwrap();
+        assert_eq!((read, byte), (Ok(()), vec![number]));
+    }
+    drop((listener, taken));
+    drain(&shard);
+    for peer in &mut peers {
+        // The end, or a reset: all the same, it is closed.
+        let mut rest = Vec::new();
+        let _ended = peer.read_to_end(&mut rest);
+        assert!(rest.is_empty());
+    }
+}
+
+/// A few turns, for whatever is under way without an end.
+fn drain_all<R: Ring>(shard: &Shard<R>) {
+    for _ in 0..10 {
+        shard.turn(Wait::NONE).unwrap();
+    }
+}
+
+/// What an accept was about to take when it was dropped is for the next.
+#[test]
+fn r13_accepts_that_are_dropped_lose_no_connection() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let listener = block_on(&net, net.bind(here(), &ListenOptions::new())).unwrap().unwrap();
+    let address = listener.local_addr().unwrap();
+    for _ in 0..50 {
+        let mut doomed = Box::pin(listener.accept());
+        begin(&mut doomed);
+        shard.turn(Wait::NONE).unwrap();
+        let peer = TcpStream::connect(address).unwrap();
+        drop(doomed);
+        let (_stream, from) = block_on(&net, listener.accept()).unwrap().unwrap();
+        assert_eq!(from, peer.local_addr().unwrap());
+    }
+}
+
 #[test]
 fn unix_sockets_carry_packets_too() {
     let Some(shard) = shard(8) else { return };
@@ -334,9 +405,11 @@ fn unix_sockets_carry_packets_too() {
     block_on(&net, async {
         let ours = net.connect_unix(&path).unwrap();
         let theirs = listener.accept_stream().await.unwrap();
-        let (written, read) =
-            both(ours.write_exact((), vec![7; 1 << 20]), theirs.read_exact(Whole, vec![0; 1 << 20]))
-                .await;
+        let (written, read) = both(
+            ours.write_exact((), vec![7; 1 << 20]),
+            theirs.read_exact(Whole, vec![0; 1 << 20]),
+        )
+        .await;
         assert_eq!((written.0, read.0), (Ok(()), Ok(())));
         assert!(read.1.iter().all(|&byte| byte == 7));
     })

@@ -1,7 +1,6 @@
 //! What takes connections.
 //!
-//! Data flow: `accept4(2)`, which does not wait → a connection; or a poll of the ring, and once
-//! more.
+//! Data flow: an op of the ring that takes one connection after the other → whoever asks next.
 //!
 //! Not here: listening (`net`), connections (`stream`).
 
@@ -13,7 +12,8 @@ use mfio_core::backend::PollingHandle;
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_rt::portable::{PortableListener, error_of};
 use mfio_rt::{Error, ErrorKind, ListenerHandle, Op};
-use socket2::SockAddr;
+use nix::errno::Errno;
+use socket2::{SockAddr, Socket};
 
 use super::stream::{ShardStream, address_of};
 use crate::ring::{AutoRing, Ring};
@@ -56,28 +56,21 @@ impl<R: Ring> ShardListener<R> {
         }
     }
 
-    async fn take(&self, connection: &Connection<R>) -> Result<(ShardStream<R>, SockAddr), Error> {
-        loop {
-            // Not before the shard is known to take it: what was taken and then refused is lost.
-            if connection.is_refused() {
-                return Err(super::closed(Op::Accept));
-            }
-            let error = match connection.descriptor().accept() {
-                Ok((socket, from)) => {
-                    let taken = self.shard.connection(socket, false);
-                    let taken = taken.ok_or_else(|| super::closed(Op::Accept))?;
-                    return Ok((ShardStream::on_ring(taken), from));
-                }
-                Err(error) => error,
-            };
-            match error.kind() {
-                io::ErrorKind::WouldBlock => connection.ready().await,
-                io::ErrorKind::Interrupted => {}
-                _ => return Err(error_of(Op::Accept, &error)),
-            }
-        }
+    async fn take(&self, connection: &Connection<R>) -> Result<Taken<R>, Error> {
+        let socket = match connection.accept().await {
+            Ok(socket) => Socket::from(socket),
+            Err(Errno::ECANCELED) => return Err(super::closed(Op::Accept)),
+            Err(errno) => return Err(error_of(Op::Accept, &errno.into())),
+        };
+        let from = socket.peer_addr();
+        let taken = self.shard.connection(socket, false);
+        let taken = taken.ok_or_else(|| super::closed(Op::Accept))?;
+        Ok((ShardStream::on_ring(taken), from))
     }
 }
+
+/// A connection, and where it comes from; an error where it was gone again.
+type Taken<R> = (ShardStream<R>, io::Result<SockAddr>);
 
 impl<R: Ring> ListenerHandle for ShardListener<R> {
     type Stream = ShardStream<R>;
@@ -93,7 +86,8 @@ impl<R: Ring> ListenerHandle for ShardListener<R> {
         match &self.way {
             Way::Ring(connection) => {
                 let (stream, from) = self.take(connection).await?;
-                let from = from.as_socket();
+                let gone = |_| Error::new(Op::Accept, ErrorKind::ConnectionReset);
+                let from = from.map_err(gone)?.as_socket();
                 let from = from.ok_or(Error::new(Op::Accept, ErrorKind::Unsupported))?;
                 Ok((stream, from))
             }

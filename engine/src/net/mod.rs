@@ -24,12 +24,11 @@
 //! # }
 //! ```
 //!
-//! What goes where, on io_uring: bytes by `IORING_OP_RECV` and `IORING_OP_SEND`; waiting for a
-//! connection to be made, or for one to take, by `IORING_OP_POLL_ADD`; `socket(2)`,
-//! `connect(2)`, `accept4(2)` and `shutdown(2)` are plain calls that do not wait, because a data
-//! ring is [restricted](crate::ring::kernel) to what opens nothing. One poll tells of any number
-//! of connections, which are then taken one call each, so a multishot accept would save the poll
-//! and no call per connection.
+//! What goes where, on io_uring: bytes by `IORING_OP_RECV` and `IORING_OP_SEND`; connections are
+//! taken by `IORING_OP_ACCEPT`, from Linux 5.19 on one op for all of them, of which up to 64 are
+//! taken before anybody asks; whether one is made is told by `IORING_OP_POLL_ADD`. `socket(2)`,
+//! `bind(2)`, `connect(2)` and `shutdown(2)` are plain calls, which do not wait: a data ring is
+//! [restricted](crate::ring::kernel) to what opens no way out of the process.
 //!
 //! On a ring without such ops, which is the one on threads and a simulated one, connections are
 //! those of [`mfio_rt::portable`]: a poller tells of them, and one thread serves them.
@@ -149,16 +148,10 @@ impl<R: Ring> ShardNet<R> {
     fn listener(&self, socket: Socket, backlog: u32) -> Result<ShardListener<R>, Error> {
         let about = |error: io::Error| error_of(Op::Bind, &error);
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(about)?;
-        socket.set_nonblocking(true).map_err(about)?;
         Ok(ShardListener::on_ring(self.connection(Op::Bind, socket, false)?))
     }
 
-    fn connection(
-        &self,
-        op: Op,
-        socket: Socket,
-        connects: bool,
-    ) -> Result<Connection<R>, Error> {
+    fn connection(&self, op: Op, socket: Socket, connects: bool) -> Result<Connection<R>, Error> {
         let taken = self.shard.connection(socket, connects);
         taken.ok_or_else(|| closed(op))
     }

@@ -154,6 +154,10 @@ impl Sockets for AutoRing {
         either!(self, ring => ring.has_sockets())
     }
 
+    fn takes_many(&self) -> bool {
+        either!(self, ring => ring.takes_many())
+    }
+
     fn push_socket(&mut self, op: SocketOp, tag: Tag) {
         either!(self, ring => ring.push_socket(op, tag));
     }

@@ -2,8 +2,8 @@
 //!
 //! Data flow: [`SocketOp`] and tag → [`Sockets::push_socket`] → a completion like any other. An
 //! op waits in the kernel for as long as the peer likes; its memory stays the ring's until then,
-//! as [`Ring`](super::Ring) says. Making and taking connections is no op: a data ring is
-//! restricted to what moves bytes, and to waiting for a descriptor, which names no memory.
+//! as [`Ring`](super::Ring) says. Making a connection is no op, only waiting until one is made: a
+//! data ring is restricted to what opens no way out of the process.
 //!
 //! Not here: the order of packets (`shard::lanes`), rings without such ops, whose shards leave
 //! sockets to threads (`net`).
@@ -18,10 +18,15 @@ pub enum SocketKind {
     Receive(MemRange),
     /// Sends some of the memory, once there is room (`send(2)`, without a `SIGPIPE`).
     Send(MemRange),
-    /// Waits until there is something to receive, or a connection to take (`poll(2)`).
-    Readable,
-    /// Waits until there is room to send, or a connection was made or refused.
+    /// Waits until a connection was made or refused (`poll(2)`).
     Writable,
+    /// Takes a connection once there is one, or one after the other (`accept4(2)`): the result of
+    /// each completion is a descriptor, which is the caller's, closed on `exec`.
+    Accept {
+        /// Until it is cancelled or fails, with `more` on all completions but the last. Only
+        /// where the ring [takes many](Sockets::takes_many).
+        many: bool,
+    },
 }
 
 /// One op on a socket, by its plain descriptor.
@@ -38,6 +43,11 @@ pub struct SocketOp {
 pub trait Sockets {
     /// Whether ops on sockets can be pushed. Probed.
     fn has_sockets(&self) -> bool {
+        false
+    }
+
+    /// Whether one op takes any number of connections (Linux 5.19).
+    fn takes_many(&self) -> bool {
         false
     }
 

@@ -6,10 +6,12 @@
 //! Not here: addresses and the traits of networks (`net`).
 
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use mfio_core::{PacketId, View, Write};
+use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
 use super::Shard;
@@ -50,11 +52,6 @@ impl<R: Ring> Connection<R> {
         &self.descriptor
     }
 
-    /// Whether the shard accepts nothing more.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.shard.inner.core.borrow().refuses
-    }
-
     pub(crate) fn send<D: Lanes>(&self, view: View<D>, whole: bool) -> Option<View<D>> {
         self.with(|core| core.send_to_socket(self.id, view, whole))
     }
@@ -87,7 +84,16 @@ impl<R: Ring> Connection<R> {
         poll_fn(|cx| self.wait_unless::<Write>(cx, Lane::is_idle)).await;
     }
 
-    /// Waits once until there may be something to take, or the connection is made or refused.
+    /// The next connection to be taken: `ECANCELED` where the shard accepts nothing more.
+    pub(crate) async fn accept(&self) -> Result<OwnedFd, Errno> {
+        poll_fn(|cx| {
+            let mut waker = Some(cx.waker().clone());
+            self.with(|core| core.poll_accept(self.id, &mut waker))
+        })
+        .await
+    }
+
+    /// Waits once until the connection may be made or refused.
     pub(crate) async fn ready(&self) {
         let mut asked = false;
         poll_fn(|cx| {
@@ -135,4 +141,3 @@ impl<R: Ring> Drop for Connection<R> {
         self.with(|core| core.close_socket(self.id));
     }
 }
-

@@ -11,10 +11,12 @@
 //! Not here: starting and judging ops (`socket`).
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::Waker;
 
 use mfio_core::{Error, Gone, Lent, PacketId, Perms, Read, View, Write};
+use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
 use super::issue::Direction;
@@ -29,6 +31,8 @@ pub(super) const SLOTS_FROM: u32 = 1 << 31;
 const SOCKETS_MAX: u32 = (1 << 29) - 1;
 /// Bytes that one op moves at most: others are to get a turn.
 const OP_BYTES_MAX: u64 = 1 << 20;
+/// Connections that are taken before anybody asks for them.
+pub(super) const TAKEN_MAX: usize = 64;
 /// Bytes that are copied at a time where a packet lends none.
 const PIECE_BYTES: u64 = 64 << 10;
 
@@ -287,14 +291,20 @@ impl Lanes for Write {
     }
 }
 
-/// A wait for a socket to be ready.
+/// A wait for a connection to be made, or for those that are to be taken.
 #[derive(Default)]
 pub(super) struct Watch {
     /// The op is in the ring.
     pub(super) in_ring: bool,
+    /// It takes one connection after the other.
+    pub(super) many: bool,
     pub(super) stop: Stop,
     pub(super) wakers: Vec<Waker>,
     pub(super) queued: bool,
+    /// Connections that were taken and are nobody's yet.
+    pub(super) taken: VecDeque<OwnedFd>,
+    /// Why the last one was not taken.
+    pub(super) error: Option<Errno>,
 }
 
 /// A connection, or what takes connections.
@@ -303,7 +313,7 @@ pub(super) struct Socket {
     pub(super) reads: Lane<Read>,
     pub(super) writes: Lane<Write>,
     pub(super) watch: Watch,
-    /// What is watched for: that a connection is made, else that there is one to take.
+    /// What is watched for: that a connection is made, else those to be taken.
     pub(super) connects: bool,
     /// Its handle has gone.
     pub(super) closing: bool,
@@ -345,6 +355,8 @@ pub(super) struct SocketTable {
     free: Vec<u32>,
     /// Ops in the ring.
     pub(super) in_flight: usize,
+    /// The kernel has refused to take many connections by one op.
+    pub(super) one_by_one: bool,
     /// Some op is to be stopped, and the ring had no room to be asked.
     pub(super) owes_stops: bool,
 }

@@ -83,9 +83,9 @@ pub(crate) use self::bypass::Courses;
 pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::class::{AsBackground, AsLog, Class};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
+pub(crate) use self::connection::Connection;
 pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File};
-pub(crate) use self::connection::Connection;
 pub(crate) use self::flush::FlushRequest;
 pub use self::join::JoinHandle;
 pub(crate) use self::join::panicked;
@@ -452,8 +452,7 @@ impl<R: Ring> Drop for Core<R> {
         self.close();
         let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
         // Also what only waits to be tried again: its end is to be told, and no op is in flight.
-        while self.slots.occupied() + self.sockets.in_flight > 0
-            && self.ring.now_ns() < deadline_ns
+        while self.slots.occupied() + self.sockets.in_flight > 0 && self.ring.now_ns() < deadline_ns
         {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.

@@ -11,16 +11,16 @@
 //!
 //! Not here: what is remembered (`lanes`), handles (`connection`).
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use mfio_core::{Error, ErrorKind, PacketId, Read, View, Write};
 use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
 use super::core::{Bytes, Core, Ending, Job};
-use super::lanes::{Entry, Flight, Lane, Lanes, Socket, SocketId, Stop, Watch, Way};
+use super::lanes::{Entry, Flight, Lane, Lanes, Socket, SocketId, Stop, TAKEN_MAX, Watch, Way};
 use crate::error::from_errno;
 use crate::ring::{Ring, SocketKind, SocketOp, Tag};
 
@@ -153,22 +153,72 @@ impl<R: Ring> Core<R> {
             self.metrics.stale_completions += 1;
             return;
         };
-        if more {
-            // Every op is single-shot: the completion that counts is still to come.
+        if !more {
+            self.in_flight -= 1;
+            self.sockets.in_flight -= 1;
+        } else if way != Way::Watch {
+            // The others are single-shot: the completion that counts is still to come.
             return;
         }
-        self.in_flight -= 1;
-        self.sockets.in_flight -= 1;
         match way {
             Way::Read => self.lane_completed::<Read>(id, result),
             Way::Write => self.lane_completed::<Write>(id, result),
-            Way::Watch => {
-                let Some(socket) = self.sockets.find(id) else { return };
-                (socket.watch.in_ring, socket.watch.stop) = (false, Stop::No);
-                self.endings.extend(socket.watch.wakers.drain(..).map(Ending::Wake));
-            }
+            Way::Watch => self.watched(id, result, more),
         }
         self.retire_socket(id);
+    }
+
+    /// A connection is made, or was taken, or was not.
+    fn watched(&mut self, id: SocketId, result: i32, more: bool) {
+        let Self { sockets, endings, .. } = self;
+        let Some(socket) = sockets.find(id) else { return };
+        let (accepts, closing, watch) = (!socket.connects, socket.closing, &mut socket.watch);
+        let asked = watch.stop != Stop::No || closing;
+        watch.in_ring = more;
+        if !more {
+            watch.stop = Stop::No;
+        }
+        let mut refuses_many = false;
+        if accepts && let Some(taken) = crate::sys::handed_over(result) {
+            if !closing {
+                watch.taken.push_back(taken);
+            }
+            if more && watch.taken.len() >= TAKEN_MAX && watch.stop == Stop::No {
+                // The others wait where the peers see it.
+                watch.stop = Stop::Wanted;
+            }
+        } else if accepts && !asked {
+            match errno_of(result) {
+                Errno::EINTR | Errno::EAGAIN | Errno::ECANCELED => {}
+                Errno::EINVAL if watch.many => refuses_many = true,
+                errno => watch.error = Some(errno),
+            }
+        }
+        endings.extend(watch.wakers.drain(..).map(Ending::Wake));
+        sockets.one_by_one |= refuses_many;
+        self.stop_ops(id);
+    }
+
+    /// The next connection that was taken.
+    pub(super) fn poll_accept(
+        &mut self,
+        id: SocketId,
+        waker: &mut Option<Waker>,
+    ) -> Poll<Result<OwnedFd, Errno>> {
+        let refuses = self.refuses;
+        let Some(socket) = self.sockets.find(id) else { return Poll::Ready(Err(Errno::EBADF)) };
+        if let Some(taken) = socket.watch.taken.pop_front() {
+            return Poll::Ready(Ok(taken));
+        }
+        match socket.watch.error.take() {
+            Some(errno) => return Poll::Ready(Err(errno)),
+            None if refuses => return Poll::Ready(Err(Errno::ECANCELED)),
+            None => {}
+        }
+        if let Some(waker) = waker.take() {
+            self.watch_socket(id, waker);
+        }
+        Poll::Pending
     }
 
     fn lane_completed<D: Lanes>(&mut self, id: SocketId, result: i32) {
@@ -215,9 +265,8 @@ impl<R: Ring> Core<R> {
     pub(super) fn abandon_in_socket<D: Lanes>(&mut self, id: SocketId, packet: PacketId) {
         let Some(socket) = self.sockets.find(id) else { return };
         let lane = D::lane(socket);
-        let waits = |entry: &Entry<D>| {
-            entry.view.packet_id() == packet && (D::IS_READ || !entry.started)
-        };
+        let waits =
+            |entry: &Entry<D>| entry.view.packet_id() == packet && (D::IS_READ || !entry.started);
         let at = lane.entries.iter().position(waits);
         if let Some(entry) = at.and_then(|at| lane.entries.remove(at)) {
             self.endings.push(D::failed(entry.view, ErrorKind::Cancelled.into()));
@@ -252,6 +301,7 @@ impl<R: Ring> Core<R> {
     }
 
     fn start_watch(&mut self, id: SocketId) -> bool {
+        let one_by_one = self.sockets.one_by_one;
         let Some(socket) = self.sockets.find(id) else { return true };
         if socket.watch.in_ring || socket.watch.wakers.is_empty() {
             return true;
@@ -259,9 +309,10 @@ impl<R: Ring> Core<R> {
         if !self.ring.reserve(1) {
             return false;
         }
-        let kind = if socket.connects { SocketKind::Writable } else { SocketKind::Readable };
+        let many = self.ring.takes_many() && !one_by_one;
+        let kind = if socket.connects { SocketKind::Writable } else { SocketKind::Accept { many } };
         let fd = socket.descriptor.as_raw_fd();
-        socket.watch.in_ring = true;
+        (socket.watch.in_ring, socket.watch.many) = (true, many);
         self.ring.unstage();
         self.ring.push_socket(SocketOp { kind, fd }, id.tag(Way::Watch));
         self.in_flight += 1;
@@ -285,6 +336,8 @@ impl<R: Ring> Core<R> {
         end_lane(&mut socket.reads, &mut self.endings);
         end_lane(&mut socket.writes, &mut self.endings);
         self.endings.extend(socket.watch.wakers.drain(..).map(Ending::Wake));
+        // Taken and given to nobody.
+        socket.watch.taken.clear();
         if socket.ops() > 0 {
             // The peer learns at once, and not when the shard gets its next turn; what waits in
             // the kernel ends by it. There may be no connection, and then nothing to end.

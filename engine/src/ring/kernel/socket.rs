@@ -4,7 +4,7 @@
 //!
 //! Not here: what they are for (`shard::socket`), the words (`sqe`).
 
-use super::setup::SEND_RECV;
+use super::setup::{ACCEPT_MULTISHOT, SEND_RECV};
 use super::sqe::Sqe;
 use super::{KernelRing, Tag};
 use crate::ring::{SocketOp, Sockets};
@@ -12,6 +12,10 @@ use crate::ring::{SocketOp, Sockets};
 impl Sockets for KernelRing {
     fn has_sockets(&self) -> bool {
         self.features.in_use.contains(&SEND_RECV)
+    }
+
+    fn takes_many(&self) -> bool {
+        self.features.in_use.contains(&ACCEPT_MULTISHOT)
     }
 
     fn push_socket(&mut self, op: SocketOp, tag: Tag) {

@@ -28,7 +28,7 @@ pub(super) struct Sqe {
     op_flags: u32,
     user_data: u64,
     buf_index: u16,
-    /// The scheduling class and level of a read or a write.
+    /// The scheduling class and level of a read or a write; the flags of an accept.
     ioprio: u16,
     /// The length that a command on a block device names.
     addr3: u64,
@@ -55,6 +55,9 @@ const POLL_ADD_MULTI: u32 = 1;
 
 /// `POLLIN` of `<poll.h>`.
 const POLLIN: u32 = 1;
+
+/// `IORING_ACCEPT_MULTISHOT`, which stands where others have a priority.
+const ACCEPT_MULTISHOT: u16 = 1;
 
 /// `POLLOUT` of `<poll.h>`.
 const POLLOUT: u32 = 4;
@@ -228,8 +231,12 @@ impl Sqe {
         let (opcode, memory, op_flags) = match op.kind {
             SocketKind::Receive(memory) => (opcode::Recv::CODE, memory, 0),
             SocketKind::Send(memory) => (opcode::Send::CODE, memory, libc::MSG_NOSIGNAL),
-            SocketKind::Readable => return Self::poll_for(POLLIN, sqe),
             SocketKind::Writable => return Self::poll_for(POLLOUT, sqe),
+            SocketKind::Accept { many } => {
+                let ioprio = if many { ACCEPT_MULTISHOT } else { 0 };
+                let op_flags = libc::SOCK_CLOEXEC.cast_unsigned();
+                return Self { opcode: opcode::Accept::CODE, ioprio, op_flags, ..sqe };
+            }
         };
         let addr = memory.addr().addr() as u64;
         let op_flags = op_flags.cast_unsigned();
@@ -432,7 +439,11 @@ mod tests {
         same(socket(SocketKind::Receive(memory)), opcode::Recv::new(fd, at, 100).build());
         let send = opcode::Send::new(fd, at, 100).flags(libc::MSG_NOSIGNAL).build();
         same(socket(SocketKind::Send(memory)), send);
-        same(socket(SocketKind::Readable), opcode::PollAdd::new(fd, POLLIN).build());
+        let accept = opcode::Accept::new(fd, core::ptr::null_mut(), core::ptr::null_mut());
+        let accept = accept.flags(libc::SOCK_CLOEXEC).build();
+        same(socket(SocketKind::Accept { many: false }), accept);
+        let accept = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
+        same(socket(SocketKind::Accept { many: true }), accept);
         same(socket(SocketKind::Writable), opcode::PollAdd::new(fd, POLLOUT).build());
         let nop = op(OpKind::Nop, FileRef::Plain(-1), None);
         same(Sqe::of(&nop, Tag::INTERNAL), opcode::Nop::new().build());
