@@ -356,6 +356,41 @@ fn drain_all<R: Ring>(shard: &Shard<R>) {
     }
 }
 
+/// A listener that takes nobody lets a connection hang: it waits, however often it is asked
+/// after, and is given up when its future is.
+#[test]
+fn connect_that_hangs_waits_on_and_leaves_nothing_when_it_is_dropped() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&here().into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _first = TcpStream::connect(address).unwrap();
+    let mut hanging: Vec<_> = (0..4).map(|_| Box::pin(net.connect(address))).collect();
+    for _ in 0..10 {
+        for connect in &mut hanging {
+            let polled = connect.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(connected) = polled {
+                panic!("nobody takes it: {connected:?}");
+            }
+        }
+        shard.turn(Wait::NONE).unwrap();
+    }
+    assert_eq!(shard.in_flight(), 4);
+    drop(hanging.pop());
+    // Those that waited are told when the listener goes, or when the shard ends.
+    let ended = thread::spawn(move || {
+        thread::park_timeout(Duration::from_millis(20));
+        drop(full);
+    });
+    ended.join().unwrap();
+    assert_eq!(shard.shutdown(), 0);
+    for connect in hanging {
+        assert!(block_on(&net, connect).unwrap().is_err());
+    }
+}
+
 /// What an accept was about to take when it was dropped is for the next.
 #[test]
 fn r13_accepts_that_are_dropped_lose_no_connection() {

@@ -183,13 +183,18 @@ impl<R: Ring> Tcp for ShardNet<R> {
         // From now on the kernel is to wait, where something has to be waited for.
         socket.set_nonblocking(false).map_err(about)?;
         let connection = self.connection(Op::Connect, socket, true)?;
-        if waits {
+        while waits {
+            // Polled for another reason, a wait may be over before there is an answer.
             connection.ready().await;
             if let Some(error) = connection.descriptor().take_error().map_err(about)? {
                 return Err(about(error));
             }
-            // A wait that ended because nothing goes on here leaves the attempt where it was.
-            connection.descriptor().peer_addr().map_err(about)?;
+            match connection.descriptor().peer_addr() {
+                Ok(_) => break,
+                Err(_) if connection.is_refused() => return Err(closed(Op::Connect)),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                Err(error) => return Err(about(error)),
+            }
         }
         Ok(ShardStream::on_ring(connection))
     }

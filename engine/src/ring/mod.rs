@@ -34,7 +34,7 @@ pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
-pub use socket::{SocketKind, SocketOp, Sockets};
+pub use socket::{SOCKET_SLOTS_FROM, SocketKind, SocketOp, Sockets};
 pub use transfers::{Access, Transfers};
 
 pub(crate) mod sealed {

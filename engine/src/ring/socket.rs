@@ -11,6 +11,9 @@
 use super::Tag;
 use crate::buffer::MemRange;
 
+/// The slots of tags from here on are those of ops on sockets, up to [`Tag::INTERNAL`].
+pub const SOCKET_SLOTS_FROM: u32 = 1 << 31;
+
 /// What is done with a socket.
 #[derive(Clone, Copy, Debug)]
 pub enum SocketKind {
@@ -51,7 +54,8 @@ pub trait Sockets {
         false
     }
 
-    /// As [`Ring::push`](super::Ring::push), with nothing staged.
+    /// As [`Ring::push`](super::Ring::push), with nothing staged, and with a slot from
+    /// [`SOCKET_SLOTS_FROM`] on in its tag.
     ///
     /// # Panics
     /// When the queue is full, or the ring [has no such ops](Sockets::has_sockets).

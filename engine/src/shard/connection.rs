@@ -52,6 +52,11 @@ impl<R: Ring> Connection<R> {
         &self.descriptor
     }
 
+    /// Whether the shard accepts nothing more.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.shard.inner.core.borrow().refuses
+    }
+
     pub(crate) fn send<D: Lanes>(&self, view: View<D>, whole: bool) -> Option<View<D>> {
         self.with(|core| core.send_to_socket(self.id, view, whole))
     }
@@ -93,7 +98,7 @@ impl<R: Ring> Connection<R> {
         .await
     }
 
-    /// Waits once until the connection may be made or refused.
+    /// Waits once until the connection may be made or refused, or this is polled again.
     pub(crate) async fn ready(&self) {
         let mut asked = false;
         poll_fn(|cx| {

@@ -21,12 +21,10 @@ use socket2::Socket as Descriptor;
 
 use super::issue::Direction;
 use crate::buffer::{MemRange, quarantine};
-use crate::ring::{SocketKind, Tag};
+use crate::ring::{SOCKET_SLOTS_FROM, SocketKind, Tag};
 
 /// The most packets that wait in one direction of a connection.
 const WAITING_MAX: usize = 64;
-/// The slots of tags from here on are those of sockets.
-pub(super) const SLOTS_FROM: u32 = 1 << 31;
 /// Sockets that there are tags for, with `Tag::INTERNAL` left out.
 const SOCKETS_MAX: u32 = (1 << 29) - 1;
 /// Bytes that one op moves at most: others are to get a turn.
@@ -53,11 +51,11 @@ pub(crate) struct SocketId {
 
 impl SocketId {
     pub(super) const fn tag(self, way: Way) -> Tag {
-        Tag { slot: SLOTS_FROM + self.at * 4 + way as u32, generation: self.generation }
+        Tag { slot: SOCKET_SLOTS_FROM + self.at * 4 + way as u32, generation: self.generation }
     }
 
     const fn of(tag: Tag) -> (Self, Way) {
-        let place = tag.slot - SLOTS_FROM;
+        let place = tag.slot - SOCKET_SLOTS_FROM;
         let way = match place % 4 {
             0 => Way::Read,
             1 => Way::Write,

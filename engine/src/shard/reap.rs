@@ -9,12 +9,11 @@ use mfio_core::{Error, ErrorKind};
 use super::barrier::Epoch;
 use super::body::Body;
 use super::core::{Core, Ending, Retry};
-use super::lanes::SLOTS_FROM;
 use super::slot::{Linked, Occupant, Transfer};
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::plan;
-use crate::ring::{Completion, Plant, Ring, Tag};
+use crate::ring::{Completion, Plant, Ring, SOCKET_SLOTS_FROM, Tag};
 
 impl<R: Ring> Core<R> {
     /// A function of its own, so that its loop has the registers to itself.
@@ -50,7 +49,7 @@ impl<R: Ring> Core<R> {
     #[cold]
     #[inline(never)]
     fn complete_otherwise(&mut self, tag: Tag, result: i32, more: bool) {
-        if tag.slot >= SLOTS_FROM {
+        if tag.slot >= SOCKET_SLOTS_FROM {
             return self.complete_socket(tag, result, more);
         }
         let Some(occupant) = self.slots.find(tag) else {

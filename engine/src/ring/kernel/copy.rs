@@ -16,7 +16,7 @@ use crate::ring::{Completion, Tag};
 /// A function of its own, without calls: so the loop stays in registers.
 #[inline]
 pub(super) fn copy_out(cq: &mut CompletionQueue<'_>, room: &mut [MaybeUninit<Completion>]) -> bool {
-    // Joined rather than compared one by one: slots of a shard are far below 2^31.
+    // Joined rather than compared one by one: slots of files are far below 2^31.
     let (mut slots, mut flags) = (0, 0);
     for (to, cqe) in room.iter_mut().zip(cq) {
         let tag = Tag::from_user_data(cqe.user_data());

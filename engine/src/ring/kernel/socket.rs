@@ -7,7 +7,7 @@
 use super::setup::{ACCEPT_MULTISHOT, SEND_RECV};
 use super::sqe::Sqe;
 use super::{KernelRing, Tag};
-use crate::ring::{SocketOp, Sockets};
+use crate::ring::{SOCKET_SLOTS_FROM, SocketOp, Sockets};
 
 impl Sockets for KernelRing {
     fn has_sockets(&self) -> bool {
@@ -20,6 +20,8 @@ impl Sockets for KernelRing {
 
     fn push_socket(&mut self, op: SocketOp, tag: Tag) {
         debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
+        debug_assert!(tag.slot >= SOCKET_SLOTS_FROM, "sockets have tags of their own");
+        self.ops_on_sockets += 1;
         self.push_sqe(&Sqe::socket(op, tag));
     }
 }
