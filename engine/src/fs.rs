@@ -1,9 +1,20 @@
 //! A file system on a shard: the traits of [`mfio_rt`], whose files are the shard's.
 //!
 //! Data flow: name, relative to a [`ShardDir`] → opened → [`ShardFile`] → packets at byte
-//! offsets, which go down the shard's ring like those of any [`File`](crate::File). Flushes,
-//! lengths and ranges of space are ops of the ring too; what no ring of a shard has an op for,
-//! or would only hand to a thread of the kernel, goes to a few threads.
+//! offsets, which go down the shard's ring like those of any [`File`](crate::File).
+//!
+//! What goes where:
+//!
+//! | what | where |
+//! |---|---|
+//! | reads, writes of handles that do not append | ops of the ring, or a plain call for one that is alone ([`Bypass`](crate::Bypass)) |
+//! | `sync`, `set_len`, `allocate` with `Extend` and `PunchHole` | ops of the ring (`set_len` from Linux 6.9 on; a call on the shard's thread before) |
+//! | open, directories, links, renames, removals, metadata, permissions, times, locks, `allocate` with `KeepSize` | calls of a few threads |
+//! | writes of handles that append | calls of a thread, in order |
+//!
+//! Of the ops on names that io_uring has, all but an open whose path is cached are handed to a
+//! worker thread of the kernel, so that the ring would gain little but the power to open files,
+//! which a data ring is [denied](crate::ring::kernel) for safety's sake.
 //!
 //! ```
 //! use mfio_core::{IoRead, IoWrite, block_on};

@@ -23,8 +23,9 @@ use crate::shard::{Connection, Shard};
 /// A connection of a shard.
 ///
 /// # Cancel safety
-/// A read that is dropped takes no bytes from the next: what the kernel had already put into its
-/// packet is given to that. A write that is dropped before any of it was sent is not sent, if
+/// A read that is dropped takes no bytes from the next: what the kernel was putting into its
+/// packet is given to that. Only a read that waits for all of its bytes ([`Whole`]) keeps those
+/// that it was told of before. A write that is dropped before any of it was sent is not sent, if
 /// the kernel can still be stopped; one that is partly sent is sent to its end. The memory of
 /// either stays the kernel's until that says otherwise, whoever has gone.
 pub struct ShardStream<R: Ring = AutoRing> {

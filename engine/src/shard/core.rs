@@ -132,7 +132,8 @@ pub(super) struct Core<R: Ring> {
     /// What is registered besides the arena.
     pub(super) regions: Regions,
     pub(super) chains: Chains,
-    pub(super) sockets: SocketTable,
+    /// Apart, so that it is in nobody's way who has none.
+    pub(super) sockets: Box<SocketTable>,
     pub(super) bypass: BypassMode,
     /// Some target's lone ops have, or had, another way than the ring.
     pub(super) lone_ways: bool,
@@ -189,7 +190,7 @@ impl<R: Ring> Core<R> {
             broken: None,
             regions: Regions::default(),
             chains: Chains::default(),
-            sockets: SocketTable::default(),
+            sockets: Box::default(),
             bypass: config.bypass,
             lone_ways: false,
             timed: None,
