@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use mfio_core::{
-    Absorbed, ErrorKind, IoRead, IoWrite, Packet, PacketIo, Read, Sink, Write, block_on,
+    Absorbed, ErrorKind, IoRead, IoWrite, Packet, PacketIo, PacketIoExt, Read, Sink, Write,
+    block_on,
 };
 use mfio_engine::buffer::{ArenaConfig, SizeClass, quarantined};
 use mfio_engine::fs::ShardFs;
@@ -272,6 +273,143 @@ fn f19_queue_of_four_entries_serves_fifty_connections_and_files() {
     block_on(&net, serve).unwrap();
     drain(&shard);
     assert_eq!(shard.metrics().stale_completions, 0);
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+
+    fn len(&mut self, end: u64) -> usize {
+        usize::try_from(self.below(end)).unwrap()
+    }
+}
+
+/// Lets the other side go on, now and then.
+async fn rest(turns: u64) {
+    for _ in 0..turns {
+        let mut asked = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Polls a future a few times; what it has come to, if anything, and else it is dropped.
+async fn doomed<T>(future: impl Future<Output = T>, turns: u64) -> Option<T> {
+    let mut future = pin!(future);
+    for _ in 0..turns {
+        let polled = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        if let Poll::Ready(done) = polled {
+            return Some(done);
+        }
+        rest(1).await;
+    }
+    match poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+fn frame(number: u32, len: usize) -> Vec<u8> {
+    let mut frame = number.to_le_bytes().to_vec();
+    frame.extend_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
+    frame.extend(bytes_of(number.into(), len));
+    frame
+}
+
+/// The numbers of the frames in `bytes`, which have nothing between them.
+fn numbers_of(mut bytes: &[u8]) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    while !bytes.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let (number, len) = (word(0), word(4) as usize);
+        assert!(bytes[8..8 + len] == bytes_of(number.into(), len), "frame {number}");
+        numbers.push(number);
+        bytes = &bytes[8 + len..];
+    }
+    numbers
+}
+
+async fn send_frames(stream: &ShardStream<KernelRing>, random: &mut Random) -> Vec<u32> {
+    let mut certain = Vec::new();
+    for number in 0..120 {
+        let bytes = frame(number, random.len(9_000));
+        if random.below(3) == 0 {
+            let turns = random.below(4);
+            let done = doomed(stream.write_exact((), bytes), turns).await;
+            if done.is_some_and(|(result, _)| result.is_ok()) {
+                certain.push(number);
+            }
+        } else {
+            assert_eq!(stream.write_exact((), bytes).await.0, Ok(()));
+            certain.push(number);
+        }
+        rest(random.below(3)).await;
+    }
+    stream.shutdown(Shutdown::Write).await.unwrap();
+    certain
+}
+
+async fn receive_all(stream: &ShardStream<KernelRing>, random: &mut Random) -> Vec<u8> {
+    let mut found = Vec::new();
+    loop {
+        let buffer = vec![0; 1 + random.len(5_000)];
+        let done = match random.below(3) {
+            0 => {
+                let turns = random.below(4);
+                match doomed(stream.io((), Packet::<Read, _>::new(buffer)), turns).await {
+                    Some(done) => done,
+                    None => continue,
+                }
+            }
+            1 => stream.io(Whole, Packet::<Read, _>::new(buffer)).await,
+            _ => stream.io((), Packet::<Read, _>::new(buffer)).await,
+        };
+        found.extend_from_slice(done.bytes());
+        let kind = done.error().map(|error| error.kind());
+        assert!(matches!(kind, None | Some(ErrorKind::UnexpectedEof)), "{kind:?}");
+        if done.bytes().is_empty() {
+            return found;
+        }
+        rest(random.below(3)).await;
+    }
+}
+
+/// Reads and writes that are dropped at any moment: a frame arrives whole or not at all, in
+/// order, and those that are said to be written do arrive.
+#[test]
+fn f03_packets_dropped_at_any_moment_tear_no_stream() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let mut doubtful = 0;
+    for seed in 1..60_u64 {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        // So little that frames are sent in parts.
+        socket2::SockRef::from(&ours).set_send_buffer_size(4 << 10).unwrap();
+        let (ours, theirs) = (net.adopt(ours).unwrap(), net.adopt(theirs).unwrap());
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut other = Random(random.below(u64::MAX) | 1);
+        let work = both(send_frames(&ours, &mut random), receive_all(&theirs, &mut other));
+        let (certain, found) = shard.block_on(work).unwrap();
+        let numbers = numbers_of(&found);
+        assert!(numbers.is_sorted_by(|one, next| one < next), "seed {seed}: {numbers:?}");
+        assert!(certain.iter().all(|number| numbers.contains(number)), "seed {seed}");
+        doubtful += 120 - certain.len();
+    }
+    println!("{doubtful} writes were dropped before they were over");
+    assert!(doubtful > 100);
+    drain(&shard);
 }
 
 /// Takes bytes and keeps none.

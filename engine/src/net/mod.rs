@@ -157,6 +157,24 @@ impl<R: Ring> ShardNet<R> {
     }
 }
 
+/// Waits until a connection is made.
+async fn established<R: Ring>(connection: &Connection<R>) -> Result<(), Error> {
+    let about = |error: io::Error| error_of(Op::Connect, &error);
+    loop {
+        // Polled for another reason, a wait may be over before there is an answer.
+        connection.ready().await;
+        if let Some(error) = connection.descriptor().take_error().map_err(about)? {
+            return Err(about(error));
+        }
+        match connection.descriptor().peer_addr() {
+            Ok(_) => return Ok(()),
+            Err(_) if connection.is_refused() => return Err(closed(Op::Connect)),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            Err(error) => return Err(about(error)),
+        }
+    }
+}
+
 /// The shard accepts nothing more.
 fn closed(op: Op) -> Error {
     Error::of_bytes(op, mfio_core::ErrorKind::Closed.into())
@@ -183,18 +201,8 @@ impl<R: Ring> Tcp for ShardNet<R> {
         // From now on the kernel is to wait, where something has to be waited for.
         socket.set_nonblocking(false).map_err(about)?;
         let connection = self.connection(Op::Connect, socket, true)?;
-        while waits {
-            // Polled for another reason, a wait may be over before there is an answer.
-            connection.ready().await;
-            if let Some(error) = connection.descriptor().take_error().map_err(about)? {
-                return Err(about(error));
-            }
-            match connection.descriptor().peer_addr() {
-                Ok(_) => break,
-                Err(_) if connection.is_refused() => return Err(closed(Op::Connect)),
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                Err(error) => return Err(about(error)),
-            }
+        if waits {
+            established(&connection).await?;
         }
         Ok(ShardStream::on_ring(connection))
     }
