@@ -5,12 +5,13 @@
 //!
 //! What goes where:
 //!
-//! | what | where |
-//! |---|---|
-//! | reads, writes of handles that do not append | ops of the ring, or a plain call for one that is alone ([`Bypass`](crate::Bypass)) |
-//! | `sync`, `set_len`, `allocate` with `Extend` and `PunchHole` | ops of the ring (`set_len` from Linux 6.9 on; a call on the shard's thread before) |
-//! | open, directories, links, renames, removals, metadata, permissions, times, locks, `allocate` with `KeepSize` | calls of a few threads |
-//! | writes of handles that append | calls of a thread, in order |
+//! - Reads, and writes of handles that do not append: ops of the ring, or a plain call for one
+//!   that is alone ([`Bypass`](crate::Bypass)).
+//! - `sync`, `set_len`, and `allocate` with `Extend` or `PunchHole`: ops of the ring. Before
+//!   Linux 6.9, `set_len` is a call on the shard's thread.
+//! - Opening, directories, links, renames, removals, metadata, permissions, times, locks, and
+//!   `allocate` with `KeepSize`: calls of a few threads.
+//! - Writes of handles that append: calls of a thread, in order.
 //!
 //! Of the ops on names that io_uring has, all but an open whose path is cached are handed to a
 //! worker thread of the kernel, so that the ring would gain little but the power to open files,
@@ -30,7 +31,7 @@
 //! let bytes = block_on(&fs, async {
 //!     let options = OpenOptions::new().read(true).write(true).create(true);
 //!     let file = fs.open("note", &options).await?;
-//!     let (written, _) = file.write_exact(0, b"buy milk").await;
+//!     let (written, _) = file.write_exact(0, &b"buy milk"[..]).await;
 //!     written.map_err(|error| mfio_rt::Error::of_bytes(mfio_rt::Op::Write, error))?;
 //!     file.sync(SyncLevel::Data).await?;
 //!     Ok::<_, mfio_rt::Error>(file.read_exact(0, vec![0; 8]).await.1)
