@@ -577,6 +577,32 @@ fn r13_accepts_that_are_dropped_lose_no_connection() {
     }
 }
 
+/// Ops that wait for peers give no memory back, so nobody waits for them to.
+#[test]
+fn file_that_finds_no_buffer_fails_although_peers_are_waited_for() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let fs = ShardFs::at(&shard, temp.path()).unwrap();
+    block_on(&fs, put(fs.current_dir(), "file", bytes_of(3, 1000))).unwrap();
+    let file = block_on(&fs, fs.open("file", &mfio_rt::OpenOptions::new().read(true)));
+    let file = file.unwrap().unwrap();
+    let (stream, _peer) = pair(&net);
+    let (_waiting, view) = Packet::<Read, _>::new(vec![0; 10]).send();
+    stream.send_io(Whole, view).unwrap();
+    shard.turn(Wait::NONE).unwrap();
+    let buffers: Vec<_> = (0..4).map(|_| shard.arena().alloc(4096).unwrap()).collect();
+    // A packet that lends no memory has to go by a buffer of the arena.
+    let packet = || Packet::<Read, _>::new(Absorbed(Nowhere(100)));
+    let done = block_on(&fs, file.io(0, packet())).unwrap();
+    assert_eq!(
+        done.error().map(|error| error.errno()),
+        Some(Some(nix::errno::Errno::ENOMEM as i32))
+    );
+    drop(buffers);
+    assert!(block_on(&fs, file.io(0, packet())).unwrap().is_ok());
+}
+
 #[test]
 fn unix_sockets_carry_packets_too() {
     let Some(shard) = shard(8) else { return };

@@ -47,7 +47,7 @@ impl<R: Ring> Core<R> {
             _ => false,
         };
         waiting += self.slots.iter_mut().filter(|(_, occupant)| written(occupant)).count();
-        let in_flight = self.in_flight as usize - self.sockets.in_flight;
+        let in_flight = self.soon_back();
         if occupied != in_flight + waiting {
             return Err(format!(
                 "{occupied} slots are in use by {in_flight} ops in flight and {waiting} that wait"

@@ -388,7 +388,12 @@ impl<R: Ring> Core<R> {
     pub(super) fn has_work(&self) -> bool {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
         let can_issue = (queued > 0 || self.classes.can_issue()) && self.slots.free() > 0;
-        can_issue || (self.in_flight == 0 && !self.retries.is_empty())
+        can_issue || (self.soon_back() == 0 && !self.retries.is_empty())
+    }
+
+    /// Ops in flight that wait for no peer.
+    pub(super) fn soon_back(&self) -> usize {
+        self.in_flight as usize - self.sockets.in_flight
     }
 
     /// Whether the ring has ops that no `enter` has taken.
@@ -401,7 +406,7 @@ impl<R: Ring> Core<R> {
     /// comes, or that could not be queued.
     pub(super) fn owes_a_turn(&mut self) -> bool {
         let queued = self.backlog.len() + self.classes.queued + self.targets.waiting_for_flush();
-        let stuck = self.in_flight == 0 && queued > 0;
+        let stuck = self.soon_back() == 0 && queued > 0;
         let owed = !self.retries.is_empty() || self.cancels_owed || stuck;
         self.is_usable() && (owed || self.has_unsubmitted())
     }

@@ -210,7 +210,7 @@ impl<R: Ring> Core<R> {
         }
         let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
         if matches!(bounce, Some(None)) {
-            if self.in_flight > 0 {
+            if self.soon_back() > 0 {
                 // Ops in flight hold the memory and will give it back.
                 return Piece::Later(view);
             }
