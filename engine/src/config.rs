@@ -9,7 +9,8 @@ use crate::shard::BypassMode;
 /// The limits of one shard.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The most ops in flight. Fewer where the ring's completion queue is smaller (F20).
+    /// The most ops in flight. Fewer where the ring's completion queue is smaller (F20). Ops on
+    /// sockets, which wait for a peer, are beside them: at most three for each that is open.
     pub in_flight_max: u32,
     /// The most views accepted and not yet started; more are refused, as back-pressure (F19).
     pub backlog_max: u32,

@@ -72,9 +72,11 @@ mod config;
 pub mod doctor;
 mod engine;
 mod error;
+pub mod fs;
 #[cfg(all(test, mfio_loom))]
 mod loom_tests;
 mod metrics;
+pub mod net;
 pub mod nvme;
 pub mod plan;
 mod remote;

@@ -9,7 +9,7 @@
 
 use core::mem::MaybeUninit;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -160,6 +160,18 @@ fn file_offset(offset_bytes: u64) -> Result<libc::off_t, Errno> {
 fn bytes_moved(moved: isize) -> Result<u32, Errno> {
     // -1 is the only negative; a range is shorter than 2 GiB.
     u32::try_from(moved).map_err(|_| Errno::last())
+}
+
+/// The descriptor that the kernel has just handed over as the result of an op.
+///
+/// Only for such a result, and once for each: whoever holds what comes back closes it.
+pub(crate) fn handed_over(fd: i32) -> Option<OwnedFd> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: ownership: the kernel has installed it for this op and told nobody else of it. It
+    // is open: what closes it is only made here.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `fdatasync(2)`.

@@ -106,6 +106,24 @@ fn tokio_hosts_a_shard_beside_timers_and_local_tasks() {
     }
 }
 
+/// A file is a backend too: whoever hosts it is told when its ops are over.
+#[test]
+fn hosted_file_tells_of_its_completions() {
+    for shard in shards() {
+        let scratch = scratch();
+        let file = shard.open(&scratch.path, &options()).unwrap();
+        let page = shard.arena().alloc(4096).unwrap();
+        let read = current_thread().block_on(async {
+            let host = Tokio::new(&file).unwrap();
+            let read = host.run(file.read_exact_at(8192, page));
+            tokio::time::timeout(Duration::from_secs(60), read).await
+        });
+        let (read, page) = read.expect("it is told").unwrap();
+        read.unwrap();
+        assert!(page.iter().all(|&byte| byte == 3));
+    }
+}
+
 #[test]
 fn async_io_hosts_a_shard() {
     for shard in shards() {

@@ -15,7 +15,7 @@ use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
     Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll, Ring, RingWaker,
-    Tag, Transfers, Wait,
+    SocketOp, Sockets, Tag, Transfers, Wait,
 };
 use crate::buffer::{FixedSpan, MemRange, Region};
 use crate::nvme::Space;
@@ -147,6 +147,20 @@ macro_rules! either {
             AutoRing::Threads($one) => $call,
         }
     };
+}
+
+impl Sockets for AutoRing {
+    fn has_sockets(&self) -> bool {
+        either!(self, ring => ring.has_sockets())
+    }
+
+    fn takes_many(&self) -> bool {
+        either!(self, ring => ring.takes_many())
+    }
+
+    fn push_socket(&mut self, op: SocketOp, tag: Tag) {
+        either!(self, ring => ring.push_socket(op, tag));
+    }
 }
 
 impl Ring for AutoRing {

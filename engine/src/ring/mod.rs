@@ -24,6 +24,7 @@ mod planted;
 mod poll;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod socket;
 pub mod threads;
 mod transfers;
 
@@ -34,6 +35,7 @@ pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
+pub use socket::{SOCKET_SLOTS_FROM, SocketKind, SocketOp, Sockets};
 pub use transfers::{Access, Transfers};
 
 pub(crate) mod sealed {
@@ -270,7 +272,7 @@ impl Wait {
 /// The contract that makes a shard sound: the memory of a pushed op belongs to the ring from
 /// `push` until a completion with its tag and `more == false` has been reaped. A cancel, a
 /// failed `enter` or dropping the ring gives nothing back (F02, F03, F05).
-pub trait Ring: sealed::Sealed {
+pub trait Ring: sealed::Sealed + Sockets {
     /// Wakes the ring's `enter` from another thread.
     type Waker: RingWaker;
 

@@ -47,6 +47,9 @@ impl<R: Ring> Core<R> {
     #[cold]
     pub(super) fn send_cancels(&mut self) {
         self.cancels_owed = false;
+        if self.sockets.owes_stops {
+            self.stop_owed();
+        }
         for (tag, occupant) in self.slots.iter_mut() {
             let sent = match occupant {
                 Occupant::Transfer(transfer) if transfer.cancel_requested => {
@@ -76,7 +79,7 @@ impl<R: Ring> Core<R> {
                     Bytes::Read(view) => view.packet_id() == packet,
                     Bytes::Write { view, .. } => view.packet_id() == packet,
                     Bytes::Group(group) => group.cancel(packet),
-                    Bytes::Chain(_) => false,
+                    Bytes::Chain(_) | Bytes::Socket(..) => false,
                 };
                 let job = if found { self.remove_job(class, at) } else { None };
                 match job {

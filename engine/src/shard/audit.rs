@@ -47,7 +47,7 @@ impl<R: Ring> Core<R> {
             _ => false,
         };
         waiting += self.slots.iter_mut().filter(|(_, occupant)| written(occupant)).count();
-        let in_flight = self.in_flight as usize;
+        let in_flight = self.soon_back();
         if occupied != in_flight + waiting {
             return Err(format!(
                 "{occupied} slots are in use by {in_flight} ops in flight and {waiting} that wait"
@@ -121,7 +121,7 @@ impl<R: Ring> Core<R> {
             Bytes::Read(view) => (true, view.len(), view.address()),
             Bytes::Write { view, .. } => (false, view.len(), view.address()),
             Bytes::Group(_) => return true,
-            Bytes::Chain(_) => return false,
+            Bytes::Chain(_) | Bytes::Socket(..) => return false,
         };
         let demands = self.targets.get(target).demands;
         plan::first_cut(is_read, offset, len, address, demands).is_ok_and(|cut| !cut.bounce)

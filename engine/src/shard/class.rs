@@ -354,7 +354,7 @@ impl Bytes {
             Self::Write { view, .. } => view.len(),
             Self::Group(group) => u64::from(group.len_bytes()),
             // Its steps are few and its turn is its chance to launch: no bytes are charged.
-            Self::Chain(_) => 0,
+            Self::Chain(_) | Self::Socket(..) => 0,
         }
     }
 }

@@ -21,6 +21,7 @@ use super::class::{Class, Classes};
 use super::durable::How;
 use super::flush::Tickets;
 use super::group::Group;
+use super::lanes::{SocketId, SocketTable, Way};
 use super::regions::Regions;
 use super::slot::{Occupant, Slots};
 use super::timer::Timers;
@@ -53,6 +54,8 @@ pub(super) enum Bytes {
     Chain(ChainId),
     /// Neighbours that go as one op.
     Group(Box<Group>),
+    /// A direction of a connection, or a wait for one.
+    Socket(SocketId, Way),
 }
 
 /// A result on its way out of the shard that is not plain success.
@@ -129,6 +132,8 @@ pub(super) struct Core<R: Ring> {
     /// What is registered besides the arena.
     pub(super) regions: Regions,
     pub(super) chains: Chains,
+    /// Apart, so that it is in nobody's way who has none.
+    pub(super) sockets: Box<SocketTable>,
     pub(super) bypass: BypassMode,
     /// Some target's lone ops have, or had, another way than the ring.
     pub(super) lone_ways: bool,
@@ -185,6 +190,7 @@ impl<R: Ring> Core<R> {
             broken: None,
             regions: Regions::default(),
             chains: Chains::default(),
+            sockets: Box::default(),
             bypass: config.bypass,
             lone_ways: false,
             timed: None,
@@ -350,6 +356,7 @@ impl<R: Ring> Core<R> {
         self.broken = Some(errno);
         self.refuses = true;
         self.fail_queued();
+        self.end_sockets();
     }
 
     /// Tells everything that has not been started that it will not be.
@@ -383,7 +390,12 @@ impl<R: Ring> Core<R> {
     pub(super) fn has_work(&self) -> bool {
         let queued = self.backlog.len() + self.targets.waiting_for_flush();
         let can_issue = (queued > 0 || self.classes.can_issue()) && self.slots.free() > 0;
-        can_issue || (self.in_flight == 0 && !self.retries.is_empty())
+        can_issue || (self.soon_back() == 0 && !self.retries.is_empty())
+    }
+
+    /// Ops in flight that wait for no peer.
+    pub(super) fn soon_back(&self) -> usize {
+        self.in_flight as usize - self.sockets.in_flight
     }
 
     /// Whether the ring has ops that no `enter` has taken.
@@ -396,7 +408,7 @@ impl<R: Ring> Core<R> {
     /// comes, or that could not be queued.
     pub(super) fn owes_a_turn(&mut self) -> bool {
         let queued = self.backlog.len() + self.classes.queued + self.targets.waiting_for_flush();
-        let stuck = self.in_flight == 0 && queued > 0;
+        let stuck = self.soon_back() == 0 && queued > 0;
         let owed = !self.retries.is_empty() || self.cancels_owed || stuck;
         self.is_usable() && (owed || self.has_unsubmitted())
     }
@@ -405,7 +417,8 @@ impl<R: Ring> Core<R> {
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
         let queued = self.backlog.len() + self.classes.queued;
-        self.slots.occupied() == 0 && queued == 0 && waiting == 0
+        let in_ring = self.slots.occupied() + self.sockets.in_flight;
+        in_ring == 0 && queued == 0 && waiting == 0
     }
 
     /// Ends a job that has not started, or the part of it that has not.
@@ -417,6 +430,8 @@ impl<R: Ring> Core<R> {
                 self.endings.push(Ending::FailedWrite(view, error));
             }
             Bytes::Chain(id) => return self.end_chain(id, Err(error)),
+            // Its packets are its own, and fail with it.
+            Bytes::Socket(..) => return,
             Bytes::Group(group) => self.fail_group(group, error),
         }
         self.targets.release(job.target, &mut self.ring);
@@ -432,6 +447,7 @@ impl<R: Ring> Core<R> {
                 transfer.cancel_requested = true;
             }
         }
+        self.end_sockets();
         self.send_cancels();
     }
 }

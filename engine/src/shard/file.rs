@@ -9,6 +9,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use mfio_core::backend::PollingHandle;
 use mfio_core::stream::Length;
 use mfio_core::{
     BackendBusy, BackendHandle, Buffer, Completed, Error, IoBackend, Packet, PacketId, PacketIo,
@@ -154,6 +155,13 @@ impl<R: Ring> File<R> {
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
+    }
+
+    /// A duplicate of what was opened, for calls that no ring has an op for.
+    pub(crate) fn duplicate(&self) -> std::io::Result<std::fs::File> {
+        let core = self.inner.shard.inner.core.borrow();
+        let opened = core.targets.get(self.inner.target).opened.as_ref();
+        opened.map_or(Err(std::io::ErrorKind::Unsupported.into()), std::fs::File::try_clone)
     }
 
     /// Fills all of `buffer` from byte `offset` on. The buffer comes back in either case.
@@ -436,6 +444,10 @@ impl<R: Ring> PacketIo<Write, WriteAt> for File<R> {
 }
 
 impl<R: Ring> IoBackend for File<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.inner.shard.polling_handle()
+    }
+
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
         self.inner.shard.get_backend()
     }

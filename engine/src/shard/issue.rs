@@ -223,7 +223,7 @@ impl<R: Ring> Core<R> {
         }
         let bounce = cut.bounce.then(|| self.arena.alloc(cut.op_bytes as usize));
         if matches!(bounce, Some(None)) {
-            if self.in_flight > 0 {
+            if self.soon_back() > 0 {
                 // Ops in flight hold the memory and will give it back.
                 return Piece::Later(view);
             }
@@ -475,6 +475,10 @@ impl<R: Ring> Core<R> {
             Bytes::Chain(id) => {
                 let launched = self.launch(id);
                 return (!launched).then_some(Job { target, offset_bytes, bytes });
+            }
+            Bytes::Socket(id, way) => {
+                let served = self.serve_queued(id, way);
+                return (!served).then_some(Job { target, offset_bytes, bytes });
             }
             Bytes::Group(group) => {
                 self.issue_group(group).map(|group| (offset_bytes, Bytes::Group(group)))

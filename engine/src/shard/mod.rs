@@ -43,6 +43,7 @@ mod chain;
 mod chain_table;
 mod class;
 mod commit;
+mod connection;
 mod core;
 mod durable;
 mod file;
@@ -54,6 +55,7 @@ mod in_place;
 mod intake;
 mod issue;
 mod join;
+mod lanes;
 mod launch;
 mod plain;
 mod planted;
@@ -67,6 +69,7 @@ mod scripted_tests;
 #[cfg(any(test, feature = "sim"))]
 mod simulated;
 mod slot;
+mod socket;
 mod straight;
 mod sync;
 mod tasks;
@@ -81,6 +84,7 @@ pub(crate) use self::bypass::Courses;
 pub use self::bypass::{Bypass, BypassMode, Lone};
 pub use self::class::{AsBackground, AsLog, Class};
 pub use self::commit::{Chain, ChainBuffers, ChainError, Commit};
+pub(crate) use self::connection::Connection;
 pub use self::durable::WriteAt;
 pub use self::file::{Durability, Durable, File};
 pub(crate) use self::flush::FlushRequest;
@@ -449,7 +453,8 @@ impl<R: Ring> Drop for Core<R> {
         self.close();
         let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
         // Also what only waits to be tried again: its end is to be told, and no op is in flight.
-        while self.slots.occupied() > 0 && self.ring.now_ns() < deadline_ns {
+        while self.slots.occupied() + self.sockets.in_flight > 0 && self.ring.now_ns() < deadline_ns
+        {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.
             if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {

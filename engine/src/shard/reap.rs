@@ -15,7 +15,7 @@ use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::metrics::Metrics;
 use crate::plan;
-use crate::ring::{Completion, Plant, Ring, Tag};
+use crate::ring::{Completion, Plant, Ring, SOCKET_SLOTS_FROM, Tag};
 use crate::target::Targets;
 
 impl<R: Ring> Core<R> {
@@ -47,6 +47,9 @@ impl<R: Ring> Core<R> {
         let Completion { mut tag, result, more } = completion;
         if self.ring.plant(Plant::NoGeneration) {
             tag = self.any_generation(tag);
+        }
+        if tag.slot >= SOCKET_SLOTS_FROM {
+            return self.complete_socket(tag, result, more);
         }
         let Some(occupant) = self.slots.find(tag) else {
             self.metrics.stale_completions += 1;

@@ -63,6 +63,8 @@ impl RingWaker for NoWaker {
 
 impl Sealed for Scripted {}
 
+impl crate::ring::Sockets for Scripted {}
+
 impl Ring for Scripted {
     type Waker = NoWaker;
     fn now_ns(&self) -> u64 {

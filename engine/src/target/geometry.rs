@@ -146,6 +146,20 @@ impl Geometry {
         Self::of_with(file, Path::new("/sys"))
     }
 
+    /// That of any file which is used through the page cache, without asking what more is known.
+    pub(crate) fn buffered() -> Self {
+        Self {
+            kind: TargetKind::File,
+            len_bytes: 0,
+            direct: false,
+            mem_align: 1,
+            offset_align: 1,
+            transfer_bytes_max: TRANSFER_BYTES_MAX,
+            file_system: FileSystem::NONE,
+            facts: Facts::default(),
+        }
+    }
+
     /// As [`Geometry::of`], with another root of sysfs.
     pub(crate) fn of_with(file: &File, sys: &Path) -> Result<Self, Errno> {
         let metadata = file.metadata().map_err(|error| errno_of(&error))?;

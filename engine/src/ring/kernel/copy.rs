@@ -34,7 +34,7 @@ impl KernelRing {
                 settled += 1;
                 continue;
             }
-            // Slots of a shard are far below 2^31.
+            // Slots of files are far below 2^31.
             unusual |= tag.slot >= 1 << 31 || completion.more;
             into.push(completion);
         }

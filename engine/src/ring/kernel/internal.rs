@@ -7,7 +7,7 @@
 
 use super::wake::WAKE;
 use super::{Completion, KernelRing, Sqe, Tag};
-use crate::ring::Ring;
+use crate::ring::{Ring, SOCKET_SLOTS_FROM};
 
 impl KernelRing {
     #[cold]
@@ -43,7 +43,7 @@ impl KernelRing {
     }
 
     /// Takes the ring's own completions out of `all[first..]`, and those that are not the last
-    /// of their op out of the count.
+    /// of their op out of the count; counts those of sockets.
     #[cold]
     pub(super) fn sort_out(&mut self, all: &mut Vec<Completion>, first: usize) {
         let mut at = first;
@@ -51,6 +51,8 @@ impl KernelRing {
             if tag.slot != Tag::INTERNAL.slot {
                 // About to be counted as finished, which it is not.
                 self.ops_reaped = self.ops_reaped.wrapping_sub(u32::from(more));
+                let on_socket = tag.slot >= SOCKET_SLOTS_FROM && !more;
+                self.ops_on_sockets -= u32::from(on_socket);
                 at += 1;
                 continue;
             }

@@ -18,6 +18,7 @@ mod owned;
 mod register;
 mod restrict;
 mod setup;
+mod socket;
 mod sqe;
 mod sqpoll;
 mod stats;
@@ -71,6 +72,8 @@ pub struct KernelRing {
     /// Ops taken by the kernel and ops reaped since the start, modulo 2^32.
     ops_taken: u32,
     ops_reaped: u32,
+    /// Of those in between, how many wait for a peer.
+    ops_on_sockets: u32,
     /// SQEs taken by the kernel since the start, modulo 2^32, the ring's own included.
     taken: u32,
     /// Of the entries that the queue was seen to have, how many are published: with SQPOLL.
@@ -134,6 +137,7 @@ impl KernelRing {
             ring,
             ops_taken: 0,
             ops_reaped: 0,
+            ops_on_sockets: 0,
             taken: 0,
             published: 0,
             sqpoll,
@@ -190,8 +194,8 @@ impl KernelRing {
         // GETEVENTS also without waiting: with DEFER_TASKRUN nothing else lets completions
         // appear (F27), and it is what flushes an overflown completion queue (F20).
         let mut flags = EnterFlags::GETEVENTS;
-        if queued == 0 && self.ops_taken == self.ops_reaped {
-            // Asleep with no I/O under way: not to be shown as waiting for a disk.
+        if queued == 0 && self.ops_taken.wrapping_sub(self.ops_reaped) == self.ops_on_sockets {
+            // Asleep with no I/O on files under way: not to be shown as waiting for a disk.
             flags |= self.no_iowait;
         }
         self.stats.enters += 1;

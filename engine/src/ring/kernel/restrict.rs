@@ -2,7 +2,7 @@
 //!
 //! Data flow: a disabled ring → the opcodes, flags and register calls that the engine uses →
 //! `IORING_REGISTER_RESTRICTIONS` → enabled by the thread that will submit (F24). A bug, or code
-//! that got hold of the ring, can then open no file and no socket through it: the kernel
+//! that got hold of the ring, can then open no file and connect nowhere through it: the kernel
 //! answers `EACCES`.
 //!
 //! Not here: who needs an unrestricted ring (`engine::fs` does: it opens and renames).
@@ -20,7 +20,7 @@ const RESTRICTIONS: &str = "RESTRICTIONS";
 
 /// What a data ring submits: what `sqe` says, and nothing else. Those that the kernel lacks are
 /// left out by the probe.
-pub(super) const OPCODES: [u8; 15] = [
+pub(super) const OPCODES: [u8; 18] = [
     opcode::Nop::CODE,
     opcode::Read::CODE,
     opcode::Write::CODE,
@@ -37,6 +37,10 @@ pub(super) const OPCODES: [u8; 15] = [
     opcode::PollAdd::CODE,
     // Of block devices: discard.
     opcode::UringCmd16::CODE,
+    // On sockets that were made elsewhere: none can be made, or bound, or connected.
+    opcode::Send::CODE,
+    opcode::Recv::CODE,
+    opcode::Accept::CODE,
 ];
 
 /// The calls of `io_uring_register(2)` that a data ring makes once it is enabled, by their

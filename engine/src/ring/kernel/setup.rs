@@ -217,6 +217,12 @@ pub(super) const FTRUNCATE: &str = "FTRUNCATE";
 /// What [`Features::in_use`] calls commands to drivers, of which a block device takes discards.
 pub(super) const URING_CMD: &str = "URING_CMD";
 
+/// What [`Features::in_use`] calls ops on sockets.
+pub(super) const SEND_RECV: &str = "SEND_RECV";
+
+/// What [`Features::in_use`] calls taking many connections by one op.
+pub(super) const ACCEPT_MULTISHOT: &str = "ACCEPT_MULTISHOT";
+
 /// What [`Features::in_use`] calls ops on ranges of a file.
 pub(super) const FALLOCATE: &str = "FALLOCATE";
 
@@ -244,6 +250,14 @@ pub(super) fn build(config: &KernelConfig) -> Result<(IoUring, Features), RingEr
     }
     if probe.is_supported(opcode::UringCmd16::CODE) {
         features.in_use.push(URING_CMD);
+    }
+    let sockets = [opcode::Send::CODE, opcode::Recv::CODE, opcode::Accept::CODE];
+    if sockets.into_iter().all(|code| probe.is_supported(code)) {
+        features.in_use.push(SEND_RECV);
+        // A flag of an op, which no probe knows; this op came with the same release.
+        if probe.is_supported(opcode::Socket::CODE) {
+            features.in_use.push(ACCEPT_MULTISHOT);
+        }
     }
     let vectored = [opcode::ReadvFixed::CODE, opcode::WritevFixed::CODE];
     features.vectored_fixed = vectored.into_iter().all(|code| probe.is_supported(code));

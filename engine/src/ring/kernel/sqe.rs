@@ -11,7 +11,7 @@ use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 
 use crate::buffer::MemRange;
-use crate::ring::{FileRef, Op, OpKind, Tag};
+use crate::ring::{FileRef, Op, OpKind, SocketKind, SocketOp, Tag};
 
 /// The fields of `struct io_uring_sqe` of `<linux/io_uring.h>` that this engine uses; the
 /// others are 0.
@@ -29,7 +29,7 @@ pub(super) struct Sqe {
     op_flags: u32,
     user_data: u64,
     buf_index: u16,
-    /// The scheduling class and level of a read or a write.
+    /// The scheduling class and level of a read or a write; the flags of an accept.
     ioprio: u16,
     /// The length that a command on a block device names.
     addr3: u64,
@@ -56,6 +56,12 @@ const POLL_ADD_MULTI: u32 = 1;
 
 /// `POLLIN` of `<poll.h>`.
 const POLLIN: u32 = 1;
+
+/// `IORING_ACCEPT_MULTISHOT`, which stands where others have a priority.
+const ACCEPT_MULTISHOT: u16 = 1;
+
+/// `POLLOUT` of `<poll.h>`.
+const POLLOUT: u32 = 4;
 
 impl Sqe {
     /// A nop without a tag.
@@ -217,6 +223,31 @@ impl Sqe {
         entry_of(words)
     }
 
+    /// An op on a socket. A poll says its events, a send that no signal is wanted.
+    #[cold]
+    pub(super) fn socket(op: SocketOp, tag: Tag) -> Self {
+        let sqe = Self { fd: op.fd, user_data: tag.to_user_data(), ..Self::ZERO };
+        let (opcode, memory, op_flags) = match op.kind {
+            SocketKind::Receive(memory) => (opcode::Recv::CODE, memory, 0),
+            SocketKind::Send(memory) => (opcode::Send::CODE, memory, libc::MSG_NOSIGNAL),
+            SocketKind::Writable => return Self::poll_for(POLLOUT, sqe),
+            SocketKind::Accept { many } => {
+                let ioprio = if many { ACCEPT_MULTISHOT } else { 0 };
+                let op_flags = libc::SOCK_CLOEXEC.cast_unsigned();
+                return Self { opcode: opcode::Accept::CODE, ioprio, op_flags, ..sqe };
+            }
+        };
+        let addr = memory.addr().addr() as u64;
+        let op_flags = op_flags.cast_unsigned();
+        Self { opcode, addr, len_bytes: memory.len_bytes(), op_flags, ..sqe }
+    }
+
+    const fn poll_for(events: u32, sqe: Self) -> Self {
+        // The kernel reads the events as two 16-bit halves in memory order.
+        let events = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
+        Self { opcode: opcode::PollAdd::CODE, op_flags: events, ..sqe }
+    }
+
     /// Asks for the op with tag `target` to be cancelled; completes itself as `tag`.
     pub(super) const fn cancel(target: Tag, tag: Tag) -> Self {
         Self {
@@ -229,16 +260,9 @@ impl Sqe {
 
     /// Completes when `fd` becomes readable: once, or each time until it says otherwise.
     pub(super) const fn poll(fd: i32, multishot: bool, tag: Tag) -> Self {
-        // The kernel reads the events as two 16-bit halves in memory order.
-        let events = if cfg!(target_endian = "big") { POLLIN.rotate_left(16) } else { POLLIN };
-        Self {
-            opcode: opcode::PollAdd::CODE,
-            fd,
-            len_bytes: if multishot { POLL_ADD_MULTI } else { 0 },
-            op_flags: events,
-            user_data: tag.to_user_data(),
-            ..Self::ZERO
-        }
+        let len_bytes = if multishot { POLL_ADD_MULTI } else { 0 };
+        let user_data = tag.to_user_data();
+        Self::poll_for(POLLIN, Self { fd, len_bytes, user_data, ..Self::ZERO })
     }
 }
 
@@ -483,6 +507,17 @@ mod tests {
             let poll = opcode::PollAdd::new(fd, POLLIN).multi(multishot).build();
             same(Sqe::poll(4, multishot, Tag::INTERNAL), poll);
         }
+        let memory = memory.unwrap();
+        let socket = |kind| Sqe::socket(SocketOp { kind, fd: 4 }, Tag::INTERNAL);
+        same(socket(SocketKind::Receive(memory)), opcode::Recv::new(fd, at, 100).build());
+        let send = opcode::Send::new(fd, at, 100).flags(libc::MSG_NOSIGNAL).build();
+        same(socket(SocketKind::Send(memory)), send);
+        let accept = opcode::Accept::new(fd, core::ptr::null_mut(), core::ptr::null_mut());
+        let accept = accept.flags(libc::SOCK_CLOEXEC).build();
+        same(socket(SocketKind::Accept { many: false }), accept);
+        let accept = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
+        same(socket(SocketKind::Accept { many: true }), accept);
+        same(socket(SocketKind::Writable), opcode::PollAdd::new(fd, POLLOUT).build());
         let nop = op(OpKind::Nop, FileRef::Plain(-1), None);
         same(Sqe::of(&nop, Tag::INTERNAL), opcode::Nop::new().build());
     }

@@ -216,6 +216,15 @@ impl PortableFile {
         }
     }
 
+    /// The file itself, to be used elsewhere. While packets are under way, a duplicate of it.
+    ///
+    /// # Errors
+    /// Those of duplicating it.
+    pub fn into_file(self) -> io::Result<File> {
+        Arc::try_unwrap(self.shared)
+            .map_or_else(|shared| shared.file.try_clone(), |shared| Ok(shared.file))
+    }
+
     async fn call<T: Send + 'static>(
         &self,
         op: Op,

@@ -24,6 +24,7 @@ use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 
 use crate::error::{Error, Op};
 use crate::fs::Fs;
+use crate::options::OpenOptions;
 
 mod call;
 mod dir;
@@ -130,6 +131,12 @@ impl Portable {
         found.await?.map_err(|error| errno::of(Op::Resolve, &error).at(host))
     }
 
+    /// A file that was opened elsewhere, to be used here: what `options` say of it is believed.
+    #[must_use]
+    pub fn adopt_file(&self, file: std::fs::File, options: &OpenOptions) -> PortableFile {
+        PortableFile::new(self.pool.clone(), file, options)
+    }
+
     /// Packets and operations that wait for a thread at the moment.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -144,6 +151,12 @@ impl Fs for Portable {
     fn current_dir(&self) -> &PortableDir {
         &self.current_dir
     }
+}
+
+/// What the system answered to `op`, in our words; the errno is kept.
+#[must_use]
+pub fn error_of(op: Op, error: &std::io::Error) -> Error {
+    errno::of(op, error)
 }
 
 /// Completions come from other threads.

@@ -1,0 +1,148 @@
+//! Directory handles of a shard.
+//!
+//! Data flow: name → a thread's call relative to the directory → result; of an open, the
+//! descriptor comes back to the shard, which makes it a target of its ring.
+//!
+//! Not here: files once they are open (`file`).
+
+use std::fmt;
+
+use mfio_core::backend::PollingHandle;
+use mfio_core::{BackendBusy, BackendHandle, IoBackend};
+use mfio_rt::portable::{Portable, PortableDir, PortableEntries, error_of};
+use mfio_rt::{DirHandle, Error, Follow, Metadata, Op, OpenOptions, Times};
+
+use super::file::ShardFile;
+use crate::ring::{AutoRing, Ring};
+use crate::shard::Shard;
+
+/// An open directory whose files are the shard's.
+pub struct ShardDir<R: Ring = AutoRing> {
+    shard: Shard<R>,
+    threads: Portable,
+    names: PortableDir,
+}
+
+impl<R: Ring> ShardDir<R> {
+    pub(super) fn new(shard: Shard<R>, threads: Portable, names: PortableDir) -> Self {
+        Self { shard, threads, names }
+    }
+
+    pub(super) fn shard(&self) -> &Shard<R> {
+        &self.shard
+    }
+
+    fn beside(&self, names: PortableDir) -> Self {
+        Self::new(self.shard.clone(), self.threads.clone(), names)
+    }
+}
+
+impl<R: Ring> Clone for ShardDir<R> {
+    /// The same directory.
+    fn clone(&self) -> Self {
+        self.beside(self.names.clone())
+    }
+}
+
+impl<R: Ring> DirHandle for ShardDir<R> {
+    type File = ShardFile<R>;
+    type Entries = PortableEntries;
+
+    async fn open_file(
+        &self,
+        path: impl AsRef<[u8]>,
+        options: &OpenOptions,
+    ) -> Result<ShardFile<R>, Error> {
+        let path = path.as_ref();
+        let opened = self.names.open_file(path, options).await?.into_file();
+        let opened = opened.map_err(|error| error_of(Op::Open, &error).at(path))?;
+        ShardFile::of(&self.shard, &self.threads, path, opened, options)
+    }
+
+    async fn open_dir(&self, path: impl AsRef<[u8]>) -> Result<Self, Error> {
+        Ok(self.beside(self.names.open_dir(path).await?))
+    }
+
+    async fn confined(&self) -> Result<Self, Error> {
+        Ok(self.beside(self.names.confined().await?))
+    }
+
+    async fn read_dir(&self) -> Result<PortableEntries, Error> {
+        self.names.read_dir().await
+    }
+
+    async fn create_dir(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
+        self.names.create_dir(path, mode).await
+    }
+
+    async fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.names.remove_file(path).await
+    }
+
+    async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.names.remove_dir(path).await
+    }
+
+    async fn rename(
+        &self,
+        path: impl AsRef<[u8]>,
+        to: &Self,
+        to_path: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
+        self.names.rename(path, &to.names, to_path).await
+    }
+
+    async fn hard_link(
+        &self,
+        path: impl AsRef<[u8]>,
+        to: &Self,
+        to_path: impl AsRef<[u8]>,
+    ) -> Result<(), Error> {
+        self.names.hard_link(path, &to.names, to_path).await
+    }
+
+    async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.names.symlink(target, path).await
+    }
+
+    async fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        self.names.read_link(path).await
+    }
+
+    async fn metadata(&self, path: impl AsRef<[u8]>, follow: Follow) -> Result<Metadata, Error> {
+        self.names.metadata(path, follow).await
+    }
+
+    async fn set_permissions(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
+        self.names.set_permissions(path, mode).await
+    }
+
+    async fn set_times(
+        &self,
+        path: impl AsRef<[u8]>,
+        times: Times,
+        follow: Follow,
+    ) -> Result<(), Error> {
+        self.names.set_times(path, times, follow).await
+    }
+
+    async fn sync(&self) -> Result<(), Error> {
+        self.names.sync().await
+    }
+}
+
+impl<R: Ring> IoBackend for ShardDir<R> {
+    fn polling_handle(&self) -> Option<PollingHandle<'_>> {
+        self.shard.polling_handle()
+    }
+
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        self.shard.get_backend()
+    }
+}
+
+impl<R: Ring> fmt::Debug for ShardDir<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardDir").finish_non_exhaustive()
+    }
+}
