@@ -161,14 +161,29 @@ impl<'c, C: Carrier + ?Sized> Egress<'c, C> {
         Self { carrier, checked, batch: Vec::new() }
     }
 
-    /// Adds header and body, and says so of `data`, which must be sent next.
-    pub(crate) fn push(&mut self, about: Head<'_>, data: &[u8]) -> Result<(), Cut> {
+    /// The header of a frame.
+    fn header(&self, about: &Head<'_>, data: &[u8]) -> Result<Header, Cut> {
         let mut header = frame(about.kind, about.id, about.body, data.len() as u64)?;
         header.place = about.place;
         if self.checked {
             header.flags |= CHECKED;
             header.checksum = checksum(&header, about.body, data);
         }
+        Ok(header)
+    }
+
+    /// Writes the header of a frame without a body to the front of `data`, where there is room
+    /// for it.
+    pub(crate) fn head_into(&self, about: Head<'_>, data: &mut [u8]) -> Result<(), Cut> {
+        debug_assert!(about.body.is_empty(), "there is room for the header alone");
+        let (room, data) = data.split_first_chunk_mut().ok_or(WireError::Truncated)?;
+        *room = self.header(&about, data)?.encode();
+        Ok(())
+    }
+
+    /// Adds header and body, and says so of `data`, which must be sent next.
+    pub(crate) fn push(&mut self, about: Head<'_>, data: &[u8]) -> Result<(), Cut> {
+        let header = self.header(&about, data)?;
         self.batch.extend_from_slice(&header.encode());
         self.batch.extend_from_slice(about.body);
         Ok(())

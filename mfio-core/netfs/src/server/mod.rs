@@ -28,6 +28,7 @@ use crate::carrier::{Carrier, Cut, within};
 
 mod answer;
 mod handles;
+mod reads;
 mod session;
 
 use session::Session;
@@ -187,7 +188,7 @@ impl<D: DirHandle> Server<D> {
                     // A stream that refuses is merely slower.
                     let _slower = stream.set_nodelay(true);
                     connections.push(Box::pin(async move {
-                        (from, self.serve_or_refuse(&stream, crowded).await)
+                        (from, stream.hosting(self.serve_or_refuse(&stream, crowded)).await)
                     }));
                 }
                 Err(error) => told(Event::Refused(error)),
