@@ -21,15 +21,17 @@ fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
 }
 
 /// Prints the table; 1 where a bar is missed.
-pub fn print(sides: &[Side], rounds: &[Vec<[f64; 2]>], arguments: &Arguments) -> ExitCode {
-    println!("{:<8} {:>10} {:>12} {:>26}", "side", "MiB/s", "CPU ms/GiB", "of the plain copy");
+pub fn print(sides: &[Side], rounds: &[Vec<[f64; 3]>], arguments: &Arguments) -> ExitCode {
+    let titles = ["MiB/s", "server ms/GiB", "client ms/GiB", "of the plain copy"];
+    println!("{:<8} {:>8} {:>15} {:>15} {:>22}", "side", titles[0], titles[1], titles[2], titles[3]);
     for (column, side) in sides.iter().enumerate() {
         let [rate, ..] = spread(rounds.iter().map(|row| row[column][0] / f64::from(1 << 20)));
         let [ratio, low, high] = spread(rounds.iter().map(|row| row[column][0] / row[0][0]));
-        let [cpu_ms, ..] = spread(rounds.iter().map(|row| row[column][1]));
+        let cpu_ms = |at| spread(rounds.iter().map(|row| row[column][at]))[0];
+        let (server, client) = (cpu_ms(1), cpu_ms(2));
         let side = format!("{side:?}").to_lowercase();
         let ratio = format!("{ratio:.2} [{low:.2}, {high:.2}]");
-        println!("{side:<8} {rate:>10.0} {cpu_ms:>12.0} {ratio:>26}");
+        println!("{side:<8} {rate:>8.0} {server:>15.0} {client:>15.0} {ratio:>22}");
     }
     let place = |wanted| sides.iter().position(|side| *side == wanted);
     let mut missed = false;

@@ -34,9 +34,10 @@ use crate::wire::{
 
 /// Bytes read and answered at a time.
 pub(super) const FRAGMENT_BYTES: u64 = 256 << 10;
-/// Bytes that were read and are not out, beyond which no more are read: the next ones then find
-/// the processor's caches as they were left, and a peer that takes nothing costs no more.
-const UNSENT_BYTES: u64 = 2 * FRAGMENT_BYTES;
+/// Bytes that were read and are not out, from which on no more are read: one buffer then goes
+/// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a
+/// disk is not counted.
+const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 4;
 /// Up to this length data is copied into the batch of frames.
