@@ -33,7 +33,7 @@ use crate::wire::{
 };
 
 /// Bytes read and answered at a time.
-pub(super) const FRAGMENT_BYTES: u64 = 256 << 10;
+pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 /// Bytes that were read and are not out, from which on no more are read: one buffer then goes
 /// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a
 /// disk is not counted.
