@@ -9,16 +9,14 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::future::poll_fn;
-use core::task::Poll;
 
 use futures_util::stream::FuturesUnordered;
-use mfio_core::{Completed, Error as ByteError, ErrorKind as ByteKind, FailedRange};
-use mfio_core::{Packet, PacketIo, Read, Refused};
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange};
 use mfio_rt::{DirHandle, Op};
 
 use super::Task;
 use super::session::{EBADF, FRAGMENT_BYTES, Out, Session};
+use crate::carrier::fill;
 use crate::wire::{HEADER_BYTES, Reply};
 
 /// The most bytes that one request may ask for.
@@ -35,34 +33,6 @@ pub(super) struct Fragment<D: DirHandle> {
     pub(super) len: u64,
     /// Fragments of the request that are not answered.
     left: Rc<Cell<u64>>,
-}
-
-/// Fills `buffer` behind its first [`HEADER_BYTES`].
-async fn fill<F: PacketIo<Read>>(file: &F, at: u64, buffer: Vec<u8>) -> Completed<Read, Vec<u8>> {
-    let (mut sent, view) = Packet::<Read, _>::new(buffer).send();
-    let (room, view) = view.split_at(HEADER_BYTES as u64);
-    // Written when it is known what was read.
-    room.filled();
-    let mut unsent = Some((at, view));
-    poll_fn(|cx| {
-        while let Some((at, view)) = unsent.take() {
-            if let Err(Refused { param, view }) = file.send_io(at, view) {
-                unsent = Some((param, view));
-                if file.poll_ready(cx).is_pending() {
-                    return Poll::Pending;
-                }
-            }
-        }
-        sent.poll_done(cx)
-    })
-    .await;
-    loop {
-        match sent.into_completed() {
-            Ok(done) => return done,
-            Err(under_way) => sent = under_way,
-        }
-        poll_fn(|cx| sent.poll_done(cx)).await;
-    }
 }
 
 impl<D: DirHandle> Session<'_, D> {
@@ -101,8 +71,9 @@ impl<D: DirHandle> Session<'_, D> {
     async fn read_fragment(&self, fragment: Fragment<D>) {
         let Fragment { id, file, at, place, len, left } = fragment;
         let wanted = usize::try_from(len).unwrap_or(0) + HEADER_BYTES;
-        let done = fill(&*file, at, self.buffer(wanted)).await;
         let room = HEADER_BYTES as u64;
+        // The room is written when it is known what was read.
+        let done = fill(&*file, at, self.buffer(wanted), room).await;
         let mut failed = done.failed_ranges();
         for range in &mut failed {
             range.start = range.start.saturating_sub(room);

@@ -26,7 +26,7 @@ use super::handles::{Handles, Node};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
 use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, receive, receive_bytes, receive_header};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, receive_bytes, receive_header};
 use crate::carrier::{receive_hello, verify, within};
 use crate::wire::{
     DATA_BYTES_MAX, Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, WireError,
@@ -282,23 +282,25 @@ impl<'s, D: DirHandle> Session<'s, D> {
         checked: bool,
         tasks: &RefCell<FuturesUnordered<Task<'t>>>,
     ) -> Result<(), Cut> {
+        let mut ingress = Ingress::new(carrier, checked);
         loop {
             // Those that keep to the window never wait here.
             self.wait_for(|| self.requests.get() <= self.config.requests_max).await;
-            let header = receive_header(carrier, checked).await?;
-            let body = receive_bytes(carrier, header.body_len).await?;
+            let header = ingress.header().await?;
+            let body = ingress.body(&header).await?;
             self.step();
-            let request = Request::decode(header.kind, &body)?;
+            let request = Request::decode(header.kind, body)?;
             let id = header.id;
             if let Request::Write { file, at } = request {
-                let task = self.receive_write(carrier, &header, &body, (file, at)).await?;
+                let body = body.to_vec();
+                let task = self.receive_write(&mut ingress, &header, &body, (file, at)).await?;
                 tasks.borrow().push(task);
                 continue;
             }
             if header.data_len != 0 {
                 return Err(WireError::Unasked.into());
             }
-            verify(&header, &body, &[])?;
+            verify(&header, body, &[])?;
             match request {
                 Request::Close { handle } => self.handles.close(handle),
                 Request::Cancel { request } => self.give_up(request),
@@ -359,7 +361,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
     /// Receives all of a write before anything of it is done.
     async fn receive_write<'t, C: Carrier>(
         &'t self,
-        carrier: &C,
+        ingress: &mut Ingress<'_, C>,
         header: &Header,
         body: &[u8],
         (file, at): (u64, u64),
@@ -370,7 +372,9 @@ impl<'s, D: DirHandle> Session<'s, D> {
         self.write_waits.set(false);
         self.take_bytes(len);
         let wanted = usize::try_from(len).unwrap_or(DATA_BYTES_MAX);
-        let (result, data) = receive(carrier, self.buffer(wanted)).await;
+        let mut data = self.buffer(wanted);
+        let ahead = ingress.ahead(&mut data);
+        let (result, data) = ingress.data(data, ahead).await;
         result?;
         self.step();
         verify(header, body, &data)?;
