@@ -123,7 +123,9 @@ where
 }
 
 /// The most that is read ahead.
-const AHEAD_BYTES: usize = 16 << 10;
+const AHEAD_BYTES: usize = 64 << 10;
+/// From this length on data is not read ahead, for it would be copied.
+const LONG_BYTES: usize = 16 << 10;
 
 /// Frames on their way in. Short ones are read together; of a long one only its first bytes are
 /// copied.
@@ -170,7 +172,7 @@ impl<'c, C: Carrier + ?Sized> Ingress<'c, C> {
         let bytes = self.next(HEADER_BYTES).await?;
         let bytes: &[u8; HEADER_BYTES] = bytes.try_into().map_err(|_| WireError::Truncated)?;
         let header = header_of(bytes, checked)?;
-        self.long = header.data_len as usize >= AHEAD_BYTES;
+        self.long = header.data_len as usize >= LONG_BYTES;
         Ok(header)
     }
 
@@ -266,7 +268,7 @@ pub(crate) async fn receive_reply<C: Carrier + ?Sized>(
 }
 
 /// Bytes after which a batch is sent.
-const BATCH_BYTES: usize = 32 << 10;
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Frames on their way out, in order. Short ones go together.
 pub(crate) struct Egress<'c, C: ?Sized> {

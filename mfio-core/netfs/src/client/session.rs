@@ -23,7 +23,7 @@ use crate::carrier::{receive_hello, receive_reply, verify};
 use crate::wire::{DATA_BYTES_MAX, Flags, HELLO_BYTES, Hello, Limits, Reply, Request, WireError};
 
 /// Up to this length data is copied into the batch of frames: one call instead of two.
-const COPY_BYTES: u64 = 4096;
+const COPY_BYTES: u64 = 16 << 10;
 
 /// What both sides agreed on.
 #[derive(Clone, Copy, Debug)]

@@ -40,10 +40,11 @@ pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 4;
-/// Up to this length data is copied into the batch of frames.
-const COPY_BYTES: usize = 4096;
-/// Buffers kept for the next fragments of the same connection.
+/// Up to this length data is copied into the batch of frames: that is cheaper than a call.
+const COPY_BYTES: usize = 16 << 10;
+/// Buffers kept for the next fragments of the same connection, and how long they are at least.
 const BUFFERS_KEPT: usize = 16;
+const KEPT_BYTES: usize = 1 << 10;
 pub(super) const EBADF: i32 = 9;
 
 /// Says hello, and lets in who knows the secret. Whether frames have checksums.
@@ -271,7 +272,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
 
     pub(super) fn keep(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < BUFFERS_KEPT && buffer.capacity() > COPY_BYTES {
+        if buffers.len() < BUFFERS_KEPT && buffer.capacity() >= KEPT_BYTES {
             buffers.push(buffer);
         }
     }
@@ -423,7 +424,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
             requests += out.requests;
             bytes += out.bytes;
             self.inside.set(true);
-            if out.data.len() > COPY_BYTES {
+            if out.data.len() > COPY_BYTES + HEADER_BYTES {
                 egress.flush().await?;
                 // In front of the data, so that both go out by one call.
                 egress.head_into(head, &mut out.data)?;
@@ -434,6 +435,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
                 let data = out.data.get(HEADER_BYTES..).unwrap_or_default();
                 egress.push(head, data)?;
                 egress.push_copy(data);
+                self.keep(out.data);
             }
             self.unsent.set(self.unsent.get().saturating_sub(out.unsent));
             if egress.is_full() || out_is_long(bytes) {
