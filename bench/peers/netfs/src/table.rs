@@ -23,7 +23,10 @@ fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
 /// Prints the table; 1 where a bar is missed.
 pub fn print(sides: &[Side], rounds: &[Vec<[f64; 3]>], arguments: &Arguments) -> ExitCode {
     let titles = ["MiB/s", "server ms/GiB", "client ms/GiB", "of the plain copy"];
-    println!("{:<8} {:>8} {:>15} {:>15} {:>22}", "side", titles[0], titles[1], titles[2], titles[3]);
+    println!(
+        "{:<8} {:>8} {:>15} {:>15} {:>22}",
+        "side", titles[0], titles[1], titles[2], titles[3]
+    );
     for (column, side) in sides.iter().enumerate() {
         let [rate, ..] = spread(rounds.iter().map(|row| row[column][0] / f64::from(1 << 20)));
         let [ratio, low, high] = spread(rounds.iter().map(|row| row[column][0] / row[0][0]));

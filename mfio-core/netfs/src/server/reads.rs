@@ -11,16 +11,20 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use futures_util::stream::FuturesUnordered;
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange};
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, Packet, Read};
 use mfio_rt::{DirHandle, Op};
 
 use super::Task;
 use super::session::{EBADF, FRAGMENT_BYTES, Out, Session};
-use crate::carrier::fill;
+use crate::carrier::{completed, send_view};
 use crate::wire::{HEADER_BYTES, Reply};
 
 /// The most bytes that one request may ask for.
 const READ_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes read at a time: a device has the pieces of a fragment side by side, and no copy from
+/// memory takes long.
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// A part of a read.
 pub(super) struct Fragment<D: DirHandle> {
@@ -72,8 +76,21 @@ impl<D: DirHandle> Session<'_, D> {
         let Fragment { id, file, at, place, len, left } = fragment;
         let wanted = usize::try_from(len).unwrap_or(0) + HEADER_BYTES;
         let room = HEADER_BYTES as u64;
-        // The room is written when it is known what was read.
-        let done = fill(&*file, at, self.buffer(wanted), room).await;
+        let (sent, view) = Packet::<Read, _>::new(self.buffer(wanted)).send();
+        let (front, mut view) = view.split_at(room);
+        // Written when it is known what was read.
+        front.filled();
+        let mut to = at;
+        loop {
+            let piece_len = view.len().min(PIECE_BYTES);
+            let (piece, rest) = view.split_at(piece_len);
+            send_view(&*file, to, piece).await;
+            (to, view) = (to.saturating_add(piece_len), rest);
+            if view.is_empty() {
+                break view.filled();
+            }
+        }
+        let done = completed(sent).await;
         let mut failed = done.failed_ranges();
         for range in &mut failed {
             range.start = range.start.saturating_sub(room);
@@ -96,15 +113,8 @@ impl<D: DirHandle> Session<'_, D> {
         let first = failed.first().map_or(len, |range| range.start.min(len));
         let index = |at: u64| usize::try_from(at).unwrap_or(0) + HEADER_BYTES;
         let mut outs = Vec::new();
-        let out = |place, reply, data| Out {
-            id,
-            place,
-            reply,
-            data,
-            requests: 0,
-            bytes: 0,
-            unsent: 0,
-        };
+        let out =
+            |place, reply, data| Out { id, place, reply, data, requests: 0, bytes: 0, unsent: 0 };
         for (at, range) in failed.iter().enumerate() {
             let (start, end) = (range.start.min(len), range.end.min(len));
             let missing = end - start;

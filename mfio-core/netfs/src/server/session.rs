@@ -32,7 +32,7 @@ use crate::wire::{
     DATA_BYTES_MAX, Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, WireError,
 };
 
-/// Bytes read and answered at a time.
+/// Bytes answered at a time.
 pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 /// Bytes that were read and are not out, from which on no more are read: one buffer then goes
 /// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a

@@ -33,7 +33,7 @@ use crate::options::{Allocate, LockKind, OpenOptions, SyncLevel};
 const PIECE_BYTES: usize = 64 << 10;
 /// The longest read that is tried on the caller's thread: to copy so much from memory takes no
 /// longer than to wake a thread a few times.
-const AT_ONCE_BYTES: u64 = 1 << 20;
+const AT_ONCE_BYTES: u64 = 256 << 10;
 /// Where the last transfer ends that a system takes.
 const OFFSET_END: u64 = (1 << 63) - 1;
 
