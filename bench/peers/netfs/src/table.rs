@@ -1,7 +1,7 @@
 //! What the rounds say.
 //!
-//! Data flow: bytes per second and CPU time of each side in each round → medians, and medians and intervals
-//! of the ratios within a round → lines → exit code.
+//! Data flow: bytes per second and CPU time of each side in each round → medians, and medians
+//! and intervals of the ratios within a round → lines → exit code.
 //!
 //! Not here: measuring.
 
