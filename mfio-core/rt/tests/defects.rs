@@ -388,7 +388,7 @@ fn r16_what_is_read_at_once_is_what_is_there() {
             for at in [0, 1, len / 2, len - 1, len, len + 1] {
                 let rest = &bytes[at.min(len)..];
                 let (read, error, found) = file.read_some(at as u64, vec![0xee; len + 1]).await;
-                assert_eq!((read as usize, error), (rest.len(), None), "{at} of {len}");
+                assert_eq!((read, error), (rest.len() as u64, None), "{at} of {len}");
                 assert!(found[..rest.len()] == *rest, "{at} of {len}");
                 assert!(found[rest.len()..].iter().all(|&byte| byte == 0xee), "{at} of {len}");
             }
