@@ -13,9 +13,9 @@ use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
-use mfio_core::packet::{Buffer, Completed, Inline, Sent};
+use mfio_core::packet::{Buffer, Completed, Inline};
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
-use mfio_core::{Packet, PacketIo, PacketIoExt, Read, View, Write};
+use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Write};
 use mfio_rt::Whole;
 
 use crate::wire::{
@@ -97,18 +97,9 @@ where
     Io: PacketIo<Read, Param> + ?Sized,
     B: Buffer<Read>,
 {
-    let (sent, view) = Packet::<Read, _>::new(buffer).send();
+    let (mut sent, view) = Packet::<Read, _>::new(buffer).send();
     let (before, view) = view.split_at(skip);
     before.filled();
-    send_view(io, param, view).await;
-    completed(sent).await
-}
-
-/// Sends a view as soon as there is room for it.
-pub(crate) async fn send_view<Io, Param>(io: &Io, param: Param, view: View<Read>)
-where
-    Io: PacketIo<Read, Param> + ?Sized,
-{
     let mut unsent = Some((param, view));
     poll_fn(|cx| {
         while let Some((param, view)) = unsent.take() {
@@ -122,10 +113,6 @@ where
         Poll::Ready(())
     })
     .await;
-}
-
-/// The packet, when all of its views have their results.
-pub(crate) async fn completed<B: Buffer<Read>>(mut sent: Sent<Read, B>) -> Completed<Read, B> {
     loop {
         poll_fn(|cx| sent.poll_done(cx)).await;
         match sent.into_completed() {

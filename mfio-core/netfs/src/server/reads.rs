@@ -11,20 +11,16 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use futures_util::stream::FuturesUnordered;
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, Packet, Read};
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange};
 use mfio_rt::{DirHandle, Op};
 
 use super::Task;
 use super::session::{EBADF, FRAGMENT_BYTES, Out, Session};
-use crate::carrier::{completed, send_view};
+use crate::carrier::fill;
 use crate::wire::{HEADER_BYTES, Reply};
 
 /// The most bytes that one request may ask for.
 const READ_BYTES_MAX: u64 = 4 << 20;
-
-/// Bytes read at a time: a device has the pieces of a fragment side by side, and no copy from
-/// memory takes long.
-const PIECE_BYTES: u64 = 256 << 10;
 
 /// A part of a read.
 pub(super) struct Fragment<D: DirHandle> {
@@ -76,21 +72,9 @@ impl<D: DirHandle> Session<'_, D> {
         let Fragment { id, file, at, place, len, left } = fragment;
         let wanted = usize::try_from(len).unwrap_or(0) + HEADER_BYTES;
         let room = HEADER_BYTES as u64;
-        let (sent, view) = Packet::<Read, _>::new(self.buffer(wanted)).send();
-        let (front, mut view) = view.split_at(room);
-        // Written when it is known what was read.
-        front.filled();
-        let mut to = at;
-        loop {
-            let piece_len = view.len().min(PIECE_BYTES);
-            let (piece, rest) = view.split_at(piece_len);
-            send_view(&*file, to, piece).await;
-            (to, view) = (to.saturating_add(piece_len), rest);
-            if view.is_empty() {
-                break view.filled();
-            }
-        }
-        let done = completed(sent).await;
+        // The room is written when it is known what was read. A long fragment is read whole, by
+        // a thread of the file system: while that copies, another one goes out.
+        let done = fill(&*file, at, self.buffer(wanted), room).await;
         let mut failed = done.failed_ranges();
         for range in &mut failed {
             range.start = range.start.saturating_sub(room);
