@@ -6,14 +6,21 @@
 //! cargo run -p mfio-netfs --example netfs -- 127.0.0.1:4446 put FILE NAME   # copies, verifies
 //! ```
 //!
-//! `get NAME FILE` copies out. `NETFS_SECRET_FILE` names the secret, where the server has one.
+//! `get NAME FILE` copies out and verifies. `NETFS_SECRET_FILE` names the secret, where the
+//! server has one. Files may be of any length: so many pieces are under way, and no more.
 #![allow(clippy::print_stdout, reason = "an example talks to its user")]
 
 use std::error::Error;
+use std::path::Path;
 
-use mfio_core::{IoWrite as _, block_on, stream::ReadToEnd as _};
+use futures_util::future::try_join_all;
+use mfio_core::{IoRead as _, IoWrite as _, block_on};
 use mfio_netfs::{Config, NetFs, server::secret_of_file};
+use mfio_rt::portable::Portable;
 use mfio_rt::{DirHandle, Entries, FileHandle, Fs, OpenOptions, SyncLevel};
+
+const PIECE_BYTES: u64 = 1 << 20;
+const PIECES: u64 = 8;
 
 async fn list(fs: &NetFs, path: &str) -> Result<(), Box<dyn Error>> {
     let mut entries = fs.current_dir().open_dir(path).await?.read_dir().await?;
@@ -23,24 +30,54 @@ async fn list(fs: &NetFs, path: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn read(fs: &NetFs, name: &str) -> Result<Vec<u8>, Box<dyn Error>> {
-    let file = fs.open(name, &OpenOptions::new().read(true)).await?;
-    let (read, bytes) = file.read_to_end(0).await;
-    read?;
-    Ok(bytes)
+/// Every piece of `len` bytes, [`PIECES`] of them at a time: its place, and a buffer for it.
+async fn pieces(
+    len: u64,
+    work: impl AsyncFn(u64, Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>>,
+) -> Result<(), Box<dyn Error>> {
+    let lanes = (0..PIECES).map(async |lane| {
+        let (mut at, mut buffer) = (lane * PIECE_BYTES, Vec::new());
+        while at < len {
+            buffer.resize(usize::try_from(PIECE_BYTES.min(len - at))?, 0);
+            buffer = work(at, buffer).await?;
+            at += PIECES * PIECE_BYTES;
+        }
+        Ok::<_, Box<dyn Error>>(())
+    });
+    try_join_all(lanes).await.map(drop)
 }
 
-async fn put(fs: &NetFs, from: &str, name: &str) -> Result<(), Box<dyn Error>> {
-    let bytes = std::fs::read(from)?;
-    let options = OpenOptions::new().write(true).create(true).truncate(true);
-    let file = fs.open(name, &options).await?;
-    let (written, bytes) = file.write_exact(0, bytes).await;
-    written?;
-    file.sync(SyncLevel::All).await?;
-    if read(fs, name).await? != bytes {
-        return Err("what was read is not what was written".into());
-    }
-    println!("{} bytes written, read again and equal", bytes.len());
+/// Copies a file from one file system to another, reads the copy again and compares.
+async fn copy(
+    (from, name): (&impl Fs, &str),
+    (to, new_name): (&impl Fs, &str),
+) -> Result<(), Box<dyn Error>> {
+    let from = from.open(name, &OpenOptions::new().read(true)).await?;
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true);
+    let to = to.open(new_name, &options).await?;
+    let len = from.metadata().await?.len;
+    pieces(len, async |at, buffer| {
+        let (read, buffer) = from.read_exact(at, buffer).await;
+        read?;
+        let (written, buffer) = to.write_exact(at, buffer).await;
+        written?;
+        Ok(buffer)
+    })
+    .await?;
+    to.sync(SyncLevel::All).await?;
+    pieces(len, async |at, buffer| {
+        let other = vec![0; buffer.len()];
+        let ((read, buffer), (again, other)) =
+            (from.read_exact(at, buffer).await, to.read_exact(at, other).await);
+        read?;
+        again?;
+        if buffer != other {
+            return Err(format!("the copy differs within {PIECE_BYTES} bytes from {at}").into());
+        }
+        Ok(buffer)
+    })
+    .await?;
+    println!("{len} bytes copied, read again and equal");
     Ok(())
 }
 
@@ -53,12 +90,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => None,
     };
     let fs = NetFs::connect(address.parse()?, Config::default().secret(secret))?;
+    let here = Portable::at(Path::new("."))?;
+    // Nothing of this needs driving, so one `block_on` serves both file systems.
     block_on(&fs, async {
         match what {
             [] | ["ls"] => list(&fs, ".").await,
             ["ls", path] => list(&fs, path).await,
-            ["put", from, name] => put(&fs, from, name).await,
-            ["get", name, to] => Ok(std::fs::write(to, read(&fs, name).await?)?),
+            ["put", from, name] => copy((&here, from), (&fs, name)).await,
+            ["get", name, to] => copy((&fs, name), (&here, to)).await,
             _ => Err("ls [PATH], put FILE NAME, or get NAME FILE".into()),
         }
     })?

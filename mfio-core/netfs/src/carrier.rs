@@ -13,7 +13,7 @@ use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
-use mfio_core::packet::{Buffer, Inline};
+use mfio_core::packet::{Buffer, Completed, Inline};
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
 use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Write};
 use mfio_rt::Whole;
@@ -24,9 +24,9 @@ use crate::wire::{
 
 /// A connection: what was sent first comes first. Every
 /// [`StreamHandle`](mfio_rt::StreamHandle) is one.
-pub trait Carrier: PacketIo<Read, Whole> + PacketIo<Write, ()> {}
+pub trait Carrier: PacketIo<Read, ()> + PacketIo<Read, Whole> + PacketIo<Write, ()> {}
 
-impl<C: PacketIo<Read, Whole> + PacketIo<Write, ()>> Carrier for C {}
+impl<C: PacketIo<Read, ()> + PacketIo<Read, Whole> + PacketIo<Write, ()>> Carrier for C {}
 
 /// Why a connection has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +77,130 @@ fn cut(error: ByteError) -> Cut {
 }
 
 /// Fills `buffer` with what comes next, whole or not at all.
-pub(crate) async fn receive<C, B>(carrier: &C, buffer: B) -> (Result<(), Cut>, B)
+async fn receive<C, B>(carrier: &C, buffer: B) -> (Result<(), Cut>, B)
 where
     C: Carrier + ?Sized,
     B: Buffer<Read>,
 {
     let done = carrier.io(Whole, Packet::<Read, _>::new(buffer)).await;
     (done.result().map_err(cut), done.into_buffer())
+}
+
+/// Fills `buffer` behind its first `skip` bytes, which stay as they are and count as read.
+pub(crate) async fn fill<Io, Param, B>(
+    io: &Io,
+    param: Param,
+    buffer: B,
+    skip: u64,
+) -> Completed<Read, B>
+where
+    Io: PacketIo<Read, Param> + ?Sized,
+    B: Buffer<Read>,
+{
+    let (mut sent, view) = Packet::<Read, _>::new(buffer).send();
+    let (before, view) = view.split_at(skip);
+    before.filled();
+    let mut unsent = Some((param, view));
+    poll_fn(|cx| {
+        while let Some((param, view)) = unsent.take() {
+            if let Err(refused) = io.send_io(param, view) {
+                unsent = Some((refused.param, refused.view));
+                if io.poll_ready(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    loop {
+        poll_fn(|cx| sent.poll_done(cx)).await;
+        match sent.into_completed() {
+            Ok(done) => return done,
+            Err(under_way) => sent = under_way,
+        }
+    }
+}
+
+/// The most that is read ahead.
+const AHEAD_BYTES: usize = 64 << 10;
+/// From this length on data is not read ahead, for it would be copied.
+const LONG_BYTES: usize = 16 << 10;
+
+/// Frames on their way in. Short ones are read together; of a long one only its first bytes are
+/// copied.
+pub(crate) struct Ingress<'c, C: ?Sized> {
+    carrier: &'c C,
+    checked: bool,
+    /// What was read ahead: from `start` to `end`.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Data is expected that had better not be copied.
+    long: bool,
+}
+
+impl<'c, C: Carrier + ?Sized> Ingress<'c, C> {
+    pub(crate) const fn new(carrier: &'c C, checked: bool) -> Self {
+        Self { carrier, checked, buffer: Vec::new(), start: 0, end: 0, long: false }
+    }
+
+    /// The next `len` bytes, which are a header or a body.
+    async fn next(&mut self, len: usize) -> Result<&[u8], Cut> {
+        while self.end - self.start < len {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            self.buffer.resize(if self.long { len } else { len.max(AHEAD_BYTES) }, 0);
+            let buffer = core::mem::take(&mut self.buffer);
+            let done = fill(self.carrier, (), buffer, self.end as u64).await;
+            let end = usize::try_from(done.contiguous_bytes()).unwrap_or(self.end);
+            let moved = end > self.end;
+            self.end = end;
+            let result = done.result();
+            self.buffer = done.into_buffer();
+            if !moved {
+                result.map_err(cut)?;
+            }
+        }
+        let at = self.start;
+        self.start += len;
+        Ok(&self.buffer[at..self.start])
+    }
+
+    pub(crate) async fn header(&mut self) -> Result<Header, Cut> {
+        let checked = self.checked;
+        let bytes = self.next(HEADER_BYTES).await?;
+        let bytes: &[u8; HEADER_BYTES] = bytes.try_into().map_err(|_| WireError::Truncated)?;
+        let header = header_of(bytes, checked)?;
+        self.long = header.data_len as usize >= LONG_BYTES;
+        Ok(header)
+    }
+
+    /// The body of the header before.
+    pub(crate) async fn body(&mut self, header: &Header) -> Result<&[u8], Cut> {
+        self.next(header.body_len as usize).await
+    }
+
+    /// Moves data that was read ahead; how many bytes that are.
+    pub(crate) fn ahead(&mut self, to: &mut [u8]) -> u64 {
+        let many = to.len().min(self.end - self.start);
+        to[..many].copy_from_slice(&self.buffer[self.start..self.start + many]);
+        self.start += many;
+        many as u64
+    }
+
+    /// Fills `buffer`, whose first bytes were read ahead, with data, whole or not at all.
+    pub(crate) async fn data<B: Buffer<Read>>(
+        &self,
+        buffer: B,
+        ahead: u64,
+    ) -> (Result<(), Cut>, B) {
+        if ahead == buffer.byte_len() {
+            return (Ok(()), buffer);
+        }
+        let done = fill(self.carrier, Whole, buffer, ahead).await;
+        (done.result().map_err(cut), done.into_buffer())
+    }
 }
 
 /// The next bytes.
@@ -110,9 +227,13 @@ pub(crate) async fn receive_header<C: Carrier + ?Sized>(
 ) -> Result<Header, Cut> {
     let (result, bytes) = receive(carrier, Inline([0_u8; HEADER_BYTES])).await;
     result?;
-    let header = Header::decode(&bytes.0)?;
+    Ok(header_of(&bytes.0, checked)?)
+}
+
+fn header_of(bytes: &[u8; HEADER_BYTES], checked: bool) -> Result<Header, WireError> {
+    let header = Header::decode(bytes)?;
     if (header.flags & CHECKED != 0) != checked {
-        return Err(WireError::BadValue.into());
+        return Err(WireError::BadValue);
     }
     Ok(header)
 }
@@ -147,7 +268,7 @@ pub(crate) async fn receive_reply<C: Carrier + ?Sized>(
 }
 
 /// Bytes after which a batch is sent.
-const BATCH_BYTES: usize = 32 << 10;
+const BATCH_BYTES: usize = 64 << 10;
 
 /// Frames on their way out, in order. Short ones go together.
 pub(crate) struct Egress<'c, C: ?Sized> {
@@ -161,14 +282,29 @@ impl<'c, C: Carrier + ?Sized> Egress<'c, C> {
         Self { carrier, checked, batch: Vec::new() }
     }
 
-    /// Adds header and body, and says so of `data`, which must be sent next.
-    pub(crate) fn push(&mut self, about: Head<'_>, data: &[u8]) -> Result<(), Cut> {
+    /// The header of a frame.
+    fn header(&self, about: &Head<'_>, data: &[u8]) -> Result<Header, Cut> {
         let mut header = frame(about.kind, about.id, about.body, data.len() as u64)?;
         header.place = about.place;
         if self.checked {
             header.flags |= CHECKED;
             header.checksum = checksum(&header, about.body, data);
         }
+        Ok(header)
+    }
+
+    /// Writes the header of a frame without a body to the front of `data`, where there is room
+    /// for it.
+    pub(crate) fn head_into(&self, about: Head<'_>, data: &mut [u8]) -> Result<(), Cut> {
+        debug_assert!(about.body.is_empty(), "there is room for the header alone");
+        let (room, data) = data.split_first_chunk_mut().ok_or(WireError::Truncated)?;
+        *room = self.header(&about, data)?.encode();
+        Ok(())
+    }
+
+    /// Adds header and body, and says so of `data`, which must be sent next.
+    pub(crate) fn push(&mut self, about: Head<'_>, data: &[u8]) -> Result<(), Cut> {
+        let header = self.header(&about, data)?;
         self.batch.extend_from_slice(&header.encode());
         self.batch.extend_from_slice(about.body);
         Ok(())

@@ -32,7 +32,8 @@ pub struct Breaker([Arc<Pipe>; 2]);
 #[derive(Default)]
 struct State {
     between: VecDeque<u8>,
-    reads: VecDeque<View<Read>>,
+    /// Each with whether it waits for all of its bytes.
+    reads: VecDeque<(View<Read>, bool)>,
     writes: VecDeque<View<Write>>,
     closed: bool,
 }
@@ -90,6 +91,17 @@ impl Breaker {
 }
 
 impl Pipe {
+    fn abandon(&self, packet: PacketId) {
+        let mut found = None;
+        self.change(|state| {
+            let at = state.reads.iter().position(|(view, _)| view.packet_id() == packet);
+            found = at.and_then(|at| state.reads.remove(at));
+        });
+        if let Some((view, _)) = found {
+            view.fail(ByteKind::Cancelled);
+        }
+    }
+
     /// Changes the state, moves what can be moved, and tells whom it concerns.
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut ended = Ended::default();
@@ -99,7 +111,7 @@ impl Pipe {
             while state.fill(self.capacity, &mut ended) | state.drain(&mut ended) {}
             if state.closed {
                 ended.unwritten.extend(state.writes.drain(..));
-                ended.unread.extend(state.reads.drain(..));
+                ended.unread.extend(state.reads.drain(..).map(|(view, _)| view));
             }
         }
         ended.filled.into_iter().for_each(View::filled);
@@ -146,10 +158,10 @@ impl State {
 
     /// Moves bytes to the first read; whether any moved.
     fn drain(&mut self, ended: &mut Ended) -> bool {
-        let Some(mut view) = self.reads.pop_front() else { return false };
+        let Some((mut view, whole)) = self.reads.pop_front() else { return false };
         let many = clip(view.len(), self.between.len().min(PIECE_BYTES));
         if many == 0 && !view.is_empty() {
-            self.reads.push_front(view);
+            self.reads.push_front((view, whole));
             return false;
         }
         let piece: Vec<u8> = self.between.drain(..many).collect();
@@ -159,29 +171,33 @@ impl State {
         } else {
             let (filled, rest) = view.split_at(many as u64);
             ended.filled.push(filled);
-            self.reads.push_front(rest);
+            if whole {
+                self.reads.push_front((rest, whole));
+            } else {
+                ended.unread.push(rest);
+            }
         }
         true
     }
 }
 
-impl PacketIo<Read, Whole> for Duplex {
-    fn send_io(&self, _: Whole, view: View<Read>) -> Result<(), Refused<Read, Whole>> {
-        self.incoming.change(|state| state.reads.push_back(view));
-        Ok(())
-    }
+/// The two kinds of reads differ in how much they wait for.
+macro_rules! reads {
+    ($($place:ty: $whole:literal)*) => {
+        $(impl PacketIo<Read, $place> for Duplex {
+            fn send_io(&self, _: $place, view: View<Read>) -> Result<(), Refused<Read, $place>> {
+                self.incoming.change(|state| state.reads.push_back((view, $whole)));
+                Ok(())
+            }
 
-    fn abandon(&self, packet: PacketId) {
-        let mut found = None;
-        self.incoming.change(|state| {
-            let at = state.reads.iter().position(|view| view.packet_id() == packet);
-            found = at.and_then(|at| state.reads.remove(at));
-        });
-        if let Some(view) = found {
-            view.fail(ByteKind::Cancelled);
-        }
-    }
+            fn abandon(&self, packet: PacketId) {
+                self.incoming.abandon(packet);
+            }
+        })*
+    };
 }
+
+reads! { (): false Whole: true }
 
 impl PacketIo<Write, ()> for Duplex {
     fn send_io(&self, (): (), view: View<Write>) -> Result<(), Refused<Write, ()>> {

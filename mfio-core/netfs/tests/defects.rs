@@ -585,3 +585,55 @@ fn listings_that_are_given_up_are_closed() {
         }
     });
 }
+
+/// Everything that a server sends, looked through for what another client has read.
+#[test]
+fn f50_no_byte_of_a_used_buffer_reaches_another_request() {
+    const STALE: u8 = 0xee;
+    let fs = VirtFs::new();
+    block_on(&fs, async {
+        put(fs.current_dir(), "long", vec![STALE; 3 << 20]).await;
+        put(fs.current_dir(), "short", vec![1; 1000]).await;
+        let hole = fs.open("hole", &BOTH).await.unwrap();
+        hole.set_len(600_000).await.unwrap();
+    });
+    let read = |raw: &Raw, id: u64, name: &str, at: u64, len: u64| {
+        let options = OpenOptions::new().read(true);
+        let path = name.as_bytes().into();
+        raw.ask(id, &Request::OpenFile { dir: 0, path, options });
+        let (_, Reply::Opened { handle }) = raw.reply() else { panic!("it opens") };
+        raw.ask(id + 1, &Request::Read { file: handle, at, len });
+        let (mut left, mut heard) = (len, Vec::new());
+        while left > 0 {
+            let header = raw.hear(HEADER_BYTES);
+            heard.extend_from_slice(&header);
+            let header = Header::decode(&header.try_into().unwrap()).unwrap();
+            let body = raw.hear(header.body_len as usize);
+            heard.extend(raw.hear(header.data_len as usize));
+            left -= match Reply::decode(header.kind, &body).unwrap() {
+                Reply::Data {} => u64::from(header.data_len),
+                Reply::Missing { len, .. } => len,
+                other => panic!("{other:?}"),
+            };
+            heard.extend(body);
+        }
+        heard
+    };
+    let connect = || Raw::new(connection(&fs, ServerConfig::default(), 50_000).0);
+    let (one, other) = (connect(), connect());
+    let stale = |bytes: &[u8]| bytes.windows(8).any(|window| window == [STALE; 8]);
+    let mut id = 1;
+    for round in 0..20 {
+        assert!(stale(&read(&one, id, "long", 0, 3 << 20)), "the pattern is found where it is");
+        let places = [(0, 300_000), (999, 2), (round * 100, 5000), (2000, 10), (0, 2 << 20)];
+        for (at, len) in places {
+            for raw in [&one, &other] {
+                id += 2;
+                assert!(!stale(&read(raw, id, "short", at, len)), "{at} {len}");
+                id += 2;
+                assert!(!stale(&read(raw, id, "hole", at, len)), "{at} {len}");
+            }
+        }
+        id += 2;
+    }
+}

@@ -4,6 +4,7 @@
 //!
 //! Not here: names of hosts (a question to a resolver, which may take long), files (`fs`).
 
+use core::future::Future;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -157,6 +158,16 @@ pub trait StreamHandle:
     /// # Errors
     /// The system's.
     fn set_keepalive(&self, after: Option<Duration>) -> Result<(), Error>;
+
+    /// Runs `future` with this connection served by the same task, where the runtime would
+    /// otherwise have another thread for that: what arrives for `future` then wakes one thread
+    /// instead of two. Whoever else uses the connection meanwhile waits for this task.
+    ///
+    /// # Cancel safety
+    /// Dropping it drops `future`; the runtime serves the connection again.
+    async fn hosting<F: Future>(&self, future: F) -> F::Output {
+        future.await
+    }
 }
 
 /// Which directions to end.

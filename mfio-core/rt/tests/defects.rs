@@ -364,10 +364,39 @@ fn r16_sending_never_waits_for_the_disk() {
     let (fs, _temp) = narrow();
     let file = now(&fs, fs.open("file", &BOTH)).unwrap();
     let release = occupy(&file);
-    let (sent, view) = Packet::<Read, _>::new(vec![0; 4096]).send();
+    // The caller may copy a little that is in memory. Writes, and reads that would keep it long,
+    // wait for a thread.
+    let (sent, view) = Packet::<Write, _>::new(vec![0; 4096]).send();
+    file.send_io(0, view).unwrap();
+    assert!(!sent.is_done(), "queued, and not done by the caller");
+    let (sent, view) = Packet::<Read, _>::new(vec![0; 1 << 20]).send();
     file.send_io(0, view).unwrap();
     assert!(!sent.is_done(), "queued, and not done by the caller");
     drop(release);
+}
+
+/// A read at once is still one that sees what was written before, to the end and no further.
+#[test]
+fn r16_what_is_read_at_once_is_what_is_there() {
+    let (fs, _temp) = portable();
+    now(&fs, async {
+        let file = fs.open("file", &BOTH).await.unwrap();
+        for len in [1, 4095, 4096, 4097, 262_144, 262_145] {
+            let bytes = bytes_of(len as u64, len);
+            assert_eq!(file.write_exact(0, bytes.clone()).await.0, Ok(()));
+            file.set_len(len as u64).await.unwrap();
+            for at in [0, 1, len / 2, len - 1, len, len + 1] {
+                let rest = &bytes[at.min(len)..];
+                let (read, error, found) = file.read_some(at as u64, vec![0xee; len + 1]).await;
+                assert_eq!((read, error), (rest.len() as u64, None), "{at} of {len}");
+                assert!(found[..rest.len()] == *rest, "{at} of {len}");
+                assert!(found[rest.len()..].iter().all(|&byte| byte == 0xee), "{at} of {len}");
+            }
+        }
+        let closed = fs.open("file", &OpenOptions::new().write(true)).await.unwrap();
+        let (read, error, _) = closed.read_some(0, vec![0; 10]).await;
+        assert_eq!((read, error.map(|error| error.errno())), (0, Some(Some(9))));
+    });
 }
 
 #[cfg(target_os = "linux")]

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mfio_core::block_on;
+// Both file systems wake by themselves: whoever waits for the sockets may wait for all.
+use async_io::block_on;
 use mfio_netfs::server::secret_of_file;
 use mfio_netfs::{Event, Server, ServerConfig};
 use mfio_rt::portable::Portable;
@@ -151,11 +152,11 @@ fn main() -> ExitCode {
     let ran = Portable::new().and_then(|net| match &wanted.directory {
         Some(directory) => {
             let fs = Portable::at(directory)?;
-            block_on(&fs, run(&net, &fs, &wanted)).unwrap_or(Ok(()))
+            block_on(run(&net, &fs, &wanted))
         }
         None => {
             let fs = VirtFs::new();
-            block_on(&fs, run(&net, &fs, &wanted)).unwrap_or(Ok(()))
+            block_on(run(&net, &fs, &wanted))
         }
     });
     match ran {

@@ -102,6 +102,29 @@ impl Config {
 type Connect<C> = Box<dyn FnMut() -> Connecting<C> + Send>;
 type Connecting<C> = Pin<Box<dyn Future<Output = Result<C, Error>> + Send>>;
 
+/// Who serves the carrier of a driver.
+trait Hosting<C> {
+    async fn host<F: Future>(carrier: &C, work: F) -> F::Output;
+}
+
+/// Whoever did before.
+struct Elsewhere;
+
+impl<C> Hosting<C> for Elsewhere {
+    async fn host<F: Future>(_carrier: &C, work: F) -> F::Output {
+        work.await
+    }
+}
+
+/// The driver's own task.
+struct Here;
+
+impl<C: StreamHandle> Hosting<C> for Here {
+    async fn host<F: Future>(carrier: &C, work: F) -> F::Output {
+        carrier.hosting(work).await
+    }
+}
+
 /// What makes a connection work: run it until it returns why the connection has ended.
 ///
 /// Dropped, it cuts the connection.
@@ -120,11 +143,16 @@ impl<C: Carrier> Driver<C> {
     ///
     /// # Cancel safety
     /// Dropping it cuts the connection: what is under way fails with `ECONNRESET`.
-    pub async fn run(mut self) -> Cut {
+    pub async fn run(self) -> Cut {
+        self.run_hosted::<Elsewhere>().await
+    }
+
+    async fn run_hosted<H: Hosting<C>>(mut self) -> Cut {
         loop {
             let Some(carrier) = self.carrier.take() else { return Cut::Ended };
             let silence_max = self.config.silence_max;
-            let cut = session::run(&self.shared, &carrier, self.agreed, silence_max).await;
+            let work = session::run(&self.shared, &carrier, self.agreed, silence_max);
+            let cut = H::host(&carrier, work).await;
             drop(carrier);
             self.shared.cut(if self.connect.is_some() { Phase::Between } else { Phase::Down });
             let fatal = matches!(cut, Cut::Finished | Cut::Wire(_) | Cut::Secret);
@@ -221,7 +249,7 @@ impl NetFs {
         C: Carrier + Send + Sync + 'static,
     {
         let (fs, driver) = async_io::block_on(Self::start(carrier, config))?;
-        spawn(driver)?;
+        spawn(driver.run())?;
         Ok(fs)
     }
 
@@ -238,7 +266,7 @@ impl NetFs {
             Self::start(carrier, config).await
         })?;
         driver.connect = Some(dial);
-        spawn(driver)?;
+        spawn(driver.run_hosted::<Here>())?;
         Ok(fs)
     }
 }
@@ -254,9 +282,9 @@ fn dialing(net: Portable, address: SocketAddr) -> Connect<PortableStream> {
     })
 }
 
-fn spawn<C: Carrier + Send + Sync + 'static>(driver: Driver<C>) -> Result<(), Error> {
+fn spawn(work: impl Future<Output = Cut> + Send + 'static) -> Result<(), Error> {
     let thread = std::thread::Builder::new().name(String::from("mfio-netfs"));
-    let spawned = thread.spawn(move || async_io::block_on(driver.run()));
+    let spawned = thread.spawn(move || async_io::block_on(work));
     let failed = |error: std::io::Error| {
         let errno = error.raw_os_error().unwrap_or(0);
         Error::new(Op::Start, ErrorKind::Os).with_errno(errno)

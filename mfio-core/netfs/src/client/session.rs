@@ -13,18 +13,17 @@ use core::task::Poll;
 use core::time::Duration;
 
 use async_io::Timer;
-use mfio_core::{ErrorKind as ByteKind, Packet, PacketIoExt, Read, View, Write};
-use mfio_rt::Whole;
+use mfio_core::{ErrorKind as ByteKind, Read, View, Write};
 
 use super::Config;
 use super::shared::{CUT, Shared, Work};
 use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, receive, receive_bytes, receive_header};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress};
 use crate::carrier::{receive_hello, receive_reply, verify};
 use crate::wire::{DATA_BYTES_MAX, Flags, HELLO_BYTES, Hello, Limits, Reply, Request, WireError};
 
 /// Up to this length data is copied into the batch of frames: one call instead of two.
-const COPY_BYTES: u64 = 4096;
+const COPY_BYTES: u64 = 16 << 10;
 
 /// What both sides agreed on.
 #[derive(Clone, Copy, Debug)]
@@ -179,21 +178,22 @@ async fn ingress<C: Carrier + ?Sized>(
     received: &AtomicU64,
 ) -> Result<(), Cut> {
     let data = Reply::Data {}.kind();
+    let mut ingress = Ingress::new(carrier, checked);
     loop {
-        let header = receive_header(carrier, checked).await?;
+        let header = ingress.header().await?;
         received.fetch_add(1, Ordering::Relaxed);
         if header.kind == data && header.body_len == 0 {
             let len = u64::from(header.data_len);
             let view = shared.carve(header.id, header.place, len)?;
-            read(carrier, view, |bytes| verify(&header, &[], bytes)).await?;
+            read(&mut ingress, view, |bytes| verify(&header, &[], bytes)).await?;
             continue;
         }
         if header.data_len != 0 {
             return Err(WireError::Unasked.into());
         }
-        let body = receive_bytes(carrier, header.body_len).await?;
-        verify(&header, &body, &[])?;
-        match Reply::decode(header.kind, &body)? {
+        let body = ingress.body(&header).await?;
+        verify(&header, body, &[])?;
+        match Reply::decode(header.kind, body)? {
             Reply::Goodbye { reason } => return Err(Cut::Goodbye(reason)),
             reply => shared.reply(header.id, reply)?,
         }
@@ -202,7 +202,7 @@ async fn ingress<C: Carrier + ?Sized>(
 
 /// Receives the bytes of `view` to where they belong.
 async fn read<C: Carrier + ?Sized>(
-    carrier: &C,
+    ingress: &mut Ingress<'_, C>,
     view: View<Read>,
     verify: impl Fn(&[u8]) -> Result<(), WireError>,
 ) -> Result<(), Cut> {
@@ -215,14 +215,13 @@ async fn read<C: Carrier + ?Sized>(
         return Ok(verified?);
     }
     match view.try_alloc(1) {
-        Ok(lent) => {
-            let done = carrier.io(Whole, Packet::<Read, _>::new(lent)).await;
-            let result = done.result();
-            let mut lent = done.into_buffer();
-            if let Err(error) = result {
+        Ok(mut lent) => {
+            let ahead = ingress.ahead(lent.as_mut_slice());
+            let (result, mut lent) = ingress.data(lent, ahead).await;
+            if let Err(cut) = result {
                 // The end of the connection is not the end of the file.
                 lent.fail(CUT);
-                return Err(Cut::Broken(error));
+                return Err(cut);
             }
             if let Err(error) = verify(lent.as_mut_slice()) {
                 lent.fail(CUT);
@@ -232,7 +231,9 @@ async fn read<C: Carrier + ?Sized>(
         }
         Err(mut view) => {
             let len = usize::try_from(view.len()).unwrap_or(DATA_BYTES_MAX).min(DATA_BYTES_MAX);
-            let (result, bytes) = receive(carrier, vec![0; len]).await;
+            let mut bytes = vec![0; len];
+            let ahead = ingress.ahead(&mut bytes);
+            let (result, bytes) = ingress.data(bytes, ahead).await;
             let result = result.and_then(|()| Ok(verify(&bytes)?));
             if let Err(cut) = result {
                 view.fail(CUT);

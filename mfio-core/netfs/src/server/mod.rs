@@ -14,7 +14,7 @@ use alloc::string::String;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
-use core::pin::{Pin, pin};
+use core::pin::Pin;
 use core::task::Poll;
 use core::time::Duration;
 
@@ -28,6 +28,7 @@ use crate::carrier::{Carrier, Cut, within};
 
 mod answer;
 mod handles;
+mod reads;
 mod session;
 
 use session::Session;
@@ -159,17 +160,20 @@ impl<D: DirHandle> Server<D> {
         let mut connections: FuturesUnordered<Connection<'_>> = FuturesUnordered::new();
         // A few more than there may be, to be told so.
         let most = self.config.connections_max.saturating_add(8);
+        let accept = async || match listener.accept().await {
+            Ok(accepted) => Ok(accepted),
+            Err(error) => {
+                // What keeps it from accepting may last, and must not keep it busy.
+                Timer::after(Duration::from_millis(20)).await;
+                Err(error)
+            }
+        };
+        // One at a time, and asked only when it has woken: not whenever a connection has.
+        let mut accepting = FuturesUnordered::new();
         loop {
-            let mut accepting = pin!(async {
-                match listener.accept().await {
-                    Ok(accepted) => Ok(accepted),
-                    Err(error) => {
-                        // What keeps it from accepting may last, and must not keep it busy.
-                        Timer::after(Duration::from_millis(20)).await;
-                        Err(error)
-                    }
-                }
-            });
+            if accepting.is_empty() {
+                accepting.push(accept());
+            }
             let accepted = poll_fn(|cx| {
                 while let Poll::Ready(Some((from, cut))) = connections.poll_next_unpin(cx) {
                     told(Event::Disconnected(from, cut));
@@ -177,9 +181,10 @@ impl<D: DirHandle> Server<D> {
                 if connections.len() >= most {
                     return Poll::Pending;
                 }
-                accepting.as_mut().poll(cx)
+                accepting.poll_next_unpin(cx)
             })
             .await;
+            let Some(accepted) = accepted else { continue };
             match accepted {
                 Ok((stream, from)) => {
                     told(Event::Connected(from));
@@ -187,7 +192,7 @@ impl<D: DirHandle> Server<D> {
                     // A stream that refuses is merely slower.
                     let _slower = stream.set_nodelay(true);
                     connections.push(Box::pin(async move {
-                        (from, self.serve_or_refuse(&stream, crowded).await)
+                        (from, stream.hosting(self.serve_or_refuse(&stream, crowded)).await)
                     }));
                 }
                 Err(error) => told(Event::Refused(error)),

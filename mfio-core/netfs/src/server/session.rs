@@ -8,7 +8,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
@@ -19,29 +18,34 @@ use core::time::Duration;
 use async_io::Timer;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange};
-use mfio_core::{Packet, PacketIoExt, Read, Write};
+use mfio_core::{Error as ByteError, FailedRange, Packet, PacketIoExt, Write};
 use mfio_rt::{DirHandle, Error, ErrorKind, Op};
 
 use super::answer::told;
 use super::handles::{Handles, Node};
+use super::reads::Fragment;
 use super::{ServerConfig, Task};
 use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, receive, receive_bytes, receive_header};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, receive_bytes, receive_header};
 use crate::carrier::{receive_hello, verify, within};
 use crate::wire::{
-    DATA_BYTES_MAX, Flags, Header, Hello, Limits, Reason, Reply, Request, WireError,
+    DATA_BYTES_MAX, Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, WireError,
 };
 
-/// Bytes read and answered at a time.
-const FRAGMENT_BYTES: u64 = 256 << 10;
-/// The most bytes that one request may ask for.
-const READ_BYTES_MAX: u64 = 4 << 20;
-/// Up to this length data is copied into the batch of frames.
-const COPY_BYTES: usize = 4096;
-/// Buffers kept for the next fragments of the same connection.
+/// Bytes answered at a time.
+pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
+/// Bytes that were read and are not out, from which on no more are read: one buffer then goes
+/// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a
+/// disk is not counted.
+const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
+/// Rounds of reading and sending after which other connections have a turn.
+const ROUNDS_MAX: usize = 4;
+/// Up to this length data is copied into the batch of frames: that is cheaper than a call.
+const COPY_BYTES: usize = 16 << 10;
+/// Buffers kept for the next fragments of the same connection, and how long they are at least.
 const BUFFERS_KEPT: usize = 16;
-const EBADF: i32 = 9;
+const KEPT_BYTES: usize = 1 << 10;
+pub(super) const EBADF: i32 = 9;
 
 /// Says hello, and lets in who knows the secret. Whether frames have checksums.
 pub(super) async fn greet<C: Carrier>(
@@ -86,14 +90,16 @@ pub(super) async fn greet<C: Carrier>(
 }
 
 /// A reply on its way out.
-struct Out {
-    id: u64,
-    place: u64,
-    reply: Reply,
-    data: Vec<u8>,
+pub(super) struct Out {
+    pub(super) id: u64,
+    pub(super) place: u64,
+    pub(super) reply: Reply,
+    /// With room for the header in front; or nothing at all.
+    pub(super) data: Vec<u8>,
     /// What is not counted any more when it is out.
-    requests: u32,
-    bytes: u64,
+    pub(super) requests: u32,
+    pub(super) bytes: u64,
+    pub(super) unsent: u64,
 }
 
 /// What a connection has.
@@ -104,6 +110,12 @@ pub(super) struct Session<'s, D: DirHandle> {
     out_waker: RefCell<Option<Waker>>,
     requests: Cell<u32>,
     bytes: Cell<u64>,
+    /// Bytes that were read and are not out.
+    pub(super) unsent: Cell<u64>,
+    /// Fragments that are to be read.
+    pub(super) reads: RefCell<VecDeque<Fragment<D>>>,
+    /// A write waits for room: nothing more is read until it has it.
+    write_waits: Cell<bool>,
     room: RefCell<Vec<Waker>>,
     /// Waits for locks, and who is to be woken when they are given up.
     locks: RefCell<BTreeMap<u64, Option<Waker>>>,
@@ -123,6 +135,9 @@ impl<'s, D: DirHandle> Session<'s, D> {
             out_waker: RefCell::default(),
             requests: Cell::new(0),
             bytes: Cell::new(0),
+            unsent: Cell::new(0),
+            reads: RefCell::default(),
+            write_waits: Cell::new(false),
             room: RefCell::default(),
             locks: RefCell::default(),
             buffers: RefCell::default(),
@@ -138,13 +153,27 @@ impl<'s, D: DirHandle> Session<'s, D> {
             let mut egress = pin!(self.egress(carrier, checked));
             let mut watch = pin!(self.watch());
             poll_fn(|cx| {
-                if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
-                    return Poll::Ready(cut);
+                for _ in 0..ROUNDS_MAX {
+                    if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
+                        return Poll::Ready(cut);
+                    }
+                    // One after another: what is read at once tells whether there is room for more.
+                    loop {
+                        while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
+                        if !self.begin_read(&tasks) {
+                            break;
+                        }
+                    }
+                    if let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx) {
+                        return Poll::Ready(cut);
+                    }
+                    // What went out has made room to read.
+                    if !self.may_read() {
+                        return watch.as_mut().poll(cx);
+                    }
                 }
-                while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
-                if let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx) {
-                    return Poll::Ready(cut);
-                }
+                // Others have a turn now.
+                cx.waker().wake_by_ref();
                 watch.as_mut().poll(cx)
             })
             .await
@@ -197,11 +226,21 @@ impl<'s, D: DirHandle> Session<'s, D> {
         .await;
     }
 
-    /// Waits until `len` bytes fit into the budget, and takes them.
-    async fn take_bytes(&self, len: u64) {
-        let fits = || self.bytes.get() == 0 || self.bytes.get() + len <= self.config.bytes_max;
-        self.wait_for(fits).await;
+    /// Whether `len` more bytes fit into the budget.
+    pub(super) fn fits(&self, len: u64) -> bool {
+        self.bytes.get() == 0 || self.bytes.get() + len <= self.config.bytes_max
+    }
+
+    /// Takes them.
+    pub(super) fn take_bytes(&self, len: u64) {
         self.bytes.set(self.bytes.get() + len);
+    }
+
+    /// Whether a fragment that waits may be read now.
+    pub(super) fn may_read(&self) -> bool {
+        let next = self.reads.borrow().front().map(|fragment| fragment.len);
+        let little = self.unsent.get() < UNSENT_BYTES && !self.write_waits.get();
+        next.is_some_and(|len| little && self.fits(len))
     }
 
     fn release(&self, requests: u32, bytes: u64) {
@@ -212,7 +251,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
         }
     }
 
-    fn push(&self, out: Out) {
+    pub(super) fn push(&self, out: Out) {
         self.out.borrow_mut().push_back(out);
         if let Some(waker) = self.out_waker.take() {
             waker.wake();
@@ -220,19 +259,20 @@ impl<'s, D: DirHandle> Session<'s, D> {
     }
 
     /// The one reply to a request.
-    fn reply(&self, id: u64, reply: Reply, bytes: u64) {
-        self.push(Out { id, place: 0, reply, data: Vec::new(), requests: 1, bytes });
+    pub(super) fn reply(&self, id: u64, reply: Reply, bytes: u64) {
+        let data = Vec::new();
+        self.push(Out { id, place: 0, reply, data, requests: 1, bytes, unsent: 0 });
     }
 
-    fn buffer(&self, len: usize) -> Vec<u8> {
+    pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
         let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
         buffer.resize(len, 0);
         buffer
     }
 
-    fn keep(&self, buffer: Vec<u8>) {
+    pub(super) fn keep(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < BUFFERS_KEPT && buffer.capacity() > COPY_BYTES {
+        if buffers.len() < BUFFERS_KEPT && buffer.capacity() >= KEPT_BYTES {
             buffers.push(buffer);
         }
     }
@@ -243,28 +283,30 @@ impl<'s, D: DirHandle> Session<'s, D> {
         checked: bool,
         tasks: &RefCell<FuturesUnordered<Task<'t>>>,
     ) -> Result<(), Cut> {
+        let mut ingress = Ingress::new(carrier, checked);
         loop {
             // Those that keep to the window never wait here.
             self.wait_for(|| self.requests.get() <= self.config.requests_max).await;
-            let header = receive_header(carrier, checked).await?;
-            let body = receive_bytes(carrier, header.body_len).await?;
+            let header = ingress.header().await?;
+            let body = ingress.body(&header).await?;
             self.step();
-            let request = Request::decode(header.kind, &body)?;
+            let request = Request::decode(header.kind, body)?;
             let id = header.id;
             if let Request::Write { file, at } = request {
-                let task = self.receive_write(carrier, &header, &body, (file, at)).await?;
+                let body = body.to_vec();
+                let task = self.receive_write(&mut ingress, &header, &body, (file, at)).await?;
                 tasks.borrow().push(task);
                 continue;
             }
             if header.data_len != 0 {
                 return Err(WireError::Unasked.into());
             }
-            verify(&header, &body, &[])?;
+            verify(&header, body, &[])?;
             match request {
                 Request::Close { handle } => self.handles.close(handle),
                 Request::Cancel { request } => self.give_up(request),
                 Request::Proof { .. } => return Err(WireError::Unasked.into()),
-                Request::Read { file, at, len } => self.start_read((id, file), at, len, tasks),
+                Request::Read { file, at, len } => self.start_read((id, file), at, len),
                 Request::Lock { wait: true, .. } => {
                     self.count();
                     tasks.borrow().push(Box::pin(self.wait_for_lock(id, request)));
@@ -280,7 +322,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
         }
     }
 
-    fn count(&self) {
+    pub(super) fn count(&self) {
         self.requests.set(self.requests.get() + 1);
     }
 
@@ -320,15 +362,20 @@ impl<'s, D: DirHandle> Session<'s, D> {
     /// Receives all of a write before anything of it is done.
     async fn receive_write<'t, C: Carrier>(
         &'t self,
-        carrier: &C,
+        ingress: &mut Ingress<'_, C>,
         header: &Header,
         body: &[u8],
         (file, at): (u64, u64),
     ) -> Result<Task<'t>, Cut> {
         let len = u64::from(header.data_len);
-        self.take_bytes(len).await;
+        self.write_waits.set(true);
+        self.wait_for(|| self.fits(len)).await;
+        self.write_waits.set(false);
+        self.take_bytes(len);
         let wanted = usize::try_from(len).unwrap_or(DATA_BYTES_MAX);
-        let (result, data) = receive(carrier, self.buffer(wanted)).await;
+        let mut data = self.buffer(wanted);
+        let ahead = ingress.ahead(&mut data);
+        let (result, data) = ingress.data(data, ahead).await;
         result?;
         self.step();
         verify(header, body, &data)?;
@@ -351,83 +398,12 @@ impl<'s, D: DirHandle> Session<'s, D> {
         }))
     }
 
-    /// Starts all fragments of a read; each is answered when it is ready.
-    fn start_read<'t>(
-        &'t self,
-        (id, file): (u64, u64),
-        at: u64,
-        len: u64,
-        tasks: &RefCell<FuturesUnordered<Task<'t>>>,
-    ) {
-        self.count();
-        let refused = |error| self.reply(id, Reply::Missing { at: 0, len, error }, 0);
-        let Ok(file) = self.handles.file(file, Op::Read) else {
-            return refused(ByteError::os(EBADF));
-        };
-        if len > READ_BYTES_MAX {
-            return refused(ByteKind::OutOfRange.into());
-        }
-        let fragments = len.div_ceil(FRAGMENT_BYTES).max(1);
-        let left = Rc::new(Cell::new(fragments));
-        for number in 0..fragments {
-            let place = number * FRAGMENT_BYTES;
-            let len = (len - place).min(FRAGMENT_BYTES);
-            let (file, left) = (Rc::clone(&file), Rc::clone(&left));
-            tasks.borrow().push(Box::pin(async move {
-                self.take_bytes(len).await;
-                let buffer = self.buffer(usize::try_from(len).unwrap_or(0));
-                let packet = Packet::<Read, _>::new(buffer);
-                let done = file.io(at.saturating_add(place), packet).await;
-                let failed = done.failed_ranges();
-                left.set(left.get() - 1);
-                let last = u32::from(left.get() == 0);
-                self.answer_fragment((id, place), done.into_buffer(), &failed, last);
-            }));
-        }
-    }
-
-    /// Sends what was read of a fragment, and what was not.
-    fn answer_fragment(
-        &self,
-        (id, base): (u64, u64),
-        mut buffer: Vec<u8>,
-        failed: &[FailedRange],
-        requests: u32,
-    ) {
-        let len = buffer.len() as u64;
-        let first = failed.first().map_or(len, |range| range.start.min(len));
-        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(buffer.len());
-        let mut outs = Vec::new();
-        let out = |place, reply, data| Out { id, place, reply, data, requests: 0, bytes: 0 };
-        for (at, range) in failed.iter().enumerate() {
-            let (start, end) = (range.start.min(len), range.end.min(len));
-            let missing = end - start;
-            let reply = Reply::Missing { at: base + start, len: missing, error: range.error };
-            outs.push(out(0, reply, Vec::new()));
-            let next = failed.get(at + 1).map_or(len, |next| next.start.min(len));
-            if next > end {
-                let between = buffer[index(end)..index(next)].to_vec();
-                outs.push(out(base + end, Reply::Data {}, between));
-            }
-        }
-        buffer.truncate(index(first));
-        if first > 0 || failed.is_empty() {
-            outs.insert(0, out(base, Reply::Data {}, buffer));
-        } else {
-            self.keep(buffer);
-        }
-        if let Some(last) = outs.last_mut() {
-            (last.requests, last.bytes) = (requests, len);
-        }
-        outs.into_iter().for_each(|out| self.push(out));
-    }
-
     async fn egress<C: Carrier>(&self, carrier: &C, checked: bool) -> Result<(), Cut> {
         let mut egress = Egress::new(carrier, checked);
         let (mut requests, mut bytes) = (0, 0);
         loop {
             let next = self.out.borrow_mut().pop_front();
-            let Some(out) = next else {
+            let Some(mut out) = next else {
                 self.inside.set(!egress.is_empty());
                 egress.flush().await?;
                 self.inside.set(false);
@@ -444,19 +420,24 @@ impl<'s, D: DirHandle> Session<'s, D> {
                 continue;
             };
             let body = out.reply.body();
-            let (kind, id, place) = (out.reply.kind(), out.id, out.place);
-            egress.push(Head { kind, id, place, body: &body }, &out.data)?;
+            let head = Head { kind: out.reply.kind(), id: out.id, place: out.place, body: &body };
             requests += out.requests;
             bytes += out.bytes;
             self.inside.set(true);
-            if out.data.len() > COPY_BYTES {
+            if out.data.len() > COPY_BYTES + HEADER_BYTES {
                 egress.flush().await?;
+                // In front of the data, so that both go out by one call.
+                egress.head_into(head, &mut out.data)?;
                 let (result, data) = egress.send(out.data).await;
                 result?;
                 self.keep(data);
             } else {
-                egress.push_copy(&out.data);
+                let data = out.data.get(HEADER_BYTES..).unwrap_or_default();
+                egress.push(head, data)?;
+                egress.push_copy(data);
+                self.keep(out.data);
             }
+            self.unsent.set(self.unsent.get().saturating_sub(out.unsent));
             if egress.is_full() || out_is_long(bytes) {
                 egress.flush().await?;
                 self.step();

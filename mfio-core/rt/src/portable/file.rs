@@ -1,7 +1,8 @@
 //! File handles on threads.
 //!
 //! Data flow: packet → [`Transfer`] → queue → a thread's `pread` or `pwrite`, again for what
-//! was left out → completed there.
+//! was left out → completed there. A short read of what is in memory is done at once, where the
+//! system can say so.
 //!
 //! Not here: opening (`dir`), the calls that systems do not share (`sys`).
 
@@ -9,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use core::fmt;
 use core::future::poll_fn;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
 use std::fs::{File, FileTimes, TryLockError};
 use std::io;
@@ -29,6 +31,9 @@ use crate::options::{Allocate, LockKind, OpenOptions, SyncLevel};
 
 /// Bytes copied at a time where a packet lends none.
 const PIECE_BYTES: usize = 64 << 10;
+/// The longest read that is tried on the caller's thread: to copy so much from memory takes no
+/// longer than to wake a thread a few times.
+const AT_ONCE_BYTES: u64 = 256 << 10;
 /// Where the last transfer ends that a system takes.
 const OFFSET_END: u64 = (1 << 63) - 1;
 
@@ -43,6 +48,8 @@ struct Shared {
     direct: bool,
     /// Writes go to the end, so that what they name as their place means nothing.
     append: bool,
+    /// Whether the system can read what is in memory without waiting for the rest.
+    cached: AtomicBool,
 }
 
 /// A packet's bytes, on their way.
@@ -124,6 +131,31 @@ impl Shared {
                 return (done, None);
             }
         }
+    }
+
+    /// Reads without waiting for a device: the bytes there were, or the view, untouched in all
+    /// that matters, because some of it is not in memory or a thread must say what is wrong.
+    fn read_at_once(&self, at: u64, view: View<Read>) -> Result<(u64, View<Read>), View<Read>> {
+        let len = view.len();
+        let short = (1..=AT_ONCE_BYTES).contains(&len) && at < OFFSET_END - AT_ONCE_BYTES;
+        if !short || self.direct || !self.cached.load(Ordering::Relaxed) {
+            return Err(view);
+        }
+        let mut lent = view.try_alloc(1)?;
+        let (to, mut done) = (lent.as_mut_slice(), 0);
+        while done < to.len() {
+            match sys::read_cached(&self.file, &mut to[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::Unsupported {
+                        self.cached.store(false, Ordering::Relaxed);
+                    }
+                    return Err(lent.into_view());
+                }
+            }
+        }
+        Ok((done as u64, lent.into_view()))
     }
 
     fn read(&self, at: u64, view: View<Read>) {
@@ -211,7 +243,12 @@ fn pieces(
 impl PortableFile {
     pub(super) fn new(pool: Pool, file: File, options: &OpenOptions) -> Self {
         Self {
-            shared: Arc::new(Shared { file, direct: options.direct, append: options.append }),
+            shared: Arc::new(Shared {
+                file,
+                direct: options.direct,
+                append: options.append,
+                cached: AtomicBool::new(true),
+            }),
             pool,
         }
     }
@@ -236,6 +273,20 @@ impl PortableFile {
     }
 
     fn send(&self, at: u64, view: Direction) -> Result<(), (u64, Direction)> {
+        let view = match view {
+            Direction::Read(view) => match self.shared.read_at_once(at, view) {
+                Ok((done, view)) => {
+                    self.pool.use_reserved();
+                    let ended = done < view.len();
+                    let end = ByteKind::UnexpectedEof;
+                    let view = if ended { view.fail_after(done, end) } else { view };
+                    view.filled();
+                    return Ok(());
+                }
+                Err(view) => Direction::Read(view),
+            },
+            view @ Direction::Write(_) => view,
+        };
         let transfer = Transfer { file: Arc::clone(&self.shared), at, view };
         match self.pool.push(Job::Transfer(transfer)) {
             Err(Job::Transfer(refused)) => Err((refused.at, refused.view)),

@@ -144,6 +144,14 @@ impl Pool {
         Ok(())
     }
 
+    /// What was reserved for a job that needs no thread after all is given back.
+    pub(super) fn use_reserved(&self) {
+        let reserved = self.shared().state().reserved;
+        if reserved > 0 {
+            self.release(1);
+        }
+    }
+
     /// Ready when there is room; else `cx` is woken when there may be.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         // Cloned before the lock: cloning may run anything.

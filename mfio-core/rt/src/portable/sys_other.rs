@@ -232,6 +232,10 @@ pub(super) fn write_at(_file: &File, _from: &[u8], _at: u64) -> io::Result<usize
     unsupported()
 }
 
+pub(super) fn read_cached(_file: &File, _to: &mut [u8], _at: u64) -> io::Result<usize> {
+    unsupported()
+}
+
 pub(super) fn file_metadata(file: &File) -> io::Result<Metadata> {
     Ok(metadata_of(&file.metadata()?))
 }

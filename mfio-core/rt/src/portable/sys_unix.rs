@@ -372,6 +372,18 @@ pub(super) fn read_at(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> 
     file.read_at(to, at)
 }
 
+/// What of a file is in memory, without waiting for the rest.
+#[cfg(target_os = "linux")]
+pub(super) fn read_cached(file: &File, to: &mut [u8], at: u64) -> io::Result<usize> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    Ok(preadv2(file, &mut [io::IoSliceMut::new(to)], at, ReadWriteFlags::NOWAIT)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn read_cached(_file: &File, _to: &mut [u8], _at: u64) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 pub(super) fn write_at(file: &File, from: &[u8], at: u64) -> io::Result<usize> {
     file.write_at(from, at)
 }

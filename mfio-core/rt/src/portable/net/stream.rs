@@ -1,7 +1,8 @@
 //! One connection: what its lanes do with the socket.
 //!
 //! Data flow: packet → lane → `recv` or `send` without blocking → completed; or the poller is
-//! asked, its waker puts the lane into the queue of the serving thread, and there again.
+//! asked, its waker puts the lane into the queue of the serving thread, or wakes the task that
+//! hosts the connection, and there again.
 //!
 //! Not here: order and limits (`lane`).
 
@@ -9,8 +10,9 @@ use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec;
 use core::fmt;
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
+use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
@@ -25,6 +27,7 @@ use super::super::errno;
 use super::super::pool::{Job, Pool};
 use super::lane::{Entry, Lane};
 use crate::error::{Error, Op};
+use crate::lock::Lock;
 use crate::net::{Shutdown, StreamHandle, Whole};
 
 /// Visits to a lane after which others get a turn.
@@ -44,6 +47,9 @@ pub(crate) struct Socket {
     writes: Lane<Write>,
     readable: Waker,
     writable: Waker,
+    /// The task that serves the lanes, where one does, and which of them it is to serve.
+    host: Lock<Option<Arc<Waker>>>,
+    due: [AtomicBool; 2],
     net: Pool,
 }
 
@@ -81,6 +87,10 @@ struct Alarm {
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
         let Some(socket) = self.socket.upgrade() else { return };
+        if let Some(host) = socket.host.with(|host| host.clone()) {
+            socket.due[self.way as usize].store(true, Ordering::Release);
+            return host.wake_by_ref();
+        }
         if self.scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -289,6 +299,47 @@ fn serve<P: mfio_core::Perms>(
     waker.wake_by_ref();
 }
 
+/// Lanes served by a task, until it ends.
+struct Hosted<'a> {
+    socket: &'a Socket,
+    task: Option<Arc<Waker>>,
+}
+
+impl Hosted<'_> {
+    fn poll(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            let task = Arc::new(cx.waker().clone());
+            self.task = Some(Arc::clone(&task));
+            let old = self.socket.host.with(|host| host.replace(task));
+            drop(old);
+        }
+        // After that: what comes up from now on wakes this task.
+        self.serve_due();
+    }
+
+    fn serve_due(&self) {
+        let due = |way| self.socket.due[way as usize].swap(false, Ordering::AcqRel);
+        if due(Way::Read) {
+            self.socket.serve_reads();
+        }
+        if due(Way::Write) {
+            self.socket.serve_writes();
+        }
+    }
+}
+
+impl Drop for Hosted<'_> {
+    fn drop(&mut self) {
+        let old = self.socket.host.with(Option::take);
+        drop(old);
+        // What this task was told and did not come to; from now on the thread is told.
+        self.serve_due();
+        // A poller that found the host just before may still tell it: then look once more.
+        self.socket.readable.wake_by_ref();
+        self.socket.writable.wake_by_ref();
+    }
+}
+
 impl PortableStream {
     pub(super) fn new(net: Pool, tcp: Async<TcpStream>) -> Self {
         Self(Arc::new_cyclic(|socket: &Weak<Socket>| {
@@ -302,6 +353,8 @@ impl PortableStream {
                 writes: Lane::new(),
                 readable: waker(Way::Read),
                 writable: waker(Way::Write),
+                host: Lock::new(None),
+                due: [AtomicBool::new(false), AtomicBool::new(false)],
                 net,
             }
         }))
@@ -388,6 +441,16 @@ impl StreamHandle for PortableStream {
             Some(after) => socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(after)),
         };
         set.map_err(|error| errno::of(Op::Socket, &error))
+    }
+
+    async fn hosting<F: Future>(&self, future: F) -> F::Output {
+        let mut hosted = Hosted { socket: &self.0, task: None };
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            hosted.poll(cx);
+            future.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
