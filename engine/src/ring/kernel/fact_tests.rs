@@ -58,16 +58,18 @@ impl Mapping {
         Self::map(core::ptr::null_mut(), len, 0)
     }
 
-    /// At exactly that address, which is free.
-    fn at(at: *mut u8, len: usize) -> Self {
-        Self::map(at, len, libc::MAP_FIXED_NOREPLACE)
+    /// Another one at the same address. There is no moment between the two in which somebody
+    /// else could get that memory.
+    fn replaced(self) -> Self {
+        let gone = core::mem::ManuallyDrop::new(self);
+        Self::map(gone.at, gone.len, libc::MAP_FIXED)
     }
 
     fn map(hint: *mut u8, len: usize, flags: i32) -> Self {
         let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: lifetime, aliasing: a new mapping, never in place of another (NOREPLACE).
-        // Bounds: the kernel chooses what it has.
+        // SAFETY: lifetime, aliasing: a new mapping; in place of another only where `replaced`
+        // has taken that from its owner. Bounds: the kernel chooses what it has.
         let at = unsafe { libc::mmap(hint.cast(), len, access, flags, -1, 0) };
         assert_ne!(at, libc::MAP_FAILED, "mmap: {}", Errno::last());
         Self { at: at.cast(), len }
@@ -707,10 +709,8 @@ fn kernel_fills_whatever_has_the_address() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[9; 4096]).unwrap();
     let meant = Mapping::new(4096);
-    let at = meant.at;
-    push(&ring, &opcode::Read::new(fd(&file), at, 4096).build().user_data(1));
-    drop(meant);
-    let other = Mapping::at(at, 4096);
+    push(&ring, &opcode::Read::new(fd(&file), meant.at, 4096).build().user_data(1));
+    let other = meant.replaced();
     assert_eq!(completion(&mut ring), (1, 4096));
     assert!(other.is_all(9), "somebody else's memory was filled");
 }
