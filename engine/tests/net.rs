@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -230,6 +231,64 @@ fn f20_completions_of_more_connections_than_the_queue_has_entries_are_all_seen()
         assert_eq!(waiting.into_completed().unwrap().bytes(), b"abc");
     }
     assert_eq!(shard.in_flight(), 0);
+}
+
+/// Speaks for peers that are silent when a test has hung, so that it fails and does not hang.
+fn rescue(mut silent: Vec<TcpStream>) -> (mpsc::Sender<()>, thread::JoinHandle<bool>) {
+    let (over, waits) = mpsc::channel::<()>();
+    let rescue = thread::spawn(move || {
+        let hangs = waits.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout);
+        for peer in silent.iter_mut().filter(|_| hangs) {
+            peer.write_all(b"abc").unwrap();
+        }
+        hangs
+    });
+    (over, rescue)
+}
+
+/// Ops that wait for peers fill the queue: what is behind them goes to the kernel all the same,
+/// without a completion that would make room.
+#[test]
+fn f19_peers_that_say_nothing_keep_nothing_else_from_the_kernel() {
+    for hosted in [false, true] {
+        let Some(shard) = shard(4) else { return };
+        let net = ShardNet::new(&shard).unwrap();
+        let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let fs = ShardFs::at(&shard, temp.path()).unwrap();
+        let file = block_on(&fs, async {
+            put(fs.current_dir(), "file", bytes_of(5, 3000)).await;
+            fs.open("file", &mfio_rt::OpenOptions::new().read(true)).await.unwrap()
+        })
+        .unwrap();
+        let (streams, mut peers): (Vec<_>, Vec<_>) = (0..13).map(|_| pair(&net)).unzip();
+        drain(&shard);
+        let mut sent: Vec<_> = streams
+            .iter()
+            .map(|stream| {
+                let (sent, view) = Packet::<Read, _>::new(vec![0; 3]).send();
+                stream.send_io(Whole, view).unwrap();
+                sent
+            })
+            .collect();
+        peers.pop().unwrap().write_all(b"abc").unwrap();
+        let (over, rescue) = rescue(peers);
+        let mut last = sent.pop().unwrap();
+        let work = async {
+            let (read, bytes) = file.read_exact(0, vec![0; 3000]).await;
+            assert_eq!(read, Ok(()));
+            assert!(bytes == bytes_of(5, 3000));
+            poll_fn(|cx| last.poll_done(cx)).await;
+        };
+        if hosted {
+            shard.block_on(work).unwrap();
+        } else {
+            block_on(&net, work).unwrap();
+        }
+        drop(over);
+        assert!(!rescue.join().unwrap(), "the shard slept on ops that it had not handed over");
+        assert_eq!(last.into_completed().unwrap().bytes(), b"abc");
+        assert_eq!(shard.in_flight(), 12, "the others still wait");
+    }
 }
 
 /// Many connections by a queue of four, in both directions, each with its own bytes.
