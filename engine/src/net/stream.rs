@@ -33,7 +33,8 @@ use crate::shard::{Connection, Shard};
 /// the kernel can still be stopped; one that is partly sent is sent to its end, with all views of
 /// its packet that were accepted. Of a value on the caller's stack up to 64 KiB are copied at a
 /// time: where it goes with more than that unsent, no more can be sent, and the peer sees the end
-/// of the stream. The memory of either stays the kernel's until that says otherwise, whoever has gone.
+/// of the stream. The memory of either stays the kernel's until that says otherwise, whoever
+/// has gone.
 pub struct ShardStream<R: Ring = AutoRing> {
     shard: Shard<R>,
     way: Way<R>,
