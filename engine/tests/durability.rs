@@ -4,7 +4,8 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use mfio_core::{ErrorKind, Packet, PacketIoExt, Write, block_on};
+use mfio_core::{ErrorKind, IoWrite, Packet, PacketIoExt, Write, block_on};
+use mfio_engine::fs::ShardFs;
 use mfio_engine::ring::Ring;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::sim::{FaultRates, FileSpec, SimConfig, SimDevice, SimRing};
@@ -14,6 +15,7 @@ use mfio_engine::{
     AtomicWrite, Config, DirectMode, Durability, Durable, EngineError, MethodReport, OpenOptions,
     Shard, SyncMethod, SyncSource, WriteAt,
 };
+use mfio_rt::{FileHandle, Fs, SyncLevel};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
@@ -335,6 +337,65 @@ fn f37_real_failed_flush_poisons_every_handle_until_the_file_is_opened_again() {
     let again = here.open(&victim, &options).unwrap();
     assert!(!again.is_poisoned() && first.is_poisoned());
     drop((first, again, here));
+}
+
+/// A handle that appends does so by a thread, and hears of lost writes all the same.
+#[test]
+fn f37_handle_that_appends_is_poisoned_with_the_others_of_the_file() {
+    let path = path("appended");
+    std::fs::write(&path, b"before").unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(1, 8).unwrap(), &Config::new()).unwrap();
+    let fs = ShardFs::at(&shard, path.parent().unwrap()).unwrap();
+    let options = mfio_rt::OpenOptions::new().append(true);
+    let log = block_on(&fs, fs.open("appended", &options)).unwrap().unwrap();
+    let append = |bytes: &'static [u8]| block_on(&fs, log.write_exact(0, bytes)).unwrap().0;
+    append(b", then").unwrap();
+    block_on(&fs, log.sync(SyncLevel::Data)).unwrap().unwrap();
+
+    // A flush of the same file fails elsewhere in this process.
+    let inode = Inode::of(&std::fs::File::open(&path).unwrap()).unwrap();
+    let device = SimDevice::new(&[FileSpec::direct(64 << 10)]);
+    let faults = FaultRates { flush_fail: u16::MAX, ..FaultRates::NONE };
+    let failing = SimConfig { faults, ..SimConfig::calm(1) };
+    let bad = Shard::with_ring(SimRing::new(failing, &device), &Config::new()).unwrap();
+    let there = bad.adopt_simulated_inode("appended", device.fd(0), device.geometry(0), inode);
+    block_on(&bad, there.sync(Durability::Data)).unwrap().unwrap_err();
+
+    assert!(log.as_file().is_poisoned());
+    for level in [SyncLevel::Data, SyncLevel::All] {
+        let error = block_on(&fs, log.sync(level)).unwrap().unwrap_err();
+        assert_eq!((error.op(), error.kind()), (mfio_rt::Op::Sync, mfio_rt::ErrorKind::Os));
+    }
+    // As often as there is room for, and more: a refused write takes none.
+    for _ in 0..300 {
+        assert_eq!(append(b", never").unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"before, then");
+    let again = block_on(&fs, fs.open("appended", &options)).unwrap().unwrap();
+    block_on(&fs, again.write_exact(0, &b", after"[..])).unwrap().0.unwrap();
+    block_on(&fs, again.sync(SyncLevel::All)).unwrap().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"before, then, after");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn f37_real_failed_flush_of_what_was_appended_is_not_forgotten() {
+    let Some(disk) = FullDisk::new("fsyncgate-append") else {
+        return println!("SKIP: needs root, loop devices, tmpfs and mkfs.ext4");
+    };
+    let shard = Shard::with_ring(ThreadRing::new(1, 8).unwrap(), &Config::new()).unwrap();
+    let fs = ShardFs::at(&shard, Path::new(&disk.at("disk"))).unwrap();
+    let options = mfio_rt::OpenOptions::new().append(true).create(true);
+    let log = block_on(&fs, fs.open("victim", &options)).unwrap().unwrap();
+    block_on(&fs, log.write_exact(0, vec![1_u8; 24 << 20])).unwrap().0.unwrap();
+    // The kernel would say yes the second time.
+    for _ in 0..3 {
+        let error = block_on(&fs, log.sync(SyncLevel::Data)).unwrap().unwrap_err();
+        assert_eq!((error.op(), error.kind()), (mfio_rt::Op::Sync, mfio_rt::ErrorKind::Os));
+    }
+    let (written, _) = block_on(&fs, log.write_exact(0, vec![1_u8; 100])).unwrap();
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::Poisoned);
+    drop((log, fs, shard));
 }
 
 /// Writes record after record, each followed by its mark in the same chain, until the power

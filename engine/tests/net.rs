@@ -8,6 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::pin::{Pin, pin};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -232,6 +233,64 @@ fn f20_completions_of_more_connections_than_the_queue_has_entries_are_all_seen()
     assert_eq!(shard.in_flight(), 0);
 }
 
+/// Ends peers that are silent when a test has hung, so that it fails and does not hang.
+fn rescue(silent: Vec<TcpStream>) -> (mpsc::Sender<()>, thread::JoinHandle<bool>) {
+    let (over, waits) = mpsc::channel::<()>();
+    let rescue = thread::spawn(move || {
+        let hangs = waits.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout);
+        for peer in silent.iter().filter(|_| hangs) {
+            peer.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        hangs
+    });
+    (over, rescue)
+}
+
+/// Ops that wait for peers fill the queue: what is behind them goes to the kernel all the same,
+/// without a completion that would make room.
+#[test]
+fn f19_peers_that_say_nothing_keep_nothing_else_from_the_kernel() {
+    for hosted in [false, true] {
+        let Some(shard) = shard(4) else { return };
+        let net = ShardNet::new(&shard).unwrap();
+        let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let fs = ShardFs::at(&shard, temp.path()).unwrap();
+        let file = block_on(&fs, async {
+            put(fs.current_dir(), "file", bytes_of(5, 3000)).await;
+            fs.open("file", &mfio_rt::OpenOptions::new().read(true)).await.unwrap()
+        })
+        .unwrap();
+        let (streams, mut peers): (Vec<_>, Vec<_>) = (0..13).map(|_| pair(&net)).unzip();
+        drain(&shard);
+        let mut sent: Vec<_> = streams
+            .iter()
+            .map(|stream| {
+                let (sent, view) = Packet::<Read, _>::new(vec![0; 3]).send();
+                stream.send_io(Whole, view).unwrap();
+                sent
+            })
+            .collect();
+        peers.pop().unwrap().write_all(b"abc").unwrap();
+        let (over, rescue) = rescue(peers);
+        let mut last = sent.pop().unwrap();
+        let work = async {
+            let (read, bytes) = file.read_exact(0, vec![0; 3000]).await;
+            assert_eq!(read, Ok(()));
+            assert!(bytes == bytes_of(5, 3000));
+            poll_fn(|cx| last.poll_done(cx)).await;
+        };
+        if hosted {
+            shard.block_on(work).unwrap();
+        } else {
+            block_on(&net, work).unwrap();
+        }
+        drop(over);
+        assert!(!rescue.join().unwrap(), "the shard slept on ops that it had not handed over");
+        assert_eq!(last.into_completed().unwrap().bytes(), b"abc");
+        assert_eq!(shard.in_flight(), 12, "the others still wait");
+    }
+}
+
 /// Many connections by a queue of four, in both directions, each with its own bytes.
 #[test]
 fn f19_queue_of_four_entries_serves_fifty_connections_and_files() {
@@ -303,6 +362,155 @@ fn f03_write_that_is_partly_sent_is_sent_to_its_end_whoever_has_gone() {
     let received = received.join().unwrap();
     assert_eq!(received.len(), expected.len() + 5, "all of the first, none of the second");
     assert!(received.starts_with(&expected) && received.ends_with(&[9; 5]));
+}
+
+/// A read that has completed has taken its bytes, whether or not anybody has looked.
+#[test]
+fn r13_read_that_completed_before_it_was_dropped_has_taken_its_bytes() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let (stream, mut peer) = pair(&net);
+    drain(&shard);
+    peer.write_all(b"onetwosix").unwrap();
+    let mut read = Box::pin(stream.read_exact(Whole, vec![0; 3]));
+    begin(&mut read);
+    shard.turn(Wait::at_least(1)).unwrap();
+    assert_eq!(shard.in_flight(), 0, "it has completed");
+    drop(read);
+    let (read, bytes) = block_on(&net, stream.read_exact(Whole, vec![0; 3])).unwrap();
+    assert_eq!((read, bytes), (Ok(()), b"two".to_vec()), "what came first has gone");
+    // Whoever cancels it and waits is told.
+    let mut read = Box::pin(stream.io(Whole, Packet::<Read, _>::new(vec![0; 3])));
+    begin(&mut read);
+    shard.turn(Wait::at_least(1)).unwrap();
+    read.cancel();
+    assert_eq!(block_on(&net, read).unwrap().bytes(), b"six");
+}
+
+/// Nobody waits for a part of it that was overlooked.
+#[test]
+fn f03_abandoned_packet_leaves_with_all_of_its_views() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let (stream, mut peer) = pair(&net);
+    let (mut sent, view) = Packet::<Read, _>::new(vec![0; 40]).send();
+    let packet = view.packet_id();
+    let mut rest = Some(view);
+    while let Some(view) = rest.take() {
+        let (first, others) = view.split_at(10);
+        stream.send_io(Whole, first).unwrap();
+        rest = (!others.is_empty()).then_some(others);
+    }
+    shard.turn(Wait::NONE).unwrap();
+    PacketIo::<Read, Whole>::abandon(&stream, packet);
+    let (over, rescue) = rescue(vec![peer.try_clone().unwrap()]);
+    block_on(&net, poll_fn(|cx| sent.poll_done(cx))).unwrap();
+    drop(over);
+    assert!(!rescue.join().unwrap(), "a part of it was still waited for");
+    let kind = sent.into_completed().unwrap().error().map(|error| error.kind());
+    assert_eq!(kind, Some(ErrorKind::Cancelled));
+    peer.write_all(b"next").unwrap();
+    let (read, bytes) = block_on(&net, stream.read_exact(Whole, vec![0; 4])).unwrap();
+    assert_eq!((read, bytes), (Ok(()), b"next".to_vec()));
+}
+
+#[test]
+fn f03_packet_of_several_views_is_sent_whole_or_not_at_all() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    for begun in [true, false] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = net.adopt(ours).unwrap();
+        let (filler, view) = Packet::<Write, _>::new(bytes_of(4, 2 << 20)).send();
+        if !begun {
+            stream.send_io((), view).unwrap();
+        }
+        let (sent, view) = Packet::<Write, _>::new(bytes_of(5, 3 << 20)).send();
+        let packet = view.packet_id();
+        let (first, rest) = view.split_at((3 << 20) - 200);
+        let (second, third) = rest.split_at(100);
+        for view in [first, second, third] {
+            stream.send_io((), view).unwrap();
+        }
+        for _ in 0..5 {
+            shard.turn(Wait::NONE).unwrap();
+        }
+        PacketIo::<Write, ()>::abandon(&stream, packet);
+        let received = thread::spawn(move || {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).unwrap();
+            all
+        });
+        assert_eq!(block_on(&net, stream.write_exact((), vec![9; 5])).unwrap().0, Ok(()));
+        drop(stream);
+        let received = received.join().unwrap();
+        let mut expected = if begun { bytes_of(5, 3 << 20) } else { bytes_of(4, 2 << 20) };
+        expected.extend([9; 5]);
+        assert_eq!(received.len(), expected.len(), "begun: {begun}");
+        assert!(received == expected);
+        drop((filler, sent));
+    }
+}
+
+/// The rest of a value that was on a stack was copied, and is sent although the stack has gone.
+#[test]
+fn f03_value_on_a_stack_that_is_partly_sent_is_sent_to_its_end() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    for big in [false, true] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        socket2::SockRef::from(&ours).set_send_buffer_size(4 << 10).unwrap();
+        let stream = net.adopt(ours).unwrap();
+        if big {
+            let mut write = Box::pin(stream.write_value((), [7_u8; 100_000]));
+            begin(&mut write);
+            drain_all(&shard);
+        } else {
+            let mut write = Box::pin(stream.write_value((), [7_u8; 60_000]));
+            begin(&mut write);
+            drain_all(&shard);
+        }
+        let received = thread::spawn(move || {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).unwrap();
+            all
+        });
+        let (written, _) = block_on(&net, stream.write_exact((), vec![9; 5])).unwrap();
+        if big {
+            // Torn, and said to be: nothing follows, and the peer is not left waiting.
+            assert_eq!(written.map_err(|error| error.kind()), Err(ErrorKind::Aborted));
+            assert!(received.join().unwrap().len() < 100_000);
+        } else {
+            assert_eq!(written, Ok(()));
+            drop(stream);
+            let mut expected = vec![7; 60_000];
+            expected.extend([9; 5]);
+            assert!(received.join().unwrap() == expected);
+        }
+    }
+}
+
+/// Another holder of a connection has it not wait. Newer kernels wait all the same; older ones
+/// refuse, which is undone and not asked for ever.
+#[test]
+fn connection_that_somebody_makes_nonblocking_is_waited_for_all_the_same() {
+    let Some(shard) = shard(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let other = ours.try_clone().unwrap();
+    let stream = net.adopt(ours).unwrap();
+    other.set_nonblocking(true).unwrap();
+    let before = shard.metrics().ops;
+    let mut read = Box::pin(stream.read_exact(Whole, vec![0; 3]));
+    begin(&mut read);
+    for _ in 0..50 {
+        shard.turn(Wait::NONE).unwrap();
+    }
+    let ops = shard.metrics().ops - before;
+    assert!(ops < 10, "asked {ops} times");
+    assert_eq!(shard.in_flight(), 1, "it waits in the kernel");
+    theirs.write_all(b"abc").unwrap();
+    assert_eq!(block_on(&net, read).unwrap(), (Ok(()), b"abc".to_vec()));
 }
 
 struct Random(u64);

@@ -73,6 +73,21 @@ impl<R: Ring> ShardFile<R> {
         &self.file
     }
 
+    /// Appends by a thread, where no flush of the file has failed (F37).
+    #[cold]
+    fn append(
+        &self,
+        appends: &PortableFile,
+        param: u64,
+        view: View<Write>,
+    ) -> Result<(), Refused<Write>> {
+        let Some(error) = self.file.poison_error() else { return appends.send_io(param, view) };
+        // Room may have been promised to it.
+        PacketIo::<Write, u64>::release(appends, 1);
+        view.fail(error);
+        Ok(())
+    }
+
     /// The same open file for a thread.
     fn duplicate(&self, op: Op) -> Result<PortableFile, Error> {
         let file = self.file.duplicate().map_err(|error| error_of(op, &error))?;
@@ -140,7 +155,7 @@ impl<R: Ring> PacketIo<Write, u64> for ShardFile<R> {
     #[inline]
     fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
         if let Some(appends) = &self.appends {
-            return appends.send_io(param, view);
+            return self.append(appends, param, view);
         }
         let (at, view) = addressable(param, view, ByteKind::OutOfRange);
         self.file.send_io(at, view)
@@ -169,10 +184,8 @@ impl<R: Ring> FileHandle for ShardFile<R> {
     }
 
     async fn sync(&self, level: SyncLevel) -> Result<(), Error> {
-        // What threads have appended, the shard knows nothing of.
-        if let Some(appends) = &self.appends {
-            return appends.sync(level).await;
-        }
+        // Also of what threads have appended: it went by a duplicate of the descriptor, so that
+        // whatever was lost of it is told here, and poisons every handle of the file (F37).
         let durability = match level {
             SyncLevel::Data => Durability::Data,
             SyncLevel::All => Durability::Full,

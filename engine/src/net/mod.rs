@@ -33,8 +33,16 @@
 //! On a ring without such ops, which is the one on threads and a simulated one, connections are
 //! those of [`mfio_rt::portable`]: a poller tells of them, and one thread serves them.
 //!
-//! While something waits in the ring for a peer, an op on a file that is alone goes by the ring
-//! too, and not by a plain call ([`Bypass`](crate::Bypass)).
+//! What files pay for connections beside them: while something waits in the ring for a peer, an
+//! op on a file that is alone goes by the ring too, and not by a plain call
+//! ([`Bypass`](crate::Bypass)); and where the ring polls for completions (`IOPOLL`), each round
+//! of that enters the ring of the connections as well.
+//!
+//! Each connection has up to two ops in the ring, and a listener one, which may all complete at
+//! once. What the completion queue has no room for is kept by the kernel, in memory that it
+//! allocates for each, and costs a call more to be fetched: with many connections that speak at
+//! once, give the ring at least twice as many entries as there are of them
+//! ([`KernelConfig::cq_entries`](crate::ring::kernel::KernelConfig::cq_entries)).
 //!
 //! Not here: the order of packets and their ops (`shard`), names of hosts
 //! ([`Portable::resolve`]).
@@ -100,7 +108,12 @@ impl<R: Ring> ShardNet<R> {
     }
 
     /// A connection that was made elsewhere, a TCP or a Unix stream, to be used here. Its mode
-    /// is changed as the ring needs it.
+    /// is changed to blocking, as the ring needs it, and again whenever another holder of it has
+    /// changed it back; where that goes on, its packets fail with `EAGAIN`.
+    ///
+    /// The connection is this process's from now on: when the stream is dropped, or the shard
+    /// ends, with packets under way, it is shut down for every other holder of it too. A child
+    /// that was forked shuts down nothing.
     ///
     /// # Errors
     /// The system's, and `Closed` where the shard accepts nothing more.

@@ -23,11 +23,18 @@ use crate::shard::{Connection, Shard};
 /// A connection of a shard.
 ///
 /// # Cancel safety
-/// A read that is dropped takes no bytes from the next: what the kernel was putting into its
-/// packet is given to that. Only a read that waits for all of its bytes ([`Whole`]) keeps those
-/// that it was told of before. A write that is dropped before any of it was sent is not sent, if
-/// the kernel can still be stopped; one that is partly sent is sent to its end. The memory of
-/// either stays the kernel's until that says otherwise, whoever has gone.
+/// A read that is dropped while it waits takes no bytes from the next: what the kernel was putting
+/// into its packet is given to that. Only a read that waits for all of its bytes ([`Whole`]) keeps
+/// those that it was told of before. One that has completed has taken its bytes, also where its
+/// future is dropped before a poll would have told so, as in a `select`; the same goes for reads
+/// that are dropped with their [`CompletionQueue`](mfio_core::CompletionQueue), or as a sent
+/// packet. Whoever cannot do without them keeps the future, or calls `cancel` on it and awaits it,
+/// which tells of either end. A write that is dropped before any of it was sent is not sent, if
+/// the kernel can still be stopped; one that is partly sent is sent to its end, with all views of
+/// its packet that were accepted. Of a value on the caller's stack up to 64 KiB are copied at a
+/// time: where it goes with more than that unsent, no more can be sent, and the peer sees the end
+/// of the stream. The memory of either stays the kernel's until that says otherwise, whoever
+/// has gone.
 pub struct ShardStream<R: Ring = AutoRing> {
     shard: Shard<R>,
     way: Way<R>,

@@ -257,7 +257,8 @@ impl<R: Ring> Core<R> {
         self.metrics.backlog_max = self.metrics.backlog_max.max(self.backlog.len() as u64);
         self.issue();
         // What is over already is told at once, not when something else completes.
-        let wait = if self.has_news() { Wait::NONE } else { wait };
+        let at_once = self.has_news() || (self.sockets.in_flight > 0 && self.is_starved());
+        let wait = if at_once { Wait::NONE } else { wait };
         self.metrics.queues(self.in_flight);
         let entered = self.enter(wait);
         // Also after an error: what has completed has completed.
@@ -281,6 +282,15 @@ impl<R: Ring> Core<R> {
             self.published.publish(&self.metrics);
         }
         entered.map(|()| reaped)
+    }
+
+    /// Whether something waits for room in a queue that this turn empties. What fills it may
+    /// wait for peers, so no completion would come by which the rest gets there.
+    #[cold]
+    fn is_starved(&mut self) -> bool {
+        let queued = self.backlog.len() + self.classes.queued + self.targets.waiting_for_flush();
+        let waits = self.cancels_owed || queued > 0 || !self.retries.is_empty();
+        waits && !self.ring.reserve(1)
     }
 
     fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {

@@ -154,7 +154,12 @@ impl<R: Ring> File<R> {
     /// may answer [`OpenError::LostData`](crate::target::OpenError::LostData) first.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison.is_set()
+        self.poison_error().is_some()
+    }
+
+    /// What everything that writes fails with, where that is so.
+    pub(crate) fn poison_error(&self) -> Option<Error> {
+        self.inner.shard.inner.core.borrow().targets.get(self.inner.target).poison_error()
     }
 
     /// A duplicate of what was opened, for calls that no ring has an op for.

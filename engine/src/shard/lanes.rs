@@ -31,6 +31,8 @@ const SOCKETS_MAX: u32 = (1 << 29) - 1;
 const OP_BYTES_MAX: u64 = 1 << 20;
 /// Connections that are taken before anybody asks for them.
 pub(super) const TAKEN_MAX: usize = 64;
+/// How often in a row the kernel may say that it would have to wait, although it is to.
+pub(super) const REFUSALS_MAX: u8 = 8;
 /// Bytes that are copied at a time where a packet lends none.
 const PIECE_BYTES: u64 = 64 << 10;
 
@@ -70,8 +72,11 @@ pub(super) struct Entry<D: Perms> {
     pub(super) view: View<D>,
     /// It ends when all of it is there.
     pub(super) whole: bool,
-    /// Some of it is through.
+    /// Some of its packet is through.
     pub(super) started: bool,
+    /// Its first bytes, where they were copied for an op that did not send them: whoever had
+    /// them may have gone since.
+    pub(super) unsent: Vec<u8>,
 }
 
 /// The bytes that an op moves: the packet's own, or a copy where it lends none.
@@ -103,18 +108,21 @@ pub(super) struct Flight<D: Perms> {
 impl<D: Lanes> Flight<D> {
     /// What the ring is to move next of `entry`; the packet, where its bytes have gone.
     pub(super) fn prepare(entry: Entry<D>) -> Result<(Self, MemRange), View<D>> {
-        let Entry { view, whole, started } = entry;
+        let Entry { view, whole, started, unsent } = entry;
         let (bytes, memory) = match view.try_alloc(1) {
             Ok(lent) => {
                 let memory = memory(lent.as_ptr(), lent.len().min(OP_BYTES_MAX));
                 (Bytes::Lent(lent), memory)
             }
             Err(view) => {
-                let len = view.len().min(PIECE_BYTES);
-                let mut piece = vec![0; usize::try_from(len).expect("a piece is short")];
-                let Ok(()) = D::copy_out(&view, &mut piece) else { return Err(view) };
+                let mut piece = unsent;
+                if piece.is_empty() {
+                    let len = view.len().min(PIECE_BYTES);
+                    piece.resize(usize::try_from(len).expect("a piece is short"), 0);
+                    let Ok(()) = D::copy_out(&view, &mut piece) else { return Err(view) };
+                }
                 // Where its bytes lie does not change when the vector is moved.
-                let memory = memory(piece.as_mut_ptr(), len);
+                let memory = memory(piece.as_mut_ptr(), piece.len() as u64);
                 (Bytes::Copied(view, piece), memory)
             }
         };
@@ -143,16 +151,19 @@ impl<D: Lanes> Flight<D> {
         u64::try_from(result).ok().filter(|moved| *moved <= self.most())
     }
 
-    /// The packet back, with the first `moved` bytes in it.
-    pub(super) fn land(self, moved: u64) -> View<D> {
-        match self.bytes {
-            Bytes::Lent(lent) => lent.into_view(),
-            Bytes::Copied(mut view, piece) => {
+    /// What was taken of the lane, with the first `moved` bytes in it.
+    pub(super) fn land(self, moved: u64) -> Entry<D> {
+        let Self { bytes, whole, started, .. } = self;
+        let (view, unsent) = match bytes {
+            Bytes::Lent(lent) => (lent.into_view(), Vec::new()),
+            Bytes::Copied(mut view, mut piece) => {
                 let moved = usize::try_from(moved).unwrap_or(0).min(piece.len());
                 D::copy_in(&mut view, &piece[..moved]);
-                view
+                piece.drain(..moved);
+                (view, if D::IS_READ { Vec::new() } else { piece })
             }
-        }
+        };
+        Entry { view, whole, started, unsent }
     }
 
     /// The first `moved` bytes, which are nobody's, and the packet that they were meant for.
@@ -186,6 +197,8 @@ pub(super) struct Lane<D: Perms> {
     pub(super) queued: bool,
     /// What came for packets that nobody waited for any more: it is for the next.
     pub(super) kept: VecDeque<u8>,
+    /// How often in a row the kernel would not wait.
+    pub(super) refusals: u8,
 }
 
 impl<D: Perms> Default for Lane<D> {
@@ -198,6 +211,7 @@ impl<D: Perms> Default for Lane<D> {
             error: None,
             queued: false,
             kept: VecDeque::new(),
+            refusals: 0,
         }
     }
 }
@@ -215,6 +229,28 @@ impl<D: Perms> Lane<D> {
             self.reserved = wanted;
         }
         fits
+    }
+
+    /// Whether some of `packet` is through, as far as the rest of it waits here.
+    pub(super) fn has_begun(&self, packet: PacketId) -> bool
+    where
+        D: Lanes,
+    {
+        let of_it = |entry: &Entry<D>| entry.started && entry.view.packet_id() == packet;
+        let flies = |flight: &Flight<D>| flight.started && flight.packet_id() == packet;
+        self.flight.as_ref().is_some_and(flies) || self.entries.iter().any(of_it)
+    }
+
+    /// Some of `packet` is through: what else waits of it is to follow.
+    pub(super) fn begin(&mut self, packet: PacketId) {
+        let rest = self.entries.iter_mut().filter(|entry| entry.view.packet_id() == packet);
+        rest.for_each(|entry| entry.started = true);
+    }
+
+    /// Takes out a view of `packet`, until there is none.
+    pub(super) fn take_out(&mut self, packet: PacketId) -> Option<View<D>> {
+        let at = self.entries.iter().position(|entry| entry.view.packet_id() == packet)?;
+        self.entries.remove(at).map(|entry| entry.view)
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -357,6 +393,8 @@ pub(super) struct SocketTable {
     pub(super) one_by_one: bool,
     /// Some op is to be stopped, and the ring had no room to be asked.
     pub(super) owes_stops: bool,
+    /// The process that took the first one in.
+    owner: u32,
 }
 
 impl SocketTable {
@@ -366,6 +404,9 @@ impl SocketTable {
             Some(at) => at,
             None => {
                 let at = u32::try_from(self.places.len()).ok().filter(|at| *at < SOCKETS_MAX)?;
+                if self.places.is_empty() {
+                    self.owner = std::process::id();
+                }
                 self.places.push(Place { generation: 0, socket: None });
                 at
             }
@@ -378,6 +419,12 @@ impl SocketTable {
     pub(super) fn find(&mut self, id: SocketId) -> Option<&mut Socket> {
         let place = self.places.get_mut(id.at as usize)?;
         place.socket.as_mut().filter(|_| place.generation == id.generation)
+    }
+
+    /// Whether this is the process whose connections these are. One that was forked has them
+    /// too, and runs its destructors, perhaps.
+    pub(super) fn is_own(&self) -> bool {
+        self.owner == std::process::id()
     }
 
     /// The socket that has this op in the ring.

@@ -20,7 +20,8 @@ use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
 use super::core::{Bytes, Core, Ending, Job};
-use super::lanes::{Entry, Flight, Lane, Lanes, Socket, SocketId, Stop, TAKEN_MAX, Watch, Way};
+use super::lanes::{Entry, Flight, Lane, Lanes, REFUSALS_MAX, Socket, SocketId, Stop};
+use super::lanes::{TAKEN_MAX, Watch, Way};
 use crate::error::from_errno;
 use crate::ring::{Ring, SocketKind, SocketOp, Tag};
 
@@ -63,7 +64,8 @@ impl<R: Ring> Core<R> {
             self.endings.push(D::failed(view, ErrorKind::Closed.into()));
             return None;
         }
-        lane.entries.push_back(Entry { view, whole, started: false });
+        let started = !D::IS_READ && lane.has_begun(view.packet_id());
+        lane.entries.push_back(Entry { view, whole, started, unsent: Vec::new() });
         self.serve_lane::<D>(id);
         None
     }
@@ -107,6 +109,7 @@ impl<R: Ring> Core<R> {
         let Self { sockets, ring, endings, done, .. } = self;
         let Some(socket) = sockets.find(id) else { return true };
         let fd = socket.descriptor.as_raw_fd();
+        let mut torn = false;
         let lane = D::lane(socket);
         while lane.flight.is_none() {
             let Some(mut entry) = lane.entries.pop_front() else { break };
@@ -138,11 +141,16 @@ impl<R: Ring> Core<R> {
                         let error = Error::from(ErrorKind::Aborted);
                         lane.error = Some(error);
                         endings.push(D::failed(view, error));
+                        torn = true;
                     }
                 }
             }
         }
         endings.extend(lane.waiting.drain(..).map(Ending::Wake));
+        if torn {
+            // The peer is not to wait for the rest. There may be no connection any more.
+            let _not_connected = socket.descriptor.shutdown(std::net::Shutdown::Write);
+        }
         true
     }
 
@@ -189,7 +197,8 @@ impl<R: Ring> Core<R> {
             }
         } else if accepts && !asked {
             match errno_of(result) {
-                Errno::EINTR | Errno::EAGAIN | Errno::ECANCELED => {}
+                Errno::EINTR | Errno::ECANCELED => {}
+                Errno::EAGAIN => wait_in_kernel(&socket.descriptor),
                 Errno::EINVAL if watch.many => refuses_many = true,
                 errno => watch.error = Some(errno),
             }
@@ -226,9 +235,10 @@ impl<R: Ring> Core<R> {
         let Some(socket) = sockets.find(id) else { return };
         let lane = D::lane(socket);
         let Some(flight) = lane.flight.take() else { return };
-        let Flight { whole, started, abandoned, .. } = flight;
+        let packet = flight.packet_id();
         // Of a packet that is partly sent, the rest must follow.
-        let gone = abandoned && (D::IS_READ || !started);
+        let gone = flight.abandoned && (D::IS_READ || !flight.started);
+        let mut refused = false;
         match flight.moved(result) {
             Some(moved) if D::IS_READ && (gone || lane.error.is_some()) => {
                 let (bytes, view) = flight.salvage(moved);
@@ -237,27 +247,41 @@ impl<R: Ring> Core<R> {
                 endings.push(D::failed(view, error));
             }
             Some(0) if D::IS_READ => {
-                endings.push(D::failed(flight.land(0), ErrorKind::UnexpectedEof.into()));
+                endings.push(D::failed(flight.land(0).view, ErrorKind::UnexpectedEof.into()));
+            }
+            Some(0) => {
+                // Something was to be sent and nothing was: that could go on for ever (F13).
+                let error = *lane.error.get_or_insert(from_errno(Errno::EIO));
+                endings.push(D::failed(flight.land(0).view, error));
             }
             Some(moved) => {
-                let view = flight.land(moved);
-                settle(lane, endings, done, Entry { view, whole, started }, moved);
+                lane.refusals = 0;
+                if !D::IS_READ {
+                    lane.begin(packet);
+                }
+                settle(lane, endings, done, flight.land(moved), moved);
             }
             None => match errno_of(result) {
                 Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN if gone => {
-                    endings.push(D::failed(flight.land(0), ErrorKind::Cancelled.into()));
+                    endings.push(D::failed(flight.land(0).view, ErrorKind::Cancelled.into()));
+                    cancel_waiting(lane, endings, packet);
                 }
-                Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN => {
-                    let view = flight.land(0);
-                    lane.entries.push_front(Entry { view, whole, started });
+                Errno::ECANCELED | Errno::EINTR => lane.entries.push_front(flight.land(0)),
+                Errno::EAGAIN if lane.refusals < REFUSALS_MAX => {
+                    lane.refusals += 1;
+                    refused = true;
+                    lane.entries.push_front(flight.land(0));
                 }
                 errno => {
                     let error = *lane.error.get_or_insert(from_errno(errno));
-                    endings.push(D::failed(flight.land(0), error));
+                    endings.push(D::failed(flight.land(0).view, error));
                 }
             },
         }
         endings.extend(lane.waiting.drain(..).map(Ending::Wake));
+        if refused {
+            wait_in_kernel(&socket.descriptor);
+        }
         self.serve_lane::<D>(id);
     }
 
@@ -265,19 +289,23 @@ impl<R: Ring> Core<R> {
     pub(super) fn abandon_in_socket<D: Lanes>(&mut self, id: SocketId, packet: PacketId) {
         let Some(socket) = self.sockets.find(id) else { return };
         let lane = D::lane(socket);
-        let waits =
-            |entry: &Entry<D>| entry.view.packet_id() == packet && (D::IS_READ || !entry.started);
-        let at = lane.entries.iter().position(waits);
-        if let Some(entry) = at.and_then(|at| lane.entries.remove(at)) {
-            self.endings.push(D::failed(entry.view, ErrorKind::Cancelled.into()));
-            self.endings.extend(lane.waiting.drain(..).map(Ending::Wake));
+        if !D::IS_READ && lane.has_begun(packet) {
+            return;
         }
-        let Some(flight) = &mut lane.flight else { return };
-        if flight.packet_id() == packet && (D::IS_READ || !flight.started) {
+        let flight = lane.flight.as_mut().filter(|flight| flight.packet_id() == packet);
+        let flies = flight.is_some();
+        if let Some(flight) = flight {
             flight.abandoned = true;
             if flight.stop == Stop::No {
                 flight.stop = Stop::Wanted;
             }
+        }
+        // What is being sent may have been: whether the rest follows is not known before.
+        if D::IS_READ || !flies {
+            cancel_waiting(lane, &mut self.endings, packet);
+            self.endings.extend(lane.waiting.drain(..).map(Ending::Wake));
+        }
+        if flies {
             self.stop_ops(id);
         }
     }
@@ -332,6 +360,7 @@ impl<R: Ring> Core<R> {
 
     /// Everything of a socket fails from now on.
     fn end_socket(&mut self, id: SocketId) {
+        let own = self.sockets.is_own();
         let Some(socket) = self.sockets.find(id) else { return };
         end_lane(&mut socket.reads, &mut self.endings);
         end_lane(&mut socket.writes, &mut self.endings);
@@ -339,9 +368,11 @@ impl<R: Ring> Core<R> {
         // Taken and given to nobody.
         socket.watch.taken.clear();
         if socket.ops() > 0 {
-            // The peer learns at once, and not when the shard gets its next turn; what waits in
-            // the kernel ends by it. There may be no connection, and then nothing to end.
-            let _not_connected = socket.descriptor.shutdown(std::net::Shutdown::Both);
+            if own {
+                // The peer learns at once, and not when the shard gets its next turn; what waits
+                // in the kernel ends by it. There may be no connection, and then nothing to end.
+                let _not_connected = socket.descriptor.shutdown(std::net::Shutdown::Both);
+            }
             socket.stop();
             self.stop_ops(id);
         }
@@ -406,17 +437,32 @@ fn settle<D: Lanes>(
     entry: Entry<D>,
     moved: u64,
 ) {
-    let Entry { view, whole, started } = entry;
+    let Entry { view, whole, started, unsent } = entry;
     if moved == view.len() {
         return done.push(D::plain(view));
     }
     let (through, rest) = view.split_at(moved);
     done.push(D::plain(through));
     if whole {
-        lane.entries.push_front(Entry { view: rest, whole, started: started || moved > 0 });
+        let started = started || moved > 0;
+        lane.entries.push_front(Entry { view: rest, whole, started, unsent });
     } else {
         endings.push(D::failed(rest, ErrorKind::UnexpectedEof.into()));
     }
+}
+
+/// Nothing of `packet` is waited for any more.
+fn cancel_waiting<D: Lanes>(lane: &mut Lane<D>, endings: &mut Vec<Ending>, packet: PacketId) {
+    while let Some(view) = lane.take_out(packet) {
+        endings.push(D::failed(view, ErrorKind::Cancelled.into()));
+    }
+}
+
+/// Another holder of the connection may have told it not to wait, so that an op that is asked to
+/// comes back at once. Where that cannot be undone, whoever counts the refusals ends it.
+#[cold]
+fn wait_in_kernel(descriptor: &Descriptor) {
+    let _unchanged = descriptor.set_nonblocking(false);
 }
 
 fn end_lane<D: Lanes>(lane: &mut Lane<D>, endings: &mut Vec<Ending>) {

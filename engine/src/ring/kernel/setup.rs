@@ -24,7 +24,9 @@ pub const QUEUE_DEPTH_MAX: u32 = 32_768;
 pub struct KernelConfig {
     /// Submission queue entries, rounded up to a power of two; 1 to [`QUEUE_DEPTH_MAX`].
     pub queue_depth: u32,
-    /// Completion queue entries; at least `queue_depth`, else twice as many.
+    /// Completion queue entries; at least `queue_depth`, else twice as many. With
+    /// [connections](crate::net), at least twice as many as there are of them are worth while:
+    /// what overflows is kept, but fetched by a call more.
     pub cq_entries: Option<u32>,
     /// The most kernel worker threads per NUMA node for ops that must block (F30); 0 leaves
     /// the kernel's own limit.
