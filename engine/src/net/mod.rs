@@ -42,7 +42,7 @@
 //! once. What the completion queue has no room for is kept by the kernel, in memory that it
 //! allocates for each, and costs a call more to be fetched: with many connections that speak at
 //! once, give the ring at least twice as many entries as there are of them
-//! ([`KernelConfig::cq_entries`](crate::ring::kernel::KernelConfig::cq_entries)).
+//! ([`KernelConfig::cq_entries`](field@crate::ring::kernel::KernelConfig::cq_entries)).
 //!
 //! Not here: the order of packets and their ops (`shard`), names of hosts
 //! ([`Portable::resolve`]).

@@ -1,7 +1,6 @@
 //! From accepted views to pushed ops.
 //!
-//! Data flow: view → [`plan::first_cut`] → slot → ring; what does not fit now stays in the
-//! backlog, in order. Retries go first, then flushes, then new work.
+//! Data flow: view → [`plan::first_cut`] → slot → ring, or backlog; retries and flushes first.
 //!
 //! Not here: completions (`reap`), which flushes are due (`flush`), trying again (`retry`).
 

@@ -28,9 +28,8 @@ mod worker;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, SubmissionQueue, Submitter};
+use io_uring::{EnterFlags, SubmissionQueue, Submitter, squeue::Entry};
 use nix::errno::Errno;
 
 use self::beside::Beside;

@@ -7,11 +7,13 @@
 //! Not here: where the 64 bytes go (`kernel`), splitting and alignment (`plan`).
 #![allow(unsafe_code, reason = "gives the 64 bytes the type that the io-uring crate wants")]
 
+mod socket;
+
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 
 use crate::buffer::MemRange;
-use crate::ring::{FileRef, Op, OpKind, SocketKind, SocketOp, Tag};
+use crate::ring::{FileRef, Op, OpKind, Tag};
 
 /// The fields of `struct io_uring_sqe` of `<linux/io_uring.h>` that this engine uses; the
 /// others are 0.
@@ -56,12 +58,6 @@ const POLL_ADD_MULTI: u32 = 1;
 
 /// `POLLIN` of `<poll.h>`.
 const POLLIN: u32 = 1;
-
-/// `IORING_ACCEPT_MULTISHOT`, which stands where others have a priority.
-const ACCEPT_MULTISHOT: u16 = 1;
-
-/// `POLLOUT` of `<poll.h>`.
-const POLLOUT: u32 = 4;
 
 impl Sqe {
     /// A nop without a tag.
@@ -223,25 +219,6 @@ impl Sqe {
         entry_of(words)
     }
 
-    /// An op on a socket. A poll says its events, a send that no signal is wanted.
-    #[cold]
-    pub(super) fn socket(op: SocketOp, tag: Tag) -> Self {
-        let sqe = Self { fd: op.fd, user_data: tag.to_user_data(), ..Self::ZERO };
-        let (opcode, memory, op_flags) = match op.kind {
-            SocketKind::Receive(memory) => (opcode::Recv::CODE, memory, 0),
-            SocketKind::Send(memory) => (opcode::Send::CODE, memory, libc::MSG_NOSIGNAL),
-            SocketKind::Writable => return Self::poll_for(POLLOUT, sqe),
-            SocketKind::Accept { many } => {
-                let ioprio = if many { ACCEPT_MULTISHOT } else { 0 };
-                let op_flags = libc::SOCK_CLOEXEC.cast_unsigned();
-                return Self { opcode: opcode::Accept::CODE, ioprio, op_flags, ..sqe };
-            }
-        };
-        let addr = memory.addr().addr() as u64;
-        let op_flags = op_flags.cast_unsigned();
-        Self { opcode, addr, len_bytes: memory.len_bytes(), op_flags, ..sqe }
-    }
-
     const fn poll_for(events: u32, sqe: Self) -> Self {
         // The kernel reads the events as two 16-bit halves in memory order.
         let events = if cfg!(target_endian = "big") { events.rotate_left(16) } else { events };
@@ -329,6 +306,11 @@ mod tests {
     use crate::buffer::{Arena, ArenaConfig, IoVecs, SizeClass};
 
     const TAG: Tag = Tag { slot: 7, generation: 9 };
+
+    pub(super) fn words(entry: &Entry) -> [u64; 8] {
+        // SAFETY: an entry is 64 bytes of integers without padding.
+        unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(entry) }
+    }
 
     fn op(kind: OpKind, file: FileRef, memory: Option<MemRange>) -> Op {
         Op { memory, ..Op::on(kind, file) }
@@ -470,10 +452,6 @@ mod tests {
 
     #[test]
     fn entries_match_the_builders_of_the_crate() {
-        let words = |entry: &Entry| {
-            // SAFETY: an entry is 64 bytes of integers without padding.
-            unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(entry) }
-        };
         let same = |ours: Sqe, theirs: Entry| {
             let theirs = theirs.user_data(Tag::INTERNAL.to_user_data());
             assert_eq!(words(&ours.entry()), words(&theirs));
@@ -507,17 +485,6 @@ mod tests {
             let poll = opcode::PollAdd::new(fd, POLLIN).multi(multishot).build();
             same(Sqe::poll(4, multishot, Tag::INTERNAL), poll);
         }
-        let memory = memory.unwrap();
-        let socket = |kind| Sqe::socket(SocketOp { kind, fd: 4 }, Tag::INTERNAL);
-        same(socket(SocketKind::Receive(memory)), opcode::Recv::new(fd, at, 100).build());
-        let send = opcode::Send::new(fd, at, 100).flags(libc::MSG_NOSIGNAL).build();
-        same(socket(SocketKind::Send(memory)), send);
-        let accept = opcode::Accept::new(fd, core::ptr::null_mut(), core::ptr::null_mut());
-        let accept = accept.flags(libc::SOCK_CLOEXEC).build();
-        same(socket(SocketKind::Accept { many: false }), accept);
-        let accept = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
-        same(socket(SocketKind::Accept { many: true }), accept);
-        same(socket(SocketKind::Writable), opcode::PollAdd::new(fd, POLLOUT).build());
         let nop = op(OpKind::Nop, FileRef::Plain(-1), None);
         same(Sqe::of(&nop, Tag::INTERNAL), opcode::Nop::new().build());
     }
