@@ -4,65 +4,13 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A fresh directory, removed when the test ends well.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}"));
-        drop(fs::remove_dir_all(&path));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mfio-bench"));
-        command.current_dir(&self.0).args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs with JSON output; stderr must stay empty.
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.command(args).arg("--output-format=json").output().unwrap();
-        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("{value} is an integer"))
-}
+mod place;
+use place::{Place, number, utf8};
 
 /// Says why a test does nothing, where it needs io_uring and there is none.
 fn ring_is_missing(place: &Place) -> bool {
@@ -70,7 +18,7 @@ fn ring_is_missing(place: &Place) -> bool {
     let output = place.run(&args);
     let missing = output.status.code() != Some(0);
     if missing {
-        let why = text(&output.stderr);
+        let why = utf8(&output.stderr);
         writeln!(std::io::stderr().lock(), "skipped, io_uring cannot be used: {why}").unwrap();
     }
     missing
@@ -109,12 +57,12 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     ];
     for (args, expected) in cases {
         let output = place.run(args);
-        let stderr = text(&output.stderr);
+        let stderr = utf8(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
-        assert!(output.stdout.is_empty(), "{args:?}: {}", text(&output.stdout));
-        assert_eq!(place.files(), ["present"], "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}: {}", utf8(&output.stdout));
+        assert_eq!(place.names(""), ["present"], "{args:?}");
     }
 }
 
@@ -124,7 +72,7 @@ fn one_bad_job_stops_all_before_anything_is_created() {
     let jobs = "[good]\nsize=64k\n[bad]\nfilename=missing\n";
     fs::write(place.0.join("two.fio"), jobs).unwrap();
     assert_eq!(place.run(&["two.fio"]).status.code(), Some(1));
-    assert_eq!(place.files(), ["two.fio"]);
+    assert_eq!(place.names(""), ["two.fio"]);
 }
 
 #[test]
@@ -133,7 +81,7 @@ fn read_only_file_system_is_refused_before_the_start() {
     // /sys is mounted read-only in containers; elsewhere it refuses new files itself.
     let output = place.run(&["--name=x", "--filename=/sys/mfio-bench-test", "--size=4k"]);
     assert_eq!(output.status.code(), Some(1));
-    let stderr = text(&output.stderr);
+    let stderr = utf8(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     let reasons = ["Read-only file system", "Permission denied"];
     assert!(reasons.iter().any(|reason| stderr.contains(reason)), "{stderr}");
@@ -144,12 +92,12 @@ fn sqthread_poll_writes_and_verifies_by_a_thread_of_the_kernel() {
     let place = Place::new("sqthread-poll");
     let job = ["--name=x", "--filename=f", "--size=1m", "--rw=randwrite", "--verify=crc32c"];
     let by_kernel = ["--ioengine=io_uring", "--iodepth=8", "--sqthread_poll=1"];
-    let report = place.json(&[&job[..], &by_kernel[..]].concat());
+    let report = place.quiet_json(&[&job[..], &by_kernel[..]].concat());
     assert_eq!(report["jobs"][0]["write"]["total_ios"], 256);
     assert_eq!(report["jobs"][0]["error"], 0);
     let refused = place.run(&[&job[..], &["--ioengine=psync", "--sqthread_poll=1"]].concat());
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("sqthread_poll"), "{}", text(&refused.stderr));
+    assert!(utf8(&refused.stderr).contains("sqthread_poll"), "{}", utf8(&refused.stderr));
 }
 
 #[test]
@@ -163,7 +111,7 @@ fn written_blocks_verify_and_a_flipped_byte_is_found_by_every_engine() {
         let (engine, name) = (format!("--ioengine={engine}"), format!("--filename={engine}.dat"));
         let common = ["--name=v", &engine, &name, "--size=1m", "--verify=crc32c", "--iodepth=8"];
         let write = [&common[..], &["--rw=randwrite"]].concat();
-        let document = place.json(&write);
+        let document = place.quiet_json(&write);
         assert_eq!(number(&document["jobs"][0]["write"]["total_ios"]), 256);
         assert_eq!(number(&document["jobs"][0]["read"]["total_ios"]), 256);
 
@@ -175,12 +123,12 @@ fn written_blocks_verify_and_a_flipped_byte_is_found_by_every_engine() {
         file.read_exact_at(&mut byte, 40_000).unwrap();
         file.write_all_at(&[byte[0] ^ 1], 40_000).unwrap();
         let output = place.run(&read);
-        let stderr = text(&output.stderr);
+        let stderr = utf8(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("crc32c: verify failed at file"), "{stderr}");
         assert!(stderr.contains("offset 36864, length 4096"), "{stderr}");
         assert!(stderr.contains("Expected CRC: ") && stderr.contains("Received CRC: "));
-        assert!(text(&output.stdout).contains("err=84 (data verification failed)"));
+        assert!(utf8(&output.stdout).contains("err=84 (data verification failed)"));
     }
 }
 
@@ -200,7 +148,7 @@ fn lost_write_is_found_although_the_old_block_is_valid() {
     let output =
         place.run(&["--name=v", "--filename=f", "--rw=randread", "--verify=crc32c", "--bs=4k"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("a misdirected"), "{}", text(&output.stderr));
+    assert!(utf8(&output.stderr).contains("a misdirected"), "{}", utf8(&output.stderr));
 }
 
 #[test]
@@ -208,7 +156,7 @@ fn json_has_the_keys_that_consumers_read() {
     let place = Place::new("json");
     let args =
         ["--name=j", "--size=256k", "--rw=randrw", "--fdatasync=4", "--numjobs=2", "--iodepth=4"];
-    let document = place.json(&args);
+    let document = place.quiet_json(&args);
     for key in ["fio version", "timestamp", "time", "jobs", "mfio"] {
         assert!(!document[key].is_null(), "{key}");
     }
@@ -228,7 +176,7 @@ fn json_has_the_keys_that_consumers_read() {
 #[test]
 fn layout_and_warnings_stay_out_of_json() {
     let place = Place::new("clean");
-    let document = place.json(&["--name=j", "--size=64k", "--ioengine=psync", "--iodepth=4"]);
+    let document = place.quiet_json(&["--name=j", "--size=64k", "--ioengine=psync", "--iodepth=4"]);
     assert!(document["mfio"]["warnings"].to_string().contains("iodepth=4 has no effect"));
 }
 
@@ -237,9 +185,9 @@ fn job_file_and_command_line_do_the_same() {
     let place = Place::new("same");
     let job = "[global]\nioengine=psync\nsize=128k\n[a]\nrw=randread\nbs=8k\nfilename=f\n";
     fs::write(place.0.join("a.fio"), job).unwrap();
-    let by_file = place.json(&["a.fio"]);
+    let by_file = place.quiet_json(&["a.fio"]);
     let args = ["--ioengine=psync", "--size=128k", "--name=a", "--rw=randread", "--bs=8k"];
-    let by_args = place.json(&[&args[..], &["--filename=f"]].concat());
+    let by_args = place.quiet_json(&[&args[..], &["--filename=f"]].concat());
     for key in ["io_bytes", "total_ios"] {
         assert_eq!(by_file["jobs"][0]["read"][key], by_args["jobs"][0]["read"][key], "{key}");
     }
@@ -251,7 +199,7 @@ fn amounts_are_those_of_fio() {
     let place = Place::new("amounts");
     let done = |args: &[&str]| {
         let common = ["--name=a", "--ioengine=null", "--bs=4k"];
-        let document = place.json(&[&common[..], args].concat());
+        let document = place.quiet_json(&[&common[..], args].concat());
         number(&document["jobs"][0]["read"]["io_bytes"])
     };
     assert_eq!(done(&["--size=10000"]), 8192);
@@ -259,7 +207,7 @@ fn amounts_are_those_of_fio() {
     assert_eq!(done(&["--size=64k", "--io_size=96k"]), 96 << 10);
     assert_eq!(done(&["--size=64k", "--io_size=16k", "--rw=randread"]), 16 << 10);
     assert_eq!(done(&["--size=64k", "--number_ios=5", "--iodepth=4"]), 5 * 4096);
-    assert_eq!(place.files(), [""; 0], "the null engine touches no file");
+    assert_eq!(place.names(""), [""; 0], "the null engine touches no file");
 }
 
 #[test]
@@ -267,7 +215,7 @@ fn time_based_runs_as_long_as_told_and_ramp_time_is_not_counted() {
     let place = Place::new("time");
     let args = ["--name=t", "--ioengine=null", "--size=1m", "--time_based", "--runtime=300ms"];
     let begun = Instant::now();
-    let document = place.json(&[&args[..], &["--ramp_time=200ms"]].concat());
+    let document = place.quiet_json(&[&args[..], &["--ramp_time=200ms"]].concat());
     assert!(begun.elapsed() >= Duration::from_millis(500));
     let runtime = number(&document["jobs"][0]["read"]["runtime"]);
     // Of the main phase; a thread that starts late on a loaded machine has less of it.
@@ -280,7 +228,7 @@ fn stonewall_makes_groups_and_group_reporting_merges_clones() {
     let jobs =
         "[global]\nioengine=null\nsize=64k\n[a]\nnumjobs=3\ngroup_reporting\n[b]\nstonewall\n";
     fs::write(place.0.join("g.fio"), jobs).unwrap();
-    let document = place.json(&["g.fio"]);
+    let document = place.quiet_json(&["g.fio"]);
     let jobs = document["jobs"].as_array().unwrap();
     assert_eq!(jobs.len(), 2);
     assert_eq!(number(&jobs[0]["read"]["total_ios"]), 48);
@@ -303,7 +251,7 @@ fn output_file_receives_the_report_and_stdout_nothing() {
 fn gtod_reduce_reads_no_clock_and_shows_no_latency() {
     let place = Place::new("reduced");
     let args = ["--name=g", "--ioengine=null", "--size=64k", "--iodepth=4", "--gtod_reduce=1"];
-    let document = place.json(&args);
+    let document = place.quiet_json(&args);
     let read = &document["jobs"][0]["read"];
     assert_eq!((number(&read["total_ios"]), number(&read["clat_ns"]["N"])), (16, 0));
 }
@@ -312,7 +260,7 @@ fn gtod_reduce_reads_no_clock_and_shows_no_latency() {
 fn default_job_writes_verifies_reads_and_cleans_up() {
     let place = Place::new("default");
     let output = place.run(&["--size=2m", "--runtime=100ms"]);
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let (stdout, stderr) = (utf8(&output.stdout), utf8(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("verified: 512 blocks read back, 0 wrong"), "{stdout}");
     for job in ["write-verify", "randread-qd1", "randread-qd32"] {
@@ -320,7 +268,7 @@ fn default_job_writes_verifies_reads_and_cleans_up() {
         let line = stdout.lines().find(|line| line.starts_with(&format!("  {job}"))).unwrap();
         assert!(line.contains(" IOPS") && line.contains("us per I/O"), "{line}");
     }
-    assert_eq!(place.files(), [""; 0]);
+    assert_eq!(place.names(""), [""; 0]);
 }
 
 #[test]
@@ -337,7 +285,7 @@ fn interrupted_default_job_reports_and_cleans_up() {
     while !seen.contains("Jobs: 1") {
         let mut line = Vec::new();
         assert!(stdout.read_until(b'\r', &mut line).unwrap() > 0, "it ended early: {seen}");
-        seen.push_str(&text(&line));
+        seen.push_str(&utf8(&line));
     }
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
@@ -346,7 +294,7 @@ fn interrupted_default_job_reports_and_cleans_up() {
     assert_eq!(child.wait().unwrap().code(), Some(128), "{rest}");
     assert!(rest.contains("\nfio: terminating on signal 2\n"), "{rest}");
     assert!(rest.contains("Run status group 0 (all jobs):"), "{rest}");
-    assert_eq!(place.files(), [""; 0]);
+    assert_eq!(place.names(""), [""; 0]);
 }
 
 #[test]
@@ -355,7 +303,7 @@ fn compare_judges_by_the_ratio() {
     let job = ["--rounds=2", "--name=c", "--size=1m", "--runtime=50ms", "--time_based"];
     let compare = |args: &[&str]| {
         let output = place.run(&[&["compare", "--a=null", "--b=psync"], args, &job].concat());
-        (output.status.code(), text(&output.stdout))
+        (output.status.code(), utf8(&output.stdout))
     };
     let (code, stdout) = compare(&["--min-ratio=1.0"]);
     assert_eq!(code, Some(0), "{stdout}");
@@ -370,8 +318,8 @@ fn doctor_describes_the_machine_and_its_targets_and_leaves_no_trace() {
     let place = Place::new("doctor");
     fs::write(place.0.join("file"), [7; 8192]).unwrap();
     let output = place.run(&["doctor", "file", "."]);
-    let stdout = text(&output.stdout);
-    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    let stdout = utf8(&output.stdout);
+    assert!(output.stderr.is_empty(), "{}", utf8(&output.stderr));
     for expected in ["machine: ", "  io_uring ", "file: ", "a file of 8 KiB", "a directory"] {
         assert!(stdout.contains(expected), "{expected} in {stdout}");
     }
@@ -415,8 +363,8 @@ fn doctor_describes_the_machine_and_its_targets_and_leaves_no_trace() {
         assert!(of_file.iter().any(|name| name == what), "{what} in {of_file:?}");
     }
     assert_eq!(names(&targets[1]), ["open"]);
-    assert_eq!(place.files(), ["file"]);
+    assert_eq!(place.names(""), ["file"]);
     let refused = place.run(&["doctor", "--output-format=xml"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(text(&refused.stderr).lines().count(), 1);
+    assert_eq!(utf8(&refused.stderr).lines().count(), 1);
 }

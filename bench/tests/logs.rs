@@ -15,15 +15,6 @@ use place::{Place, ios};
 /// 16 I/Os.
 const SMALL: &str = "--name=j --size=64k --filename=f --ioengine=psync";
 
-impl Place {
-    /// The lines of a log as numbers.
-    fn log(&self, name: &str) -> Vec<Vec<u64>> {
-        let log = fs::read_to_string(self.0.join(name)).unwrap_or_else(|_| panic!("no {name}"));
-        let fields = |line: &str| line.split(", ").map(|field| field.parse().unwrap()).collect();
-        log.lines().map(fields).collect()
-    }
-}
-
 #[test]
 fn log_hist_coarseness_halves_the_columns_and_loses_no_io() {
     let place = Place::new("coarseness");

@@ -4,80 +4,32 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Deserializer, Value};
 
-/// A fresh directory, removed when the test ends well.
-struct Place(PathBuf);
+mod place;
+use place::{Place, utf8};
 
 impl Place {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("output-{name}"));
-        drop(fs::remove_dir_all(&path));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mfio-bench"));
-        // Reports can be asked for by a file there, and other tests run at the same time.
-        command.current_dir(&self.0).env("TMPDIR", &self.0).args(args);
-        command
-    }
-
     fn output(&self, args: &[&str]) -> Output {
-        let output = self.command(args).output().unwrap();
-        let stderr = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", utf8(&output.stderr));
         output
     }
 
     fn stdout(&self, args: &[&str]) -> String {
-        text(&self.output(args).stdout)
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = self.output(&[args, &["--output-format=json"]].concat());
-        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// The lines of a log as numbers.
-    fn log(&self, name: &str) -> Vec<Vec<u64>> {
-        let log = fs::read_to_string(self.0.join(name)).unwrap_or_else(|_| panic!("no {name}"));
-        let fields = |line: &str| line.split(", ").map(|field| field.parse().unwrap()).collect();
-        log.lines().map(fields).collect()
-    }
-
-    fn names(&self, end: &str) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| name.ends_with(end)).collect();
-        names.sort();
-        names
+        utf8(&self.output(args).stdout)
     }
 
     fn start(&self, args: &[&str]) -> Child {
         let mut command = self.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -176,7 +128,7 @@ fn output_receives_the_document_and_stdout_nothing() {
 fn write_bw_log_write_iops_log_and_write_lat_log_have_a_line_per_io() {
     let place = Place::new("logs");
     let logs = ["--write_bw_log=p", "--write_iops_log=p", "--write_lat_log=p"];
-    place.json(&[&SMALL[..], &logs, &["--rw=randrw", "--fsync=2"]].concat());
+    place.quiet_json(&[&SMALL[..], &logs, &["--rw=randrw", "--fsync=2"]].concat());
     let made = ["p_bw.1.log", "p_clat.1.log", "p_iops.1.log", "p_lat.1.log", "p_slat.1.log"];
     assert_eq!(place.names(".log"), made);
     for name in ["p_bw.1.log", "p_clat.1.log", "p_iops.1.log", "p_lat.1.log"] {
@@ -200,7 +152,7 @@ fn write_bw_log_write_iops_log_and_write_lat_log_have_a_line_per_io() {
 fn write_iops_log_has_trims_in_their_direction_and_no_range_syncs() {
     let place = Place::new("trims");
     let args = ["--rw=trimwrite", "--write_iops_log=p", "--sync_file_range=write:2"];
-    place.json(&[&SMALL[..], &args].concat());
+    place.quiet_json(&[&SMALL[..], &args].concat());
     let directions: Vec<u64> = place.log("p_iops.1.log").iter().map(|line| line[2]).collect();
     assert_eq!(directions.len(), 32, "{directions:?}");
     assert_eq!(directions.iter().filter(|direction| **direction == 2).count(), 16);
@@ -210,7 +162,7 @@ fn write_iops_log_has_trims_in_their_direction_and_no_range_syncs() {
 fn write_lat_log_of_an_asynchronous_engine_adds_up() {
     let place = Place::new("async");
     let args = ["--name=a", "--ioengine=null", "--iodepth=4", "--size=64k", "--write_lat_log=p"];
-    place.json(&args);
+    place.quiet_json(&args);
     let [slat, clat, lat] = ["p_slat", "p_clat", "p_lat"].map(|name| {
         let log = place.log(&format!("{name}.1.log"));
         log.iter().map(|line| line[1]).collect::<Vec<u64>>()
@@ -223,11 +175,11 @@ fn write_lat_log_of_an_asynchronous_engine_adds_up() {
 fn write_bw_log_without_a_name_takes_that_of_the_job() {
     let place = Place::new("bare");
     fs::write(place.0.join("j.fio"), "[one]\nsize=64k\nioengine=null\nwrite_bw_log\n").unwrap();
-    place.json(&["j.fio"]);
+    place.quiet_json(&["j.fio"]);
     assert_eq!(place.names(".log"), ["one_bw.1.log"]);
     // fio takes the next argument for the name; an option is none.
-    place.json(&["--name=x", "--write_bw_log", "y", "--size=64k", "--ioengine=null"]);
-    place.json(&["--name=x", "--write_bw_log", "--size=64k", "--ioengine=null"]);
+    place.quiet_json(&["--name=x", "--write_bw_log", "y", "--size=64k", "--ioengine=null"]);
+    place.quiet_json(&["--name=x", "--write_bw_log", "--size=64k", "--ioengine=null"]);
     assert_eq!(place.names(".log"), ["one_bw.1.log", "x_bw.1.log", "y_bw.1.log"]);
 }
 
@@ -236,7 +188,7 @@ fn log_avg_msec_logs_one_mean_per_direction_and_window() {
     let place = Place::new("avg");
     let logs = ["--log_avg_msec=100", "--write_bw_log=p", "--write_iops_log=p"];
     let args = lasting("450ms");
-    let root = place.json(&with(&args, &[&logs[..], &["--write_lat_log=p"]].concat()));
+    let root = place.quiet_json(&with(&args, &[&logs[..], &["--write_lat_log=p"]].concat()));
     let read = &root["jobs"][0]["read"];
     for name in ["p_bw.1.log", "p_iops.1.log", "p_clat.1.log", "p_lat.1.log", "p_slat.1.log"] {
         let lines = place.log(name);
@@ -260,10 +212,10 @@ fn log_window_value_and_log_max_value_log_the_largest() {
     let place = Place::new("max");
     let logs = ["--log_avg_msec=50", "--write_lat_log=p"];
     let args = lasting("200ms");
-    place.json(&with(&args, &[&logs[..], &["--log_window_value=both"]].concat()));
+    place.quiet_json(&with(&args, &[&logs[..], &["--log_window_value=both"]].concat()));
     let both = place.log("p_lat.1.log");
     assert!(!both.is_empty() && both.iter().all(|line| line.len() == 6 && line[1] <= line[2]));
-    place.json(&with(&args, &[&logs[..], &["--log_max_value=1"]].concat()));
+    place.quiet_json(&with(&args, &[&logs[..], &["--log_max_value=1"]].concat()));
     assert!(place.log("p_lat.1.log").iter().all(|line| line.len() == 5));
 }
 
@@ -274,7 +226,7 @@ fn write_hist_log_and_log_hist_msec_count_every_io_once() {
     let logs = ["--write_hist_log=p", "--log_hist_msec=100"];
     let total = |root: &Value| root["jobs"][0]["read"]["total_ios"].as_u64().unwrap();
     for (coarseness, columns) in [("--log_hist_coarseness=0", 1856), ("--log_hist_c=3", 232)] {
-        let root = place.json(&with(&args, &[&logs[..], &[coarseness]].concat()));
+        let root = place.quiet_json(&with(&args, &[&logs[..], &[coarseness]].concat()));
         let lines = place.log("p_clat_hist.1.log");
         assert!((3..=6).contains(&lines.len()), "{} lines", lines.len());
         assert!(lines.iter().all(|line| line.len() == 3 + columns && line[1] == 0));
@@ -287,7 +239,7 @@ fn write_hist_log_and_log_hist_msec_count_every_io_once() {
 #[test]
 fn write_hist_log_without_log_hist_msec_stays_empty_as_in_fio() {
     let place = Place::new("nohist");
-    place.json(&[&SMALL[..], &["--write_hist_log=p"]].concat());
+    place.quiet_json(&[&SMALL[..], &["--write_hist_log=p"]].concat());
     assert!(place.log("p_clat_hist.1.log").is_empty());
 }
 
@@ -295,14 +247,14 @@ fn write_hist_log_without_log_hist_msec_stays_empty_as_in_fio() {
 fn log_offset_log_prio_and_log_issue_time_add_columns() {
     let place = Place::new("columns");
     let args = [&SMALL[..], &["--rw=randread", "--write_lat_log=p"]].concat();
-    place.json(&[&args[..], &["--log_offset=1", "--log_issue_time=1"]].concat());
+    place.quiet_json(&[&args[..], &["--log_offset=1", "--log_issue_time=1"]].concat());
     let lines = place.log("p_clat.1.log");
     let mut offsets: Vec<u64> = lines.iter().map(|line| line[4]).collect();
     offsets.sort_unstable();
     assert!(offsets.into_iter().eq((0..16).map(|block| block * 4096)));
     assert!(lines.iter().all(|line| line.len() == 7));
     assert!(lines.is_sorted_by_key(|line| line[6]), "issued one after the other");
-    place.json(&[&args[..], &["--log_prio=1"]].concat());
+    place.quiet_json(&[&args[..], &["--log_prio=1"]].concat());
     let log = fs::read_to_string(place.0.join("p_clat.1.log")).unwrap();
     assert!(log.lines().all(|line| line.ends_with(", 0x0000")), "{log}");
 }
@@ -311,10 +263,10 @@ fn log_offset_log_prio_and_log_issue_time_add_columns() {
 fn per_job_logs_numbers_files_by_clone_or_shares_one() {
     let place = Place::new("shared");
     let args = [&SMALL[..], &["--numjobs=2", "--write_iops_log=p"]].concat();
-    place.json(&args);
+    place.quiet_json(&args);
     assert_eq!(place.names(".log"), ["p_iops.1.log", "p_iops.2.log"]);
     for runs in 1..=2 {
-        place.json(&[&args[..], &["--per_job_logs=0"]].concat());
+        place.quiet_json(&[&args[..], &["--per_job_logs=0"]].concat());
         assert_eq!(place.log("p_iops.log").len(), runs * 32, "it is continued");
     }
 }
@@ -323,7 +275,7 @@ fn per_job_logs_numbers_files_by_clone_or_shares_one() {
 fn log_unix_epoch_counts_from_1970() {
     let place = Place::new("epoch");
     for option in ["--log_unix_epoch=1", "--log_alternate_epoch=1"] {
-        let root = place.json(&[&SMALL[..], &["--write_iops_log=p", option]].concat());
+        let root = place.quiet_json(&[&SMALL[..], &["--write_iops_log=p", option]].concat());
         let end_ms = root["timestamp_ms"].as_u64().unwrap();
         let lines = place.log("p_iops.1.log");
         assert!(lines.iter().all(|line| (end_ms - 60_000..=end_ms + 1).contains(&line[0])));
@@ -333,7 +285,7 @@ fn log_unix_epoch_counts_from_1970() {
 #[test]
 fn log_entries_is_accepted_and_changes_nothing() {
     let place = Place::new("entries");
-    place.json(&[&SMALL[..], &["--write_iops_log=p", "--log_entries=2"]].concat());
+    place.quiet_json(&[&SMALL[..], &["--write_iops_log=p", "--log_entries=2"]].concat());
     assert_eq!(place.log("p_iops.1.log").len(), 16);
 }
 
@@ -342,7 +294,7 @@ fn write_iops_log_leaves_the_ramp_time_out() {
     let place = Place::new("ramp");
     let args = lasting("200ms");
     let logs = ["--write_iops_log=p", "--ramp_time=300ms", "--log_avg_msec=50"];
-    let root = place.json(&with(&args, &[&logs[..], &["--write_hist_log=p"]].concat()));
+    let root = place.quiet_json(&with(&args, &[&logs[..], &["--write_hist_log=p"]].concat()));
     let lines = place.log("p_iops.1.log");
     assert!(lines.last().is_some_and(|line| line[0] < 300), "{lines:?}");
     assert!(root["jobs"][0]["read"]["runtime"].as_u64().unwrap() < 300);
@@ -352,7 +304,7 @@ fn write_iops_log_leaves_the_ramp_time_out() {
 fn write_bw_log_that_cannot_be_created_is_refused_before_the_run() {
     let place = Place::new("refused");
     let output = place.command(&[&SMALL[..], &["--write_bw_log=no/p"]].concat()).output().unwrap();
-    let stderr = text(&output.stderr);
+    let stderr = utf8(&output.stderr);
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
     assert!(stderr.contains("cannot write log no/p_bw.1.log: No such file"), "{stderr}");
 }
@@ -361,7 +313,7 @@ fn write_bw_log_that_cannot_be_created_is_refused_before_the_run() {
 fn bandwidth_log_adds_all_jobs_up() {
     let place = Place::new("aggregate");
     let args = lasting("1200ms");
-    let root = place.json(&with(&args, &["--numjobs=2", "--bandwidth-log"]));
+    let root = place.quiet_json(&with(&args, &["--numjobs=2", "--bandwidth-log"]));
     assert_eq!(place.names(".log"), ["agg-read_bw.log", "agg-trim_bw.log", "agg-write_bw.log"]);
     let mut before = 0;
     let mut kib = 0;
@@ -374,7 +326,7 @@ fn bandwidth_log_adds_all_jobs_up() {
     let total: u64 = jobs.iter().map(|job| job["read"]["io_kbytes"].as_u64().unwrap()).sum();
     assert!(kib.abs_diff(total) < total / 5, "{kib} of {total}");
     assert!(place.log("agg-write_bw.log").iter().all(|line| line[1..] == [0, 1, 0, 0]));
-    place.json(&with(&lasting("100ms"), &["--bandwidth-log=mine"]));
+    place.quiet_json(&with(&lasting("100ms"), &["--bandwidth-log=mine"]));
     assert!(place.0.join("mine-read_bw.log").exists());
 }
 
@@ -435,7 +387,7 @@ fn interrupt_ends_with_one_valid_document_that_has_all_jobs() {
     signal(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(128));
-    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+    assert!(output.stderr.is_empty(), "{}", utf8(&output.stderr));
     let root: Value = serde_json::from_slice(&output.stdout).unwrap();
     let ios = |job: usize| root["jobs"][job]["read"]["total_ios"].as_u64().unwrap();
     assert!(ios(0) > 0 && ios(1) == 0);
@@ -455,7 +407,7 @@ fn interrupt_while_files_are_laid_out_leaves_an_empty_document() {
         let root: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(root["jobs"], Value::Array(Vec::new()));
     } else {
-        assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+        assert!(output.stdout.is_empty(), "{}", utf8(&output.stdout));
     }
 }
 
@@ -473,7 +425,7 @@ fn eta_eta_interval_and_eta_newline_shape_the_progress() {
     assert_eq!(lines(&place.stdout(&with(&args, &["--eta=never"]))), 0);
     assert_eq!(lines(&place.stdout(&with(&args, &[]))), 0, "auto: it is no terminal");
     // Progress is for people; it neither enters a document nor the file of --output.
-    place.json(&with(&lasting("600ms"), &always));
+    place.quiet_json(&with(&lasting("600ms"), &always));
     let stdout = place.stdout(&with(&args, &[&always[..], &["--output=o"]].concat()));
     assert!(stdout.starts_with("Jobs: 1") && lines(&stdout) > 1, "{stdout}");
     assert!(!fs::read_to_string(place.0.join("o")).unwrap().contains("Jobs: "));
@@ -483,7 +435,7 @@ fn eta_eta_interval_and_eta_newline_shape_the_progress() {
 fn disk_util_shows_the_disk_unless_switched_off() {
     let place = Place::new("disk");
     let args = ["--name=j", "--size=1m", "--filename=f", "--rw=write", "--end_fsync=1"];
-    let root = place.json(&args);
+    let root = place.quiet_json(&args);
     let disks = root["disk_util"].as_array().unwrap();
     for disk in disks {
         let keys = ["read_ios", "write_ios", "read_sectors", "write_merges", "in_queue"];
@@ -493,7 +445,7 @@ fn disk_util_shows_the_disk_unless_switched_off() {
     if let [disk] = disks.as_slice() {
         assert!(disk["write_sectors"].as_u64().unwrap() >= 2048, "a MiB was synced: {disk}");
     }
-    let root = place.json(&[&args[..], &["--disk_util=0"]].concat());
+    let root = place.quiet_json(&[&args[..], &["--disk_util=0"]].concat());
     assert_eq!(root["disk_util"], Value::Array(Vec::new()));
     assert!(!place.stdout(&[&args[..], &["--disk_util=0"]].concat()).contains("Disk stats"));
 }
@@ -502,7 +454,7 @@ fn disk_util_shows_the_disk_unless_switched_off() {
 fn stats_off_hides_the_job_and_not_its_group() {
     let place = Place::new("stats");
     let args = [&SMALL[..], &["--stats=0"]].concat();
-    assert_eq!(place.json(&args)["jobs"], Value::Array(Vec::new()));
+    assert_eq!(place.quiet_json(&args)["jobs"], Value::Array(Vec::new()));
     let stdout = place.stdout(&args);
     assert!(!stdout.contains("j: (groupid") && stdout.contains("Run status group 0"), "{stdout}");
 }
@@ -511,12 +463,12 @@ fn stats_off_hides_the_job_and_not_its_group() {
 fn unified_rw_reporting_adds_directions_up() {
     let place = Place::new("unified");
     let args = [&SMALL[..], &["--rw=randrw"]].concat();
-    let root = place.json(&[&args[..], &["--unified_rw_reporting=mixed"]].concat());
+    let root = place.quiet_json(&[&args[..], &["--unified_rw_reporting=mixed"]].concat());
     let job = root["jobs"][0].as_object().unwrap();
     assert!(job.contains_key("mixed") && job.contains_key("sync"));
     assert!(["read", "write", "trim"].iter().all(|direction| !job.contains_key(*direction)));
     assert_eq!(job["mixed"]["total_ios"], 16);
-    let root = place.json(&[&args[..], &["--unified_rw_reporting=both"]].concat());
+    let root = place.quiet_json(&[&args[..], &["--unified_rw_reporting=both"]].concat());
     let ios = |direction: &str| root["jobs"][0][direction]["total_ios"].as_u64().unwrap();
     assert_eq!((ios("mixed"), ios("read") + ios("write")), (16, 16));
     let stdout = place.stdout(&[&args[..], &["--unified_rw_reporting=both"]].concat());
@@ -530,7 +482,7 @@ fn slat_percentiles_lat_percentiles_and_clat_percentiles_choose() {
     let place = Place::new("percentiles");
     let args = ["--name=j", "--size=64k", "--ioengine=null", "--iodepth=4"];
     let kinds = |more: &[&str]| -> Vec<String> {
-        let root = place.json(&[&args[..], more].concat());
+        let root = place.quiet_json(&[&args[..], more].concat());
         let read = root["jobs"][0]["read"].as_object().unwrap().clone();
         let with = read.iter().filter(|(_, value)| value.get("percentile").is_some());
         with.map(|(name, _)| name.clone()).collect()
@@ -538,7 +490,7 @@ fn slat_percentiles_lat_percentiles_and_clat_percentiles_choose() {
     assert_eq!(kinds(&[]), ["clat_ns"]);
     assert_eq!(kinds(&["--slat_percentiles=1", "--lat_percentiles=1"]).len(), 3);
     assert_eq!(kinds(&["--clat_percentiles=0"]), [""; 0]);
-    let root = place.json(&[&args[..], &["--percentile_list=50:99.999"]].concat());
+    let root = place.quiet_json(&[&args[..], &["--percentile_list=50:99.999"]].concat());
     let listed = root["jobs"][0]["read"]["clat_ns"]["percentile"].as_object().unwrap().clone();
     assert!(listed.keys().eq(["50.000000", "99.999000"]));
 }
@@ -549,7 +501,7 @@ fn disable_lat_disable_clat_and_disable_slat_leave_zeros() {
     let args = ["--name=j", "--size=64k", "--ioengine=null", "--iodepth=4"];
     for (option, key) in [("lat", "lat_ns"), ("clat", "clat_ns"), ("slat", "slat_ns")] {
         let option = format!("--disable_{option}=1");
-        let root = place.json(&[&args[..], &[&option]].concat());
+        let root = place.quiet_json(&[&args[..], &[&option]].concat());
         for name in ["slat_ns", "clat_ns", "lat_ns"] {
             let count = root["jobs"][0]["read"][name]["N"].as_u64().unwrap();
             assert_eq!(count, if name == key { 0 } else { 16 }, "{option}, {name}");
@@ -561,7 +513,7 @@ fn disable_lat_disable_clat_and_disable_slat_leave_zeros() {
 fn bwavgtime_and_iopsavgtime_set_the_number_of_samples() {
     let place = Place::new("samples");
     let args = lasting("650ms");
-    let root = place.json(&with(&args, &["--bwavgtime=100", "--iopsavgtime=300"]));
+    let root = place.quiet_json(&with(&args, &["--bwavgtime=100", "--iopsavgtime=300"]));
     let samples = |key: &str| root["jobs"][0]["read"][key].as_u64().unwrap();
     let (bw, iops) = (samples("bw_samples"), samples("iops_samples"));
     let runtime = root["jobs"][0]["read"]["runtime"].as_u64().unwrap();
@@ -575,7 +527,8 @@ fn disable_bw_measurement_and_gtod_reduce_keep_the_samples() {
     let place = Place::new("disable_bw");
     let args = lasting("650ms");
     for option in ["--disable_bw_measurement=1", "--gtod_reduce=1"] {
-        let root = place.json(&with(&args, &[option, "--bwavgtime=100", "--iopsavgtime=100"]));
+        let root =
+            place.quiet_json(&with(&args, &[option, "--bwavgtime=100", "--iopsavgtime=100"]));
         let read = &root["jobs"][0]["read"];
         for key in ["bw_mean", "iops_mean"] {
             assert!(read[key].as_f64().unwrap() > 0.0, "{option}: {read}");
@@ -583,7 +536,7 @@ fn disable_bw_measurement_and_gtod_reduce_keep_the_samples() {
     }
     let args = ["--name=x", "--ioengine=null", "--size=64k", "--write_bw_log=b"];
     let more = ["--write_iops_log=b", "--disable_bw_measurement=1"];
-    place.json(&[&args[..], &more].concat());
+    place.quiet_json(&[&args[..], &more].concat());
     assert_eq!((place.log("b_bw.1.log").len(), place.log("b_iops.1.log").len()), (0, 16));
 }
 
@@ -595,14 +548,14 @@ fn kb_base_unit_base_and_significant_figures_change_text_only() {
     assert!(stdout.contains("bit/s (") && stdout.contains("io=61.4kB (60.0KiB)"), "{stdout}");
     let stdout = place.stdout(&[&SMALL[..], &["--significant_figures=6"]].concat());
     assert!(stdout.contains("io=65536B (65536B)"), "{stdout}");
-    let root = place.json(&[&SMALL[..], &["--unit_base=1"]].concat());
+    let root = place.quiet_json(&[&SMALL[..], &["--unit_base=1"]].concat());
     assert_eq!(root["jobs"][0]["read"]["io_bytes"], 65536);
 }
 
 #[test]
 fn group_reporting_adds_clones_up_and_keeps_options_of_the_first() {
     let place = Place::new("group");
-    let root = place.json(&[&SMALL[..], &["--numjobs=3", "--group_reporting"]].concat());
+    let root = place.quiet_json(&[&SMALL[..], &["--numjobs=3", "--group_reporting"]].concat());
     let jobs = root["jobs"].as_array().unwrap();
     assert_eq!((jobs.len(), &jobs[0]["read"]["total_ios"]), (1, &Value::from(48)));
     assert_eq!(jobs[0]["job options"]["name"], "j");
@@ -612,7 +565,7 @@ fn group_reporting_adds_clones_up_and_keeps_options_of_the_first() {
 fn fsync_latencies_are_reported_by_themselves() {
     let place = Place::new("sync");
     let args = [&SMALL[..], &["--rw=write", "--fdatasync=1"]].concat();
-    let sync = place.json(&args)["jobs"][0]["sync"].clone();
+    let sync = place.quiet_json(&args)["jobs"][0]["sync"].clone();
     assert_eq!(sync["total_ios"], 16);
     assert!(sync["lat_ns"]["percentile"]["99.000000"].is_u64(), "etcd's check reads it: {sync}");
     let stdout = place.stdout(&args);
@@ -625,7 +578,7 @@ fn reports_are_the_same_for_all_engines() {
     let mut shapes = BTreeMap::new();
     for engine in ["psync", "io_uring", "null"] {
         let engine = format!("--ioengine={engine}");
-        let root = place.json(&["--name=j", "--size=64k", "--filename=f", &engine]);
+        let root = place.quiet_json(&["--name=j", "--size=64k", "--filename=f", &engine]);
         let keys: Vec<String> = root["jobs"][0].as_object().unwrap().keys().cloned().collect();
         shapes.insert(keys, engine);
     }

@@ -1,4 +1,5 @@
-//! What one read at a time costs: `pread(2)`, the ring, and the bypass, in turns on one core.
+//! What one read at a time costs: `pread(2)`, the call of the bypass by itself (`preadv2(2)` with
+//! `RWF_NOWAIT`), the ring, and the bypass, in turns on one core.
 //!
 //! `cargo run --release -p mfio-engine --example lone_reads [DIRECTORY]…`
 //! Each directory gets a file of 64 MiB that fits into the page cache; medians of 15 rounds.
@@ -7,6 +8,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::pin;
@@ -17,6 +19,7 @@ use mfio_core::{Packet, PacketIoExt, Read};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::{BypassMode, Config, File, OpenOptions, Shard};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 const PAGE: usize = 4096;
 const PAGES: u64 = 16 << 10;
@@ -65,6 +68,22 @@ fn plain(file: &std::fs::File) -> Result<f64, Failure> {
     Ok(started.elapsed().as_nanos() as f64 / READS as f64)
 }
 
+/// Nanoseconds per `preadv2(2)` that may not block; `None` where the file system has no such call.
+fn nowait(file: &std::fs::File) -> Result<Option<f64>, Failure> {
+    let mut page = vec![0; PAGE];
+    let started = Instant::now();
+    for number in 0..READS {
+        let into = &mut [IoSliceMut::new(&mut page)];
+        match preadv2(file, into, offset(number), ReadWriteFlags::NOWAIT) {
+            Ok(PAGE) => {}
+            Ok(bytes) => return Err(format!("{bytes} bytes of a page").into()),
+            Err(Errno::OPNOTSUPP) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(Some(started.elapsed().as_nanos() as f64 / READS as f64))
+}
+
 fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples[samples.len() / 2]
@@ -76,17 +95,25 @@ fn measure(directory: &Path) -> Result<(), Failure> {
     let file = std::fs::File::open(&path)?;
     let ring = open(&path, BypassMode::Off)?;
     let bypass = open(&path, BypassMode::Auto)?;
-    let mut samples = [const { Vec::new() }; 3];
+    let mut samples = [const { Vec::new() }; 4];
+    let mut has_nowait = true;
     for round in 0..=ROUNDS {
-        let results = [plain(&file)?, engine(&ring)?, engine(&bypass)?];
+        let call = nowait(&file)?;
+        has_nowait &= call.is_some();
+        let results = [plain(&file)?, call.unwrap_or(f64::NAN), engine(&ring)?, engine(&bypass)?];
         // The first round warms the caches and settles the bypass.
         if round > 0 {
             samples.iter_mut().zip(results).for_each(|(all, ns)| all.push(ns));
         }
     }
-    let [plain_ns, ring_ns, bypass_ns] = samples.each_mut().map(|all| median(all));
+    let [plain_ns, call_ns, ring_ns, bypass_ns] = samples.each_mut().map(|all| median(all));
+    let call = if has_nowait {
+        format!("{call_ns:.0} ns ({:.2}x)", call_ns / plain_ns)
+    } else {
+        "refused".to_owned()
+    };
     println!(
-        "{}: pread {plain_ns:.0} ns, ring {ring_ns:.0} ns ({:.2}x), bypass {bypass_ns:.0} ns \
+        "{}: pread {plain_ns:.0} ns, preadv2 without waiting {call}, ring {ring_ns:.0} ns ({:.2}x), bypass {bypass_ns:.0} ns \
          ({:.2}x of pread, {:.2}x faster than the ring); {:?}",
         directory.display(),
         ring_ns / plain_ns,

@@ -18,28 +18,93 @@ impl Place {
         Self(path)
     }
 
-    pub(crate) fn run(&self, args: &str) -> Output {
+    pub(crate) fn command(&self, args: impl Words) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mfio-bench"));
-        command.current_dir(&self.0).args(args.split_whitespace()).output().unwrap()
+        // Files without a place of their own go there, and other tests run at the same time.
+        command.current_dir(&self.0).env("TMPDIR", &self.0).args(args.words());
+        command
+    }
+
+    pub(crate) fn run(&self, args: impl Words) -> Output {
+        self.command(args).output().unwrap()
     }
 
     /// Runs with JSON output, which must succeed.
-    pub(crate) fn json(&self, args: &str) -> Value {
-        let output = self.run(&format!("{args} --output-format=json"));
-        assert_eq!(output.status.code(), Some(0), "{args}: {}", text(&output));
+    pub(crate) fn json(&self, args: impl Words) -> Value {
+        let output = self.command(args).arg("--output-format=json").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// As `json`, of a run that has nothing to say on the error stream.
+    pub(crate) fn quiet_json(&self, args: impl Words) -> Value {
+        let output = self.command(args).arg("--output-format=json").output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", utf8(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{}", utf8(&output.stdout));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// The first job of such a run.
-    pub(crate) fn job(&self, args: &str) -> Value {
+    pub(crate) fn job(&self, args: impl Words) -> Value {
         self.json(args)["jobs"][0].clone()
     }
 
     /// Runs what must fail, and returns what it says.
-    pub(crate) fn refused(&self, args: &str) -> String {
+    pub(crate) fn refused(&self, args: impl Words) -> String {
         let output = self.run(args);
-        assert_ne!(output.status.code(), Some(0), "{args}: {}", text(&output));
+        assert_ne!(output.status.code(), Some(0), "{}", text(&output));
         text(&output)
+    }
+
+    /// The lines of a log as numbers.
+    pub(crate) fn log(&self, name: &str) -> Vec<Vec<u64>> {
+        let log = fs::read_to_string(self.0.join(name)).unwrap_or_else(|_| panic!("no {name}"));
+        let fields = |line: &str| line.split(", ").map(|field| field.parse().unwrap()).collect();
+        log.lines().map(fields).collect()
+    }
+
+    /// The files whose names end so, in order.
+    pub(crate) fn names(&self, end: &str) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with(end)).collect();
+        names.sort();
+        names
+    }
+}
+
+/// Arguments: one string whose words they are, or one by one, where words have blanks in them.
+pub(crate) trait Words {
+    fn words(self) -> Vec<String>;
+}
+
+impl Words for &str {
+    fn words(self) -> Vec<String> {
+        self.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+impl Words for &String {
+    fn words(self) -> Vec<String> {
+        self.as_str().words()
+    }
+}
+
+impl Words for &[&str] {
+    fn words(self) -> Vec<String> {
+        self.iter().map(|&word| word.to_owned()).collect()
+    }
+}
+
+impl<const N: usize> Words for &[&str; N] {
+    fn words(self) -> Vec<String> {
+        self[..].words()
+    }
+}
+
+impl Words for &Vec<&str> {
+    fn words(self) -> Vec<String> {
+        self[..].words()
     }
 }
 
@@ -53,9 +118,11 @@ impl Drop for Place {
 
 /// Both streams.
 pub(crate) fn text(output: &Output) -> String {
-    let mut all = output.stdout.clone();
-    all.extend(&output.stderr);
-    String::from_utf8_lossy(&all).into_owned()
+    utf8(&output.stdout) + &utf8(&output.stderr)
+}
+
+pub(crate) fn utf8(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 pub(crate) fn number(value: &Value) -> u64 {
