@@ -78,11 +78,14 @@ fn flags_that_nobody_could_heed_are_refused_at_the_open() {
     let uncached = Transfers { uncached: true, ..Transfers::USUAL };
     let atomic = Transfers { atomic: true, ..Transfers::USUAL };
     let fua = Transfers { read_fua: true, ..Transfers::USUAL };
+    let stream = Transfers { stream: 1, ..Transfers::USUAL };
     for (options, expected) in [
         (flagged(nowait), "use io_uring"),
         (flagged(uncached).direct(DirectMode::Direct), "ask for buffered I/O"),
         (flagged(atomic), "ask for direct I/O"),
         (flagged(fua), "ask for FUA only where the target is an NVMe namespace"),
+        (flagged(stream).direct(DirectMode::Buffered), "ask for direct I/O where writes go"),
+        (flagged(stream), "name a block device"),
     ] {
         let said = threads.open(&path, &options).map(drop).unwrap_err().to_string();
         assert!(said.contains(expected), "{said}");

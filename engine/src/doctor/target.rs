@@ -364,7 +364,7 @@ fn write_streams(queue: &Device) -> Finding {
     let what = "write_streams";
     match queue.write_streams_max {
         Some(0) => Finding::new(what, "none"),
-        Some(count) => Finding::new(what, format!("{count}; the engine marks no writes yet")),
+        Some(count) => Finding::new(what, count.to_string()),
         None => Finding::new(what, "unknown").unknown("the queue does not say (Linux 6.16 does)"),
     }
 }

@@ -39,6 +39,11 @@ pub struct Transfers {
     pub atomic: bool,
     /// Every so many transfers go straight to a worker of the kernel (`IOSQE_ASYNC`); 0 is none.
     pub async_every: u32,
+    /// Which writes the device keeps together, and apart from those of other streams: data that
+    /// will be discarded at the same time, so that nothing has to be moved when it is (flexible
+    /// data placement; Linux 6.16). From 1 to `queue/max_write_streams`; 0 names none. Of block
+    /// devices, with direct I/O.
+    pub stream: u8,
     /// Reads of an NVMe namespace come from its medium (FUA).
     pub read_fua: bool,
     /// Writes to an NVMe namespace complete on its medium (FUA).
@@ -53,6 +58,7 @@ impl Transfers {
         nowait: false,
         atomic: false,
         async_every: 0,
+        stream: 0,
         read_fua: false,
         write_fua: false,
     };
@@ -60,7 +66,7 @@ impl Transfers {
     /// Whether SQEs carry something on account of this.
     #[must_use]
     pub const fn is_flagged(&self) -> bool {
-        self.uncached || self.nowait || self.atomic || self.async_every > 0
+        self.uncached || self.nowait || self.atomic || self.async_every > 0 || self.stream > 0
     }
 
     /// Whether NVMe commands do.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::durability::{SyncMethod, write_through_flags};
+use super::geometry::{Geometry, TargetKind};
 use super::guard::DeviceWrite;
 use super::open::{DirectMode, OpenOptions};
 use super::refusal::OpenError;
@@ -45,6 +46,8 @@ impl OpenOptions {
             "ask for buffered I/O where nothing is to stay in the page cache (RWF_DONTCACHE)"
         } else if self.transfers.atomic && buffered {
             "ask for direct I/O where writes are atomic (RWF_ATOMIC)"
+        } else if self.transfers.stream > 0 && buffered {
+            "ask for direct I/O where writes go to a stream"
         } else if self.mode & !0o7777 != 0 {
             "give permission bits only, at most 0o7777, as the mode"
         } else {
@@ -60,6 +63,21 @@ impl OpenOptions {
             return refused(path, must);
         }
         Ok(())
+    }
+
+    /// Whether the device has the stream that is asked for; a file has none.
+    pub(super) fn check_stream(&self, path: &Path, geometry: &Geometry) -> Result<(), OpenError> {
+        let device = geometry.facts.device.as_ref();
+        let streams = device.and_then(|device| device.write_streams_max).unwrap_or(0);
+        if self.transfers.stream == 0 {
+            Ok(())
+        } else if geometry.kind != TargetKind::BlockDevice || !geometry.direct {
+            refused(path, "name a block device that takes direct I/O where writes go to a stream")
+        } else if u32::from(self.transfers.stream) > streams {
+            refused(path, "ask for a stream that the device has (its queue/max_write_streams)")
+        } else {
+            Ok(())
+        }
     }
 
     /// Commands know nothing of the flags of an open file.
@@ -80,4 +98,30 @@ impl OpenOptions {
 pub(crate) fn not_flagged(path: &Path) -> OpenError {
     let must = "use io_uring: blocking threads know no uncached, nowait, atomic or forced ops";
     OpenError::Options { path: path.to_owned(), must }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::sysfs::Device;
+
+    #[test]
+    fn stream_is_one_of_the_device() {
+        let stream = |stream| {
+            let options = OpenOptions::new().transfers(Transfers { stream, ..Transfers::USUAL });
+            move |geometry: &Geometry| options.check_stream(Path::new("d"), geometry).is_ok()
+        };
+        let mut geometry = Geometry { kind: TargetKind::BlockDevice, ..Geometry::NOWHERE };
+        // A queue that does not say, one without streams, and one with four.
+        for (max, last) in [(None, 0), (Some(0), 0), (Some(4), 4)] {
+            let mut device = Device::named("d");
+            device.write_streams_max = max;
+            geometry.facts.device = Some(device);
+            assert!(stream(last)(&geometry));
+            assert!(!stream(last + 1)(&geometry));
+        }
+        assert!(!stream(1)(&Geometry { kind: TargetKind::File, ..geometry }));
+        assert!(!stream(1)(&Geometry { direct: false, ..geometry }));
+        assert!(stream(0)(&Geometry { direct: false, kind: TargetKind::File, ..geometry }));
+    }
 }

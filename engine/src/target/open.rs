@@ -286,6 +286,7 @@ fn open_on(
     let is_new = before.is_none();
     settle(path, &file, options, is_new, |file| file.sync_all().map_err(|error| errno_of(&error)))?;
     let geometry = Geometry::of(&file).map_err(|errno| os("reading the geometry", errno))?;
+    options.check_stream(path, &geometry)?;
     Ok(Opened { file, geometry, fell_back, way, claim: None, poll: options.poll })
 }
 

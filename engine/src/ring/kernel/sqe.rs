@@ -35,6 +35,8 @@ pub(super) struct Sqe {
     ioprio: u16,
     /// The length that a command on a block device names.
     addr3: u64,
+    /// The stream of a write; 0 is none.
+    stream: u8,
 }
 
 /// `BLOCK_URING_CMD_DISCARD` of `<linux/blkdev.h>`, which stands where others have an offset.
@@ -73,6 +75,7 @@ impl Sqe {
         buf_index: 0,
         ioprio: 0,
         addr3: 0,
+        stream: 0,
     };
 
     /// An SQE of which only opcode and tag are set.
@@ -121,9 +124,10 @@ impl Sqe {
         sqe
     }
 
-    /// A transfer with these flags more, perhaps straight to a worker of the kernel.
-    pub(super) const fn flagged(mut self, rw_flags: i32, force_async: bool) -> Self {
+    /// A transfer with these flags more, on a stream, perhaps straight to a worker of the kernel.
+    pub(super) const fn flagged(mut self, rw_flags: i32, stream: u8, force_async: bool) -> Self {
         self.op_flags |= rw_flags.cast_unsigned();
+        self.stream = stream;
         if force_async {
             self.flags |= Flags::ASYNC.bits();
         }
@@ -212,7 +216,7 @@ impl Sqe {
             self.addr,
             word(self.len_bytes, self.op_flags),
             self.user_data,
-            word(index_half, 0),
+            word(index_half, u32::from_ne_bytes([self.stream, 0, 0, 0])),
             self.addr3,
             0,
         ];

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::{ArenaConfig, MemRange, SizeClass, quarantined};
 use crate::ring::kernel::KernelConfig;
-use crate::ring::{Limits, Poll, Ring, RingWaker};
+use crate::ring::{Limits, Poll, Ring, RingWaker, Transfers};
+use crate::target::loop_device::Loop;
 
 const SPACE: Space = Space {
     nsid: 1,
@@ -316,5 +317,46 @@ fn f23_command_that_may_succeed_later_is_to_be_asked_for_again() {
         assert_eq!(beside.done.pop_front().unwrap().result, expected, "{kind}: {status:#x}");
         let told = u16::try_from(status).unwrap();
         assert_eq!(beside.failed, [(tag, told)], "and what it said is kept");
+    }
+}
+
+/// A device without streams refuses the first of them, so the kernel has read it where it stands.
+#[test]
+fn stream_reaches_the_device_with_writes_only() {
+    let backing = tempfile::NamedTempFile::new().unwrap();
+    backing.as_file().set_len(1 << 20).unwrap();
+    let Some(device) = Loop::over(backing.path(), &[]) else { return };
+    let name = device.path().file_name().unwrap().to_str().unwrap();
+    let told = std::fs::read_to_string(format!("/sys/block/{name}/queue/max_write_streams"));
+    if told.is_ok_and(|streams| streams.trim() == "0") {
+        let Ok(mut ring) = KernelRing::new(&KernelConfig::new(4)) else { return };
+        let flags = libc::O_DIRECT;
+        let mut options = File::options();
+        let options = options.read(true).write(true);
+        let file = std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags);
+        let file = file.open(device.path()).unwrap();
+        let mut page = Box::new([0_u8; 8192]);
+        let base = page.as_mut_ptr();
+        let memory = base.wrapping_add(base.align_offset(4096));
+        let memory = MemRange::of_raw(memory, 4096, None).unwrap();
+        for (stream, kind, expected) in [
+            (0, OpKind::Write, 4096),
+            (1, OpKind::Write, -(nix::errno::Errno::EINVAL as i32)),
+            (1, OpKind::Read, 4096),
+        ] {
+            let transfers = Transfers { stream, async_every: 0, ..Transfers::USUAL };
+            let target = ring.register_flagged(file.as_raw_fd(), transfers).unwrap();
+            assert!(ring.reserve(1));
+            ring.push(Op::transfer(kind, target, 0, memory), Tag { slot: 0, generation: 0 });
+            let mut completions = Vec::new();
+            while completions.is_empty() {
+                ring.enter(Wait::at_least(1)).unwrap();
+                ring.reap(&mut completions);
+            }
+            assert_eq!(completions[0].result, expected, "{kind:?} on stream {stream}");
+            ring.unregister_file(target);
+        }
+    } else {
+        println!("SKIP: the queues of this kernel know no streams (Linux 6.16 does)");
     }
 }

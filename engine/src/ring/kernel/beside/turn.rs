@@ -44,7 +44,10 @@ impl KernelRing {
                 let is_read = matches!(op.kind, OpKind::Read | OpKind::ReadVectored);
                 let sqe = match op.memory {
                     None => sqe,
-                    Some(_) => sqe.flagged(transfers.flags(is_read), beside.is_async(index)),
+                    Some(_) => {
+                        let stream = if is_read { 0 } else { transfers.stream };
+                        sqe.flagged(transfers.flags(is_read), stream, beside.is_async(index))
+                    }
                 };
                 return self.push_sqe(&sqe);
             }
