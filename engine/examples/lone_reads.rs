@@ -113,7 +113,8 @@ fn measure(directory: &Path) -> Result<(), Failure> {
         "refused".to_owned()
     };
     println!(
-        "{}: pread {plain_ns:.0} ns, preadv2 without waiting {call}, ring {ring_ns:.0} ns ({:.2}x), bypass {bypass_ns:.0} ns \
+        "{}: pread {plain_ns:.0} ns, preadv2 without waiting {call}, \
+         ring {ring_ns:.0} ns ({:.2}x), bypass {bypass_ns:.0} ns \
          ({:.2}x of pread, {:.2}x faster than the ring); {:?}",
         directory.display(),
         ring_ns / plain_ns,

@@ -84,8 +84,8 @@ fn flags_that_nobody_could_heed_are_refused_at_the_open() {
         (flagged(uncached).direct(DirectMode::Direct), "ask for buffered I/O"),
         (flagged(atomic), "ask for direct I/O"),
         (flagged(fua), "ask for FUA only where the target is an NVMe namespace"),
-        (flagged(stream).direct(DirectMode::Buffered), "ask for direct I/O where writes go"),
-        (flagged(stream), "name a block device"),
+        (flagged(stream), "ask for direct I/O where writes go"),
+        (flagged(stream).direct(DirectMode::Direct), "name a block device"),
     ] {
         let said = threads.open(&path, &options).map(drop).unwrap_err().to_string();
         assert!(said.contains(expected), "{said}");
