@@ -510,6 +510,33 @@ fn f34_file_that_cannot_be_polled_for_goes_by_interrupt() {
     }
 }
 
+/// Devices have queues to poll; whether the kernel pauses before it does is for it to say.
+#[test]
+fn f34_device_is_polled_after_a_pause_where_the_kernel_can() {
+    let _alone = alone();
+    for name in ["MFIO_NG4K", "MFIO_NVME512", "MFIO_NULLMEM"] {
+        let Some(path) = device(name) else { return };
+        let shard = shard(Backend::RequireRing).unwrap();
+        let file = open(&shard, &path, &writing(Poll::Hybrid));
+        for at in 0..16_u8 {
+            write(&file, u64::from(at) * 4096, at + 1).unwrap();
+        }
+        for at in 0..16_u8 {
+            assert!(holds(&file, u64::from(at) * 4096, at + 1), "{name}: page {at}");
+        }
+        let (done, _) = block_on(&file, file.write_durable_at(0, page(99))).unwrap();
+        done.unwrap();
+        assert!(holds(&file, 0, 99));
+        let features = shard.features();
+        let pauses = features.in_use.contains(&"HYBRID_IOPOLL");
+        let told = features.degraded.iter().filter(|text| text.contains("Linux 6.13")).count();
+        println!("{name}: polled, after a pause: {pauses}");
+        assert_eq!(told, usize::from(!pauses), "{features:?}");
+        let refused = features.degraded.iter().any(|text| text.contains("refused polled I/O"));
+        assert!(!refused, "{features:?}");
+    }
+}
+
 #[test]
 fn neighbours_whose_memory_is_anywhere_are_one_command() {
     let _alone = alone();

@@ -12,10 +12,10 @@ pub enum Poll {
     /// By asking the device, over and over, while ops are in flight (`IORING_SETUP_IOPOLL`):
     /// shorter, for all of a core. The driver must have queues for it (`nvme.poll_queues`).
     Polled,
-    /// As `Polled`, after sleeping for about half of the time that ops take
-    /// (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13). Not asked for: the `io-uring` crate has no word
-    /// for it, and a ring that was set up past it would be inherited by a forked child, which
-    /// must not be (F26). It is the same as `Polled`, and the ring's features say so.
+    /// As `Polled`, but before the kernel asks for an op the first time it sleeps, for half of
+    /// the shortest time that an op has taken (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13): about
+    /// as short, for less of the core. The whole shard sleeps with it. It is the same as `Polled`
+    /// where the kernel cannot, and the ring's features say which of them it is.
     Hybrid,
 }
 

@@ -73,7 +73,9 @@ pub struct OpenOptions {
     /// How completions of reads and of plain writes are learned of. Other than by interrupt it
     /// needs direct I/O, and a driver with queues for it (`nvme.poll_queues`); where either the
     /// ring or the target cannot, its ops go by interrupt, and the ring's features say so.
-    /// The shard then uses all of its core while such ops are in flight.
+    /// The shard then uses all of its core while such ops are in flight. The files and block
+    /// devices of a shard that are polled are all polled in the way of the first of them, and so
+    /// are its namespaces.
     pub poll: Poll,
     /// Every write is durable when it completes: `O_DSYNC` for data, `O_SYNC` for all. Files and
     /// block devices only; a namespace has no such flags, and is refused with them.

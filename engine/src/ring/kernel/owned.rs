@@ -7,23 +7,20 @@
 
 use core::ptr::NonNull;
 
-use io_uring::{IoUring, cqueue, squeue};
+use io_uring::IoUring;
 
 /// Owns the crate's ring behind a raw pointer, so that the queues may borrow from it without
 /// a lifetime. Not `Send` and not `Sync`, and so is what contains it.
-pub(super) struct OwnedRing<
-    S: squeue::EntryMarker = squeue::Entry,
-    C: cqueue::EntryMarker = cqueue::Entry,
->(NonNull<IoUring<S, C>>);
+pub(super) struct OwnedRing(NonNull<IoUring>);
 
-impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> OwnedRing<S, C> {
-    pub(super) fn new(ring: IoUring<S, C>) -> Self {
+impl OwnedRing {
+    pub(super) fn new(ring: IoUring) -> Self {
         Self(NonNull::from(Box::leak(Box::new(ring))))
     }
 
     /// The ring, for as long as the caller makes sure that `self` is not dropped.
     #[inline]
-    pub(super) const fn get<'a>(&self) -> &'a IoUring<S, C> {
+    pub(super) const fn get<'a>(&self) -> &'a IoUring {
         // SAFETY: lifetime: the box is freed only by `OwnedRing::drop`; every borrow made here
         // lives in a field of the same struct that is dropped earlier, or in one of its methods.
         // Aliasing: only shared borrows are ever made. Bounds: it points to one `IoUring`.
@@ -31,7 +28,7 @@ impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> OwnedRing<S, C> {
     }
 }
 
-impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Drop for OwnedRing<S, C> {
+impl Drop for OwnedRing {
     fn drop(&mut self) {
         // SAFETY: lifetime: the pointer came from a box in `new` and is freed once, here.
         // Aliasing: the fields that borrowed from it were dropped before this one.

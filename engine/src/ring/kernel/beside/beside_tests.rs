@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::{ArenaConfig, MemRange, SizeClass, quarantined};
 use crate::ring::kernel::KernelConfig;
+use crate::ring::kernel::fork_tests::{End, in_child};
 use crate::ring::{Limits, Poll, Ring, RingWaker, Transfers};
 use crate::target::loop_device::Loop;
 
@@ -359,4 +360,149 @@ fn stream_reaches_the_device_with_writes_only() {
     } else {
         println!("SKIP: the queues of this kernel know no streams (Linux 6.16 does)");
     }
+}
+
+/// The kernel's own answer, asked for past everything that is tested here.
+fn kernel_pauses_before_it_polls() -> bool {
+    let flags = params::flag::IOPOLL | params::flag::HYBRID_IOPOLL;
+    params::setup(1, params::Params { flags, ..params::Params::default() }).is_ok()
+}
+
+/// Whether the running kernel is Linux 6.13 or later.
+fn linux_has_hybrid_polling() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|text| text.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(13))
+}
+
+#[test]
+fn f34_polling_after_a_pause_is_in_use_or_said_to_need_linux_6_13() {
+    let Ok(mut ring) = KernelRing::new(&KernelConfig::new(8)) else { return };
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 8192], 0).unwrap();
+    let Some(polled) = ring.register_polled(file.as_raw_fd(), Poll::Hybrid) else { return };
+    let namespace = ring.register_namespace(null.as_raw_fd(), SPACE, Poll::Hybrid);
+    let in_use = ring.features.in_use.iter().filter(|name| **name == "HYBRID_IOPOLL").count();
+    let told = |ring: &KernelRing, text| {
+        ring.features.degraded.iter().filter(|told| told.contains(text)).count()
+    };
+    let pauses = kernel_pauses_before_it_polls();
+    assert_eq!(pauses, linux_has_hybrid_polling());
+    assert_eq!(in_use, usize::from(pauses), "{:?}", ring.features);
+    assert_eq!(told(&ring, "HYBRID_IOPOLL"), usize::from(!pauses), "{:?}", ring.features);
+    assert_eq!(told(&ring, "Linux 6.13"), usize::from(!pauses), "{:?}", ring.features);
+
+    // What cannot be polled goes by interrupt from the second time on, as where there is no pause.
+    let page = Box::new([0_u8; 8192]);
+    let base = page.as_ptr().cast_mut();
+    let memory = MemRange::of_raw(base.wrapping_add(base.align_offset(4096)), 4096, None).unwrap();
+    let mut done = Vec::new();
+    for target in [Some(polled), namespace].into_iter().flatten() {
+        for round in 0..4 {
+            let op = Op::transfer(OpKind::Read, target, 0, memory);
+            ring.push(op, Tag { slot: 0, generation: round });
+            while done.is_empty() {
+                ring.enter(Wait::at_least(1)).unwrap();
+                ring.reap(&mut done);
+            }
+            let result = done.pop().unwrap().result;
+            let refused = round == 0 && result == -(Errno::EAGAIN as i32);
+            assert!(refused || result == 4096, "round {round}: {result}");
+        }
+    }
+
+    // One ring polls in one way.
+    assert_eq!(told(&ring, "shards of their own"), 0);
+    for _ in 0..2 {
+        assert!(ring.register_polled(file.as_raw_fd(), Poll::Polled).is_some());
+        assert_eq!(told(&ring, "shards of their own"), 1);
+    }
+}
+
+/// How many mappings of the ring `fd` a child inherits, and how many it does not.
+fn mappings(fd: i32) -> [usize; 2] {
+    let inode = std::fs::metadata(format!("/proc/self/fd/{fd}")).unwrap();
+    let inode = std::os::unix::fs::MetadataExt::ino(&inode).to_string();
+    let told = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut counts, mut is_ours) = ([0; 2], false);
+    for line in told.lines() {
+        if line.contains("io_uring") {
+            is_ours = line.split_ascii_whitespace().nth(4) == Some(&inode);
+        } else if is_ours && line.starts_with("VmFlags:") {
+            counts[usize::from(line.split(' ').any(|flag| flag == "dc"))] += 1;
+            is_ours = false;
+        }
+    }
+    counts
+}
+
+#[test]
+fn f26_child_faults_on_a_companion_and_the_parent_is_unharmed() {
+    let faults = End::Signal(libc::SIGSEGV);
+    for poll in [Poll::Polled, Poll::Hybrid] {
+        let Ok(mut ring) = KernelRing::new(&KernelConfig::new(8)) else { return };
+        let file = tempfile::tempfile().unwrap();
+        let Some(target) = ring.register_polled(file.as_raw_fd(), poll) else { return };
+        let page = Box::new([3_u8; 8192]);
+        let base = page.as_ptr().cast_mut();
+        let at = base.wrapping_add(base.align_offset(4096));
+        let memory = MemRange::of_raw(at, 4096, None).unwrap();
+        let op = Op::transfer(OpKind::Write, target, 0, memory);
+        ring.push(op, Tag { slot: 1, generation: 0 });
+        // The op is queued: a child that could submit it would have it written once more, and
+        // one that could take its completion would leave the parent without.
+        let companion = |ring: &mut KernelRing| {
+            let beside = ring.beside.as_mut().unwrap();
+            core::ptr::from_mut(beside.files.as_mut().unwrap())
+        };
+        let files = companion(&mut ring);
+        let sqe = Sqe::of(&op, Tag { slot: 2, generation: 0 }).entry();
+        // SAFETY: lifetime: the ring outlives the children. Aliasing: each has memory of its
+        // own, and nothing else uses it there. Bounds: it is one companion.
+        let of_child = || unsafe { &mut *files };
+        assert_eq!(in_child(|| i32::from(of_child().turn(0).is_ok())), faults, "{poll:?}");
+        assert_eq!(in_child(|| i32::from(of_child().turn(1).is_ok())), faults, "{poll:?}");
+        let pushes = || {
+            of_child().push(&sqe);
+            0
+        };
+        assert_eq!(in_child(pushes), faults, "{poll:?}");
+        let reaps = || {
+            of_child().reap(|_, _| {}, |_| (0, 0, false));
+            0
+        };
+        assert_eq!(in_child(reaps), faults, "{poll:?}");
+        assert_eq!(in_child(|| i32::from(ring.enter(Wait::NONE).is_ok())), faults, "{poll:?}");
+        assert_eq!(file.metadata().unwrap().len(), 0, "nothing was submitted");
+
+        let mut done = Vec::with_capacity(8);
+        for round in 1..4 {
+            while done.is_empty() {
+                ring.enter(Wait::at_least(1)).unwrap();
+                ring.reap(&mut done);
+            }
+            let completion = done.pop().unwrap();
+            // Refused where the file cannot be polled for, and done by interrupt the next time.
+            let refused = round == 1 && completion.result == -(Errno::EAGAIN as i32);
+            assert!(refused || completion.result == 4096, "{completion:?}");
+            assert!(done.is_empty());
+            ring.push(op, Tag { slot: 1, generation: round });
+        }
+        assert_eq!(file.metadata().unwrap().len(), 4096);
+        while done.is_empty() {
+            ring.enter(Wait::at_least(1)).unwrap();
+            ring.reap(&mut done);
+        }
+    }
+}
+
+#[test]
+fn f26_queues_of_a_companion_are_mapped_for_no_child() {
+    let Ok(mut ring) = KernelRing::new(&KernelConfig::new(8)) else { return };
+    let file = tempfile::tempfile().unwrap();
+    let Some(_) = ring.register_polled(file.as_raw_fd(), Poll::Hybrid) else { return };
+    assert_eq!(mappings(ring.ring.get().as_raw_fd()), [0, 2], "the main ring");
+    let files = ring.beside.as_ref().unwrap().files.as_ref().unwrap();
+    assert_eq!(mappings(files.descriptor()), [0, 2], "the companion");
 }

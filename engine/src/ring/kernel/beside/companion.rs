@@ -4,11 +4,14 @@
 //! what is due and sleeps for nothing → completions for whoever asks. Its queues are as large
 //! as those of the main ring, whose bounds on ops therefore hold here too.
 //!
-//! Not here: which op goes here, what its result means (`beside`), sleeping (`kernel`).
+//! Not here: which op goes here, what its result means (`beside`), sleeping (`kernel`), the
+//! memory of the queues (`queues`).
 
-use std::os::fd::RawFd;
+#[cfg(test)]
+use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use io_uring::{EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, squeue};
+use io_uring::{EnterFlags, Submitter, cqueue, squeue};
 use nix::errno::Errno;
 
 use super::super::files::FileTable;
@@ -16,28 +19,41 @@ use super::super::owned::OwnedRing;
 use super::super::register::{empty, pieces, repeat};
 use super::super::restrict;
 use super::super::setup::errno_of;
+use super::params::{self, Params, flag};
+use super::queues::Queues;
 use crate::buffer::{FixedSpan, Region};
 use crate::ring::{Features, FileRef, Limits, Poll};
 
 /// Entries of its table of registered files.
 const FILES_MAX: u32 = 1024;
 
+/// What [`Features::in_use`] calls polling after a pause.
+const HYBRID: &str = "HYBRID_IOPOLL";
+
+/// From the richest to the plain one; each is tried once, the next one on `EINVAL`.
+const RUNGS: [u32; 3] = [
+    flag::SUBMIT_ALL | flag::SINGLE_ISSUER | flag::DEFER_TASKRUN | flag::TASKRUN_FLAG,
+    flag::SUBMIT_ALL | flag::COOP_TASKRUN | flag::TASKRUN_FLAG,
+    0,
+];
+
 /// A ring whose entries are of types `S` and `C`.
-pub(super) struct Companion<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> {
+pub(super) struct Companion<S: squeue::EntryMarker, C: cqueue::EntryMarker> {
     // Fields drop in this order: what borrows from `ring` goes before it.
-    sq: SubmissionQueue<'static, S>,
     submitter: Submitter<'static>,
-    ring: OwnedRing<S, C>,
+    /// For its system calls; it has mapped nothing of this ring's.
+    _ring: OwnedRing,
+    queues: Queues<S, C>,
     files: FileTable,
     /// By entry: whether it is the same in this table of buffers as in that of the main ring.
     /// Empty where this ring has no table.
     fixed: Vec<bool>,
     in_flight: u32,
     queued: u32,
-    polled: bool,
+    poll: Poll,
 }
 
-impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Companion<S, C> {
+impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Companion<S, C> {
     /// Makes one beside the ring `main`, on the same thread, which submits `opcodes` only. Its
     /// buffers are those that `main` has registered up to entry `fixed_end`, where the kernel
     /// can share them.
@@ -49,14 +65,9 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         fixed_end: u16,
         features: &mut Features,
     ) -> Result<Self, Errno> {
-        if poll == Poll::Hybrid {
-            features.degraded.push(
-                "HYBRID_IOPOLL: not asked for by this version, completions are polled for \
-                 without a pause (IOPOLL)"
-                    .to_owned(),
-            );
-        }
-        let ring = climb_down::<S, C>(limits, poll != Poll::Interrupt)?;
+        let (fd, params) = climb_down(limits, poll, Queues::<S, C>::FLAGS, features)?;
+        let queues = Queues::new(fd.as_fd(), &params)?;
+        let ring = params::adopt(fd)?;
         let submitter = ring.submitter();
         restrict::enable(&submitter, opcodes, features)?;
         let files = FileTable::new(&submitter, FILES_MAX, features);
@@ -71,12 +82,19 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         let ring = OwnedRing::new(ring);
         let mut submitter = ring.get().submitter();
         let _or_by_descriptor = submitter.register_ring_fd();
-        // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
-        // only submission queue ever made of this ring.
-        let sq = unsafe { ring.get().submission_shared() };
         let fixed = vec![true; if cloned { fixed_end.into() } else { 0 }];
-        let polled = poll != Poll::Interrupt;
-        Ok(Self { sq, submitter, ring, files, fixed, in_flight: 0, queued: 0, polled })
+        let (in_flight, queued) = (0, 0);
+        Ok(Self { submitter, _ring: ring, queues, files, fixed, in_flight, queued, poll })
+    }
+
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> RawFd {
+        self._ring.get().as_raw_fd()
+    }
+
+    /// How it was asked to learn of completions.
+    pub(super) const fn poll(&self) -> Poll {
+        self.poll
     }
 
     pub(super) const fn in_flight(&self) -> u32 {
@@ -139,10 +157,10 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
     /// When the queue is full: the main ring's bound was passed over.
     pub(super) fn push(&mut self, entry: &S) {
         // SAFETY: lifetime: the memory that `entry` names belongs to the slot of its tag until
-        // the target CQE (F01), or to `beside`, which keeps it as long. Aliasing: `&mut self`,
-        // and `sq` is the only queue. Bounds: the assertion.
-        let pushed = unsafe { self.sq.push(entry) };
-        assert!(pushed.is_ok(), "room in the queue was reserved before the push");
+        // the target CQE (F01), or to `beside`, which keeps it as long. Aliasing: the slot's
+        // buffer is the kernel's until then. Bounds: what the entry says, it says of that memory.
+        let pushed = unsafe { self.queues.push(entry) };
+        assert!(pushed, "room in the queue was reserved before the push");
         self.queued += 1;
     }
 
@@ -153,18 +171,20 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         if self.queued == 0 && self.in_flight == 0 {
             return Ok(0);
         }
-        let due = self.sq.taskrun() || self.sq.cq_overflow();
-        if self.queued == 0 && !self.polled && !due {
+        // A forked child faults here, before it could enter the ring (F26).
+        let due = self.queues.is_due();
+        let polled = self.poll != Poll::Interrupt;
+        if self.queued == 0 && !polled && !due {
             // Completions that are not there yet are not brought by asking.
             return Ok(0);
         }
-        self.sq.sync();
-        let min = if self.polled { min } else { 0 };
+        self.queues.publish();
+        let min = if polled { min } else { 0 };
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: as in `KernelRing::enter_without_limit`.
         let taken =
             unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, min, flags, None) };
-        self.sq.sync();
+        self.queues.publish();
         let taken = taken.map_err(|error| errno_of(&error))?;
         let taken = u32::try_from(taken).expect("no more are taken than were queued");
         self.queued -= taken;
@@ -178,52 +198,60 @@ impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Compani
         mut each: impl FnMut(u64, i32),
         of: impl Fn(&C) -> (u64, i32, bool),
     ) {
-        // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion queue
-        // of this ring exists while it lives.
-        let cq = unsafe { self.ring.get().completion_shared() };
-        for cqe in cq {
-            let (user_data, result, more) = of(&cqe);
-            self.in_flight -= u32::from(!more);
+        let in_flight = &mut self.in_flight;
+        self.queues.drain(|cqe| {
+            let (user_data, result, more) = of(cqe);
+            *in_flight -= u32::from(!more);
             if !more {
                 each(user_data, result);
             }
-        }
+        });
     }
 }
 
-/// The best ring of these entries that the kernel grants.
-fn climb_down<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static>(
+/// The best ring that the kernel grants: its flags, in words, and the best rung of them.
+fn climb_down(
     limits: Limits,
-    polled: bool,
-) -> Result<IoUring<S, C>, Errno> {
-    let mut refusal = Errno::EINVAL;
-    for rung in 0..3 {
-        let mut builder = IoUring::<S, C>::builder();
-        builder.dontfork().setup_clamp().setup_cqsize(limits.cq_entries).setup_r_disabled();
-        match rung {
-            0 => builder
-                .setup_submit_all()
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_taskrun_flag(),
-            1 => builder.setup_submit_all().setup_coop_taskrun().setup_taskrun_flag(),
-            _ => &mut builder,
-        };
-        if polled {
-            builder.setup_iopoll();
-        }
-        match builder.build(limits.sq_entries) {
-            Ok(ring) => return Ok(ring),
-            Err(error) => refusal = errno_of(&error),
-        }
-        if refusal != Errno::EINVAL {
-            break;
+    poll: Poll,
+    entries: u32,
+    features: &mut Features,
+) -> Result<(OwnedFd, Params), Errno> {
+    let polls: &[u32] = match poll {
+        Poll::Interrupt => &[0],
+        Poll::Polled => &[flag::IOPOLL],
+        Poll::Hybrid => &[flag::IOPOLL | flag::HYBRID_IOPOLL, flag::IOPOLL],
+    };
+    let always = flag::CLAMP | flag::CQSIZE | flag::R_DISABLED | entries;
+    for (polls, rung) in polls.iter().flat_map(|polls| RUNGS.map(|rung| (polls, rung))) {
+        let flags = always | polls | rung;
+        let asked = Params { flags, cq_entries: limits.cq_entries, ..Params::default() };
+        match params::setup(limits.sq_entries, asked) {
+            Ok(made) => {
+                if poll == Poll::Hybrid {
+                    tell(flags & flag::HYBRID_IOPOLL != 0, features);
+                }
+                return Ok(made);
+            }
+            Err(Errno::EINVAL) => {}
+            Err(errno) => return Err(errno),
         }
     }
-    Err(refusal)
+    Err(Errno::EINVAL)
 }
 
-impl<S: squeue::EntryMarker + 'static, C: cqueue::EntryMarker + 'static> Drop for Companion<S, C> {
+/// Says, once, whether there is a pause before polling.
+fn tell(pauses: bool, features: &mut Features) {
+    if pauses && !features.in_use.contains(&HYBRID) {
+        features.in_use.push(HYBRID);
+    }
+    let refused = "HYBRID_IOPOLL: the kernel refused it (EINVAL), completions are polled for \
+                   without a pause (IOPOLL); Linux 6.13 has it";
+    if !pauses && !features.degraded.iter().any(|text| text == refused) {
+        features.degraded.push(refused.to_owned());
+    }
+}
+
+impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Drop for Companion<S, C> {
     fn drop(&mut self) {
         // As in `KernelRing::drop`.
         let _not_registered = self.submitter.unregister_ring_fd();

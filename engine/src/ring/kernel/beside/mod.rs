@@ -9,9 +9,12 @@
 //! `reserve` counts for all of them.
 //!
 //! Not here: the words of NVMe (`nvme`), one companion (`companion`), making companions and
-//! filling the table (`table`), pushing and waiting (`turn`).
+//! filling the table (`table`), pushing and waiting (`turn`), what a companion shares with the
+//! kernel (`params`, `queues`).
 
 mod companion;
+mod params;
+mod queues;
 mod table;
 mod turn;
 

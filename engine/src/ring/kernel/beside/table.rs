@@ -36,6 +36,16 @@ impl KernelRing {
         self.told(ring, "NVMe commands")
     }
 
+    /// A ring polls in one way for all that it serves.
+    fn polled_as_the_first(&mut self, first: Poll, poll: Poll) {
+        let text = "IOPOLL: some targets of this shard were to be polled at once and some after a \
+                    pause (HYBRID_IOPOLL); all are polled as the first of them was to be, give \
+                    them shards of their own";
+        if first != poll && !self.features.degraded.iter().any(|told| told == text) {
+            self.features.degraded.push(text.to_owned());
+        }
+    }
+
     fn told<T>(&mut self, made: Result<T, Errno>, what: &str) -> Option<T> {
         match made {
             Ok(made) => Some(made),
@@ -60,8 +70,10 @@ impl KernelRing {
             beside.commands = self.command_ring(Poll::Interrupt);
         }
         let polled = poll != Poll::Interrupt;
-        if polled && beside.polled_commands.is_none() {
-            beside.polled_commands = self.command_ring(poll);
+        match &beside.polled_commands {
+            Some(ring) if polled => self.polled_as_the_first(ring.poll(), poll),
+            None if polled => beside.polled_commands = self.command_ring(poll),
+            _ => {}
         }
         let features = &mut self.features;
         let file = beside.commands.as_mut().map(|ring| ring.add_file(fd, features));
@@ -77,7 +89,9 @@ impl KernelRing {
     /// As [`Ring::register_polled`](crate::ring::Ring::register_polled).
     pub(in super::super) fn add_polled(&mut self, fd: i32, poll: Poll) -> Option<FileRef> {
         let mut beside = self.beside.take().unwrap_or_default();
-        if beside.files.is_none() {
+        if let Some(ring) = &beside.files {
+            self.polled_as_the_first(ring.poll(), poll);
+        } else {
             let (main, limits) = (self.ring.get().as_raw_fd(), self.limits);
             let end = self.buffers.end();
             let ring = Companion::new(main, limits, poll, &FILE_OPCODES, end, &mut self.features);
