@@ -61,6 +61,7 @@ mod plain;
 mod planted;
 mod ranges;
 mod reap;
+mod ready;
 mod regions;
 mod retry;
 mod run;
@@ -161,6 +162,7 @@ impl<R: Ring> Shard<R> {
             fd: OnceCell::new(),
         };
         Ok(Self { inner: Rc::new(inner) })
+        inner.core.borrow_mut().place_wakers = inner.tasks.place_wakers();
     }
 
     /// Opens the file, the block device or the NVMe namespace (`/dev/ngXnY`) at `path`.

@@ -257,7 +257,13 @@ impl Handle {
             match self.header().state.compare_exchange(
                 state,
                 cleared,
+    #[inline(always)]
                 Ordering::AcqRel,
+        if self.is_idle() { Poll::Ready(()) } else { self.wait_idle(cx) }
+    }
+
+    #[inline(never)]
+    fn wait_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
                 Ordering::Acquire,
             ) {
                 Ok(_) => break,
@@ -265,7 +271,7 @@ impl Handle {
             }
         }
         // SAFETY: WAKER is clear, and only the handle sets it, so the last hold keeps away.
-        unsafe { *self.header().notify.get() = Notify::Waker(cx.waker().clone()) };
+        unsafe { &mut *self.header().notify.get() }.set_waker(cx.waker());
         let before = self.header().state.fetch_or(WAKER, Ordering::AcqRel);
         if before & HOLDS != 0 {
             return Poll::Pending;
@@ -299,11 +305,12 @@ impl Handle {
         let header = self.header();
         let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
-        unsafe { *header.notify.get() = Notify::Waker(waker.clone()) };
+        unsafe { &mut *header.notify.get() }.set_waker(waker);
         header.state.store(HANDLE | WAKER | flags | 1, Ordering::Relaxed);
     }
 
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
+    #[inline(always)]
     #[inline(always)]
     pub(crate) fn enqueue(self, hold: &Hold, queue: &Arc<Queue>, tag: u64) {
         assert!(hold.is_of(self.0), "a hold of this packet");
