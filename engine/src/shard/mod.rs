@@ -27,6 +27,7 @@ use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOption
 use crate::target::{open_on_shard, own_description};
 
 mod abandon;
+mod accept;
 mod alarm;
 #[cfg(any(test, feature = "sim"))]
 mod audit;
@@ -60,8 +61,8 @@ mod launch;
 mod plain;
 mod planted;
 mod ranges;
-mod reap;
 mod ready;
+mod reap;
 mod regions;
 mod retry;
 mod run;
@@ -161,8 +162,8 @@ impl<R: Ring> Shard<R> {
             intake: RefCell::default(),
             fd: OnceCell::new(),
         };
-        Ok(Self { inner: Rc::new(inner) })
         inner.core.borrow_mut().place_wakers = inner.tasks.place_wakers();
+        Ok(Self { inner: Rc::new(inner) })
     }
 
     /// Opens the file, the block device or the NVMe namespace (`/dev/ngXnY`) at `path`.
