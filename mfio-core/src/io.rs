@@ -79,6 +79,7 @@ pub trait PacketIoExt<P: Perms, Param>: PacketIo<P, Param> {
     /// # Cancel safety
     /// Dropping the future abandons the packet: the backend completes it whenever it can, and
     /// its buffer is freed then, not before.
+    #[inline]
     fn io<B: Buffer<P>>(&self, param: Param, packet: Packet<P, B>) -> IoFut<'_, Self, P, B, Param> {
         IoFut { io: self, packet: Some(packet), unsent: Unsent::New(param) }
     }
@@ -119,22 +120,12 @@ where
 {
     type Output = Completed<P, B>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let packet = this.packet.as_mut();
-        let packet = packet.expect("the future of a packet was polled after it was ready");
-        let polled = match core::mem::replace(&mut this.unsent, Unsent::Nothing) {
-            Unsent::Nothing => packet.handle_mut().poll_idle(cx),
-            Unsent::New(param) => {
-                let view = packet.arm();
-                packet.handle_mut().arm_waker(view.hold(), cx.waker());
-                match this.io.send_io(param, view) {
-                    Ok(()) => packet.handle_mut().poll_armed(),
-                    Err(refused) => this.poll_refused(refused, cx),
-                }
-            }
-            Unsent::Refused(refused) => this.poll_refused(refused, cx),
+        let polled = match (&this.unsent, &mut this.packet) {
+            (Unsent::Nothing, Some(packet)) => packet.handle_mut().poll_idle(cx),
+            _ => this.poll_unsent(cx),
         };
         if polled.is_pending() {
             return Poll::Pending;
@@ -168,6 +159,26 @@ where
     P: Perms,
     B: Buffer<P>,
 {
+    /// Sends what has not been sent. A function of its own, so that the poll that finds the packet
+    /// done is a few instructions, inlined where it is awaited.
+    #[inline(never)]
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let packet = self.packet.as_mut();
+        let packet = packet.expect("the future of a packet was polled after it was ready");
+        match core::mem::replace(&mut self.unsent, Unsent::Nothing) {
+            Unsent::Nothing => packet.handle_mut().poll_idle(cx),
+            Unsent::New(param) => {
+                let view = packet.arm();
+                packet.handle_mut().arm_waker(view.hold(), cx.waker());
+                match self.io.send_io(param, view) {
+                    Ok(()) => packet.handle_mut().poll_armed(),
+                    Err(refused) => self.poll_refused(refused, cx),
+                }
+            }
+            Unsent::Refused(refused) => self.poll_refused(refused, cx),
+        }
+    }
+
     /// Sends what was refused, or waits for room. The waker may be another than was armed.
     #[cold]
     fn poll_refused(&mut self, refused: Refused<P, Param>, cx: &mut Context<'_>) -> Poll<()> {
@@ -209,6 +220,7 @@ where
     }
 
     /// Tells the backend, if it has the packet, that nobody waits for the result.
+    #[cold]
     fn abandon(&mut self) {
         let io = self.io;
         if let Some(packet) = self.sent() {
@@ -226,8 +238,11 @@ where
     P: Perms,
     B: Buffer<P>,
 {
+    #[inline]
     fn drop(&mut self) {
-        self.abandon();
+        if self.packet.is_some() {
+            self.abandon();
+        }
     }
 }
 

@@ -147,7 +147,7 @@ pub use io::{IoFut, PacketIo, PacketIoExt, Refused};
 pub use packet::{
     Absorbed, AlignedBuf, Buffer, Completed, CompletionBatch, CompletionQueue, Fragment, Fragments,
     Generated, Gone, Inline, Lent, Output, Packet, PacketId, Perms, Read, ReadWrite, RegionId,
-    Relay, Sent, Sink, Source, StableBytes, StableBytesMut, Unsent, View, Write, output_fn,
+    Relay, Sent, Sink, Source, Spare, StableBytes, StableBytesMut, Unsent, View, Write, output_fn,
 };
 pub use sync::{BlockingError, BlockingRead, BlockingWrite};
 pub use traits::{IoRead, IoWrite};

@@ -508,10 +508,12 @@ fn packet_sent_again_forgets_its_failure_and_its_queue() {
     assert!(queues.iter().all(|queue| queue.in_flight() == 0));
 }
 
-/// A batch that already goes to another queue, a packet that is awaited, and one that has failed
-/// in part are not completed in passing: their views come back whole.
+/// A batch that already goes to another queue, and a packet that has failed in part, are not
+/// completed in passing: their views come back whole. Of a packet that is awaited, the waker is
+/// shown, and comes back where it was not called.
 #[test]
 fn view_is_completed_in_passing_only_where_nobody_is_called() {
+    let nobody = |_: &Waker| panic!("nobody awaits this packet");
     let keeper = Keeper::default();
     let lent = || keeper.take().try_alloc(1).expect("a Vec has an address");
     let mut queues = [CompletionQueue::<Read, Vec<u8>>::new(), CompletionQueue::new()];
@@ -523,11 +525,11 @@ fn view_is_completed_in_passing_only_where_nobody_is_called() {
     let mut batch = CompletionBatch::new();
     assert!(batch.is_empty());
     // The last ones sent are of the second queue.
-    assert!(lent().try_done_in(&mut batch).is_ok());
+    assert!(lent().try_done_in(&mut batch, nobody).is_ok_and(|left| left.is_none()));
     assert!(!batch.is_empty());
     assert!(queues[1].pop().is_none(), "told when the batch is dropped");
-    assert!(lent().try_done_in(&mut batch).is_ok());
-    let other = lent().try_done_in(&mut batch).expect_err("another queue");
+    assert!(lent().try_done_in(&mut batch, nobody).is_ok_and(|left| left.is_none()));
+    let other = lent().try_done_in(&mut batch, nobody).expect_err("another queue");
     other.done();
     drop(batch);
     let tags: Vec<u64> = std::iter::from_fn(|| queues[1].pop()).map(|(tag, _)| tag).collect();
@@ -538,11 +540,46 @@ fn view_is_completed_in_passing_only_where_nobody_is_called() {
     let (failed, rest) = keeper.take().split_at(1);
     failed.fail(ErrorKind::Aborted);
     let rest = rest.try_alloc(1).expect("a Vec has an address");
-    rest.try_done_in(&mut batch).expect_err("a packet that has failed in part").done();
+    let rest = rest.try_done_in(&mut batch, nobody);
+    rest.expect_err("a packet that has failed in part").done();
     assert!(!queues[0].pop().unwrap().1.is_ok());
-    let mut future = pin!(keeper.io((), Packet::<Read, _>::new(vec![0; 8])));
-    assert!(poll_once(future.as_mut()).is_pending());
-    lent().try_done_in(&mut batch).expect_err("a packet that is awaited").done();
-    assert!(poll_once(future).is_ready());
+    let (sent, view) = Packet::<Read, _>::new(vec![0; 8]).send();
+    let unawaited = view.try_alloc(1).expect("a Vec has an address");
+    assert!(unawaited.try_done_in(&mut batch, nobody).is_ok_and(|left| left.is_none()));
+    assert!(sent.into_completed().is_ok_and(|done| done.is_ok()));
+
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut packet = Packet::<Read, _>::new(vec![0; 8]);
+    for told in [true, false, true, true] {
+        let mut future = pin!(keeper.io((), packet));
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+        let mut shown = false;
+        let left = lent().try_done_in(&mut batch, |its| {
+            shown = its.will_wake(&waker);
+            told
+        });
+        assert!(shown, "the waker of whoever awaits the packet");
+        let left = left.expect("nothing has failed");
+        assert_eq!(left.as_ref().map(|left| left.will_wake(&waker)), (!told).then_some(true));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "called by nobody else");
+        let Poll::Ready(done) = future.as_mut().poll(&mut cx) else { panic!("it is done") };
+        packet = done.into_packet();
+        drop(left);
+        assert_eq!(Arc::strong_count(&woken), 2 + usize::from(told), "kept where it was told");
+    }
+    drop(packet);
+    assert_eq!(Arc::strong_count(&woken), 2, "freed with the packet");
     assert!(batch.is_empty());
+}
+
+/// A waker that counts its calls.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }

@@ -5,7 +5,7 @@
 //! [`Batch::reap`], or awaited as a whole → result and buffer of each entry. The storage is
 //! the value itself: no heap, and the headers of packets are recycled.
 //!
-//! Not here: what a group of neighbours is (`group`).
+//! Not here: the order of a batch (`accept`), what a group of neighbours is (`group`).
 
 use std::array::from_fn;
 use std::fmt;
@@ -14,13 +14,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use mfio_core::{Buffer, Completed, Error, ErrorKind, Packet, PacketIo, Perms, Read, Sent, Write};
+use mfio_core::{
+    Buffer, Completed, Error, ErrorKind, Packet, PacketIo, Perms, Read, Sent, Spare, Write,
+};
 
 use super::Shard;
-use super::class::Class;
+use super::accept::Turn;
 use super::durable::How;
 use super::file::{Durable, File};
-use super::group::{Staged, StagedView, Turn};
+use super::group::{Staged, StagedView};
 use super::timer::Sleep;
 use crate::error::{EngineError, IoError};
 use crate::ring::{Ring, Wait};
@@ -50,9 +52,8 @@ enum Under<B: Buffer<Read> + Buffer<Write>> {
 struct Entry<B: Buffer<Read> + Buffer<Write>, R: Ring> {
     under: Under<B>,
     file: File<R>,
-    op: &'static str,
     offset_bytes: u64,
-    len_bytes: u64,
+    durable: bool,
 }
 
 impl<B: Buffer<Read> + Buffer<Write>, R: Ring> Entry<B, R> {
@@ -126,6 +127,10 @@ pub struct Batch<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> {
     free_len: usize,
     order: [Turn; N],
     staged_len: usize,
+    /// The order of the turns is the right one.
+    orderly: bool,
+    /// Packets without buffers, for the next entries of the same places.
+    spares: [Option<Spare>; N],
     /// No entry before it is under way.
     waits_at: usize,
     /// Where the next finished entry is looked for.
@@ -137,7 +142,7 @@ pub struct Batch<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> {
 }
 
 impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
-    const FITS: () = assert!(N > 0 && N <= 1 << 15, "a batch has 1 to 32768 entries");
+    const FITS: () = assert!(N > 0 && N <= Turn::ENTRIES_MAX, "a batch has 1 to 32768 entries");
 
     /// An empty batch for the files of `shard`. Allocates nothing.
     pub fn new(shard: &Shard<R>) -> Self {
@@ -149,6 +154,8 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
             free_len: N,
             order: [Turn::default(); N],
             staged_len: 0,
+            orderly: true,
+            spares: from_fn(|_| None),
             waits_at: 0,
             reap_at: 0,
             deadline_ns: None,
@@ -200,9 +207,8 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
     /// When the file is another shard's.
     pub fn push_read(&mut self, file: &File<R>, offset: u64, buffer: B) -> Result<usize, Full<B>> {
         let Some(index) = self.reserve(file) else { return Err(Full(buffer)) };
-        let (sent, view) = Packet::<Read, _>::new(buffer).send();
-        let len = view.len();
-        self.enter(index, file, "read", offset, len, Under::Read(sent));
+        let (sent, view) = self.packet::<Read>(index, buffer).send();
+        self.enter(index, file, offset, Under::Read(sent), false);
         self.stage(index, file, offset, StagedView::Read(view));
         Ok(index)
     }
@@ -217,9 +223,8 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
     /// When the file is another shard's.
     pub fn push_write(&mut self, file: &File<R>, offset: u64, buffer: B) -> Result<usize, Full<B>> {
         let Some(index) = self.reserve(file) else { return Err(Full(buffer)) };
-        let (sent, view) = Packet::<Write, _>::new(buffer).send();
-        let len = view.len();
-        self.enter(index, file, "write", offset, len, Under::Write(sent));
+        let (sent, view) = self.packet::<Write>(index, buffer).send();
+        self.enter(index, file, offset, Under::Write(sent), false);
         self.stage(index, file, offset, StagedView::Write(view));
         Ok(index)
     }
@@ -243,9 +248,8 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
             return Err(Full(buffer));
         }
         let Some(index) = self.reserve(file) else { return Err(Full(buffer)) };
-        let (sent, view) = Packet::<Write, _>::new(buffer).send();
-        let len = view.len();
-        self.enter(index, file, "durable write", offset, len, Under::Write(sent));
+        let (sent, view) = self.packet::<Write>(index, buffer).send();
+        self.enter(index, file, offset, Under::Write(sent), true);
         // There is room, so it is not refused; if it were, its dropped view would say so.
         drop(file.send_io(Durable(offset), view));
         Ok(index)
@@ -258,24 +262,36 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
         Some(usize::from(self.free[self.free_len]))
     }
 
+    /// A packet over `buffer`, for the entry of `index`.
+    #[inline]
+    fn packet<P: Perms>(&mut self, index: usize, buffer: B) -> Packet<P, B>
+    where
+        B: Buffer<P>,
+    {
+        match self.spares[index].take() {
+            Some(spare) => spare.fill(buffer),
+            None => Packet::new(buffer),
+        }
+    }
+
     fn enter(
         &mut self,
         index: usize,
         file: &File<R>,
-        op: &'static str,
         offset_bytes: u64,
-        len_bytes: u64,
         under: Under<B>,
+        durable: bool,
     ) {
         let file = file.clone();
-        self.entries[index] = Some(Entry { under, file, op, offset_bytes, len_bytes });
+        self.entries[index] = Some(Entry { under, file, offset_bytes, durable });
         self.waits_at = self.waits_at.min(index);
     }
 
     fn stage(&mut self, index: usize, file: &File<R>, offset_bytes: u64, view: StagedView) {
         let staged = file.staged(offset_bytes, view, How::PLAIN);
-        let index_of = u16::try_from(index).unwrap_or(0);
-        self.order[self.staged_len] = Turn { key: staged.key(), index: index_of };
+        let (turn, orderly) = Turn::of(&staged, u16::try_from(index).unwrap_or(0));
+        self.order[self.staged_len] = turn;
+        self.orderly &= orderly;
         self.staged[index] = Some(staged);
         self.staged_len += 1;
     }
@@ -297,11 +313,16 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
         if self.staged_len == 0 {
             return 0;
         }
-        let Self { staged, order, staged_len, shard, .. } = self;
+        let Self { staged, order, staged_len, orderly, shard, .. } = self;
         let before = *staged_len;
         let order = &mut order[..before];
-        order.sort_unstable_by_key(|turn| turn.key);
+        if *orderly {
+            order.sort_unstable();
+        } else {
+            order.sort_unstable_by_key(|turn| staged[turn.index()].as_ref().map(Staged::key));
+        }
         *staged_len = shard.inner.accept(staged, order);
+        *orderly |= *staged_len == 0;
         before - *staged_len
     }
 
@@ -314,6 +335,7 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
             }
         }
         self.staged_len = 0;
+        self.orderly = true;
         for entry in self.entries.iter().flatten() {
             entry.abandon();
         }
@@ -353,11 +375,14 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
         let entry = slot.take_if(|entry| entry.is_done())?;
         self.free[self.free_len] = u16::try_from(index).unwrap_or(0);
         self.free_len += 1;
-        let Entry { under, file, op, offset_bytes, len_bytes } = entry;
-        let at = (op, offset_bytes, len_bytes);
+        let Entry { under, file, offset_bytes, durable } = entry;
+        let spare = &mut self.spares[index];
         let (result, buffer) = match under {
-            Under::Read(sent) => outcome(&file, at, self.timed_out, sent),
-            Under::Write(sent) => outcome(&file, at, self.timed_out, sent),
+            Under::Read(sent) => outcome(&file, "read", offset_bytes, self.timed_out, sent, spare),
+            Under::Write(sent) => {
+                let op = if durable { "durable write" } else { "write" };
+                outcome(&file, op, offset_bytes, self.timed_out, sent, spare)
+            }
         };
         Some(Reaped { index, result, buffer })
     }
@@ -397,21 +422,26 @@ impl<const N: usize, B: Buffer<Read> + Buffer<Write>, R: Ring> Batch<N, B, R> {
     }
 }
 
-/// What an entry comes to.
+/// What an entry comes to; what is left of its packet goes to `spare`.
+#[inline]
 fn outcome<P: Perms, B: Buffer<P>, R: Ring>(
     file: &File<R>,
-    (op, offset_bytes, len_bytes): (&'static str, u64, u64),
+    op: &'static str,
+    offset_bytes: u64,
     timed_out: bool,
     sent: Sent<P, B>,
+    spare: &mut Option<Spare>,
 ) -> (Result<(), IoError>, B) {
     let done: Completed<P, B> = sent.into_completed().expect("seen to be over");
-    let result = done.result().map_err(|error| {
-        let late = timed_out && error.kind() == ErrorKind::Cancelled;
-        let why = error.errno().unwrap_or(0);
-        let error = if late { Error::with_errno(ErrorKind::TimedOut, why) } else { error };
-        file.io_error(op, offset_bytes, len_bytes, done.contiguous_bytes(), error)
-    });
-    (result, done.into_buffer())
+    let failed = done.error().map(|error| (error, done.contiguous_bytes()));
+    let (buffer, rest) = done.take_apart();
+    *spare = Some(rest);
+    let Some((error, done_bytes)) = failed else { return (Ok(()), buffer) };
+    let late = timed_out && error.kind() == ErrorKind::Cancelled;
+    let why = error.errno().unwrap_or(0);
+    let error = if late { Error::with_errno(ErrorKind::TimedOut, why) } else { error };
+    let len_bytes = buffer.byte_len();
+    (Err(file.io_error(op, offset_bytes, len_bytes, done_bytes, error)), buffer)
 }
 
 /// Ready when every entry is over. Polling again later is fine.
@@ -442,47 +472,5 @@ impl<R: Ring> Shard<R> {
     /// An empty batch of up to `N` reads and writes for the files of this shard.
     pub fn batch<const N: usize, B: Buffer<Read> + Buffer<Write>>(&self) -> Batch<N, B, R> {
         Batch::new(self)
-    }
-}
-
-impl<R: Ring> super::Inner<R> {
-    /// Accepts what `order` names, sorted, of `staged`, as far as there is room; returns how
-    /// many are left, which `order` then begins with.
-    fn accept(&self, staged: &mut [Option<Staged>], order: &mut [Turn]) -> usize {
-        let mut core = self.core.borrow_mut();
-        let (mut at, mut left) = (0, 0);
-        while at < order.len() {
-            let first = &mut staged[usize::from(order[at].index)];
-            let next = order.get(at + 1);
-            let adjoins = |first: &Staged| next.is_some_and(|next| first.adjoins(next.key));
-            let alone = !core.coalesce || !first.as_ref().is_some_and(adjoins);
-            if alone && core.accept_straight(first) {
-                at += 1;
-                continue;
-            }
-            // What follows may change anything.
-            core.credit = 0;
-            let room = core.room_in(first.as_ref().map_or(Class::default(), |first| first.class));
-            if room == 0 {
-                order[left] = order[at];
-                (at, left) = (at + 1, left + 1);
-                continue;
-            }
-            let run = if alone { 1 } else { core.run_length(staged, &order[at..]).min(room) };
-            let turns = &order[at..at + run];
-            let mut parts = turns.iter().filter_map(|turn| staged[usize::from(turn.index)].take());
-            if run > 1 {
-                core.accept_group(&mut parts);
-            } else if let Some(single) = parts.next() {
-                core.accept_single(single);
-            }
-            at += run;
-        }
-        let news = core.has_news();
-        drop(core);
-        if news {
-            self.deliver();
-        }
-        left
     }
 }

@@ -24,6 +24,7 @@ use super::group::Group;
 use super::lanes::{SocketId, SocketTable, Way};
 use super::regions::Regions;
 use super::slot::{Occupant, Slots};
+use super::tasks::PlaceWakers;
 use super::timer::Timers;
 use crate::buffer::{Arena, Pieces};
 use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
@@ -105,6 +106,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) tickets: Tickets,
     /// What has been transferred in full and is to be delivered.
     pub(super) done: Vec<Body>,
+    /// Whom to tell on the spot that an op is over.
+    pub(super) place_wakers: PlaceWakers,
     /// What has been delivered to queues that are to be told.
     pub(super) told: CompletionBatch,
     pub(super) endings: Vec<Ending>,
@@ -173,6 +176,7 @@ impl<R: Ring> Core<R> {
             reserved: 0,
             retries: VecDeque::with_capacity(slots as usize),
             tickets: Tickets::default(),
+            place_wakers: PlaceWakers::NONE,
             told: CompletionBatch::new(),
             done: Vec::with_capacity(slots as usize + config.backlog_max as usize),
             endings: Vec::with_capacity(slots as usize + config.backlog_max as usize),

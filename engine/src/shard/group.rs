@@ -10,6 +10,7 @@
 use mfio_core::{Error, ErrorKind, PacketId, Read, View, Write};
 use nix::errno::Errno;
 
+use super::accept::Turn;
 use super::barrier::Epoch;
 use super::body::Body;
 use super::class::Class;
@@ -32,14 +33,6 @@ pub(crate) struct Staged {
     pub(crate) view: StagedView,
 }
 
-/// When an entry of a batch is accepted: in the order of its key.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Turn {
-    /// [`Staged::key`].
-    pub(crate) key: u128,
-    pub(crate) index: u16,
-}
-
 /// The bytes of a [`Staged`].
 #[derive(Debug)]
 pub(crate) enum StagedView {
@@ -48,21 +41,23 @@ pub(crate) enum StagedView {
 }
 
 impl Staged {
-    /// Neighbours come one behind the other in the order of this.
+    /// Target, direction and class in one number.
     #[inline]
-    pub(crate) fn key(&self) -> u128 {
-        let kind = u64::from(self.target) << 3 | u64::from(self.is_read()) << 2 | self.class as u64;
-        u128::from(kind) << 64 | u128::from(self.offset_bytes)
+    pub(super) fn kind(&self) -> u64 {
+        u64::from(self.target) << 3 | u64::from(self.is_read()) << 2 | self.class as u64
     }
 
-    /// Whether the bytes of an entry with that key begin where those of this one end, in the
-    /// same direction and class.
+    /// Neighbours come one behind the other in the order of this.
+    pub(crate) fn key(&self) -> (u64, u64) {
+        (self.kind(), self.offset_bytes)
+    }
+
+    /// Whether the bytes of `next` begin where those of this one end, in the same direction and
+    /// class.
     #[inline]
-    pub(crate) fn adjoins(&self, next: u128) -> bool {
-        // Adding to the offset alone, so that it does not carry over.
-        self.offset_bytes
-            .checked_add(self.len_bytes())
-            .is_some_and(|end| (self.key() >> 64 << 64) | u128::from(end) == next)
+    pub(crate) fn adjoins(&self, next: &Self) -> bool {
+        let end = self.offset_bytes.checked_add(self.len_bytes());
+        end == Some(next.offset_bytes) && self.kind() == next.kind()
     }
 
     fn is_read(&self) -> bool {
@@ -166,7 +161,7 @@ impl<R: Ring> Core<R> {
     /// How many entries of `staged`, in the order of `order`, can be one op: at least 1.
     pub(super) fn run_length(&self, staged: &[Option<Staged>], order: &[Turn]) -> usize {
         let entry = |at: usize| {
-            let index = order.get(at).map(|turn| usize::from(turn.index));
+            let index = order.get(at).map(|turn| turn.index());
             index.and_then(|index| staged[index].as_ref())
         };
         let Some(first) = entry(0) else { return 1 };
@@ -176,7 +171,7 @@ impl<R: Ring> Core<R> {
         while length < most
             && let Some(next) = entry(length)
         {
-            let neighbour = last.is_none_or(|last| last.adjoins(next.key()));
+            let neighbour = last.is_none_or(|last| last.adjoins(next));
             let len = next.len_bytes();
             let cut =
                 plan::first_cut(next.is_read(), next.offset_bytes, len, next.address(), demands);

@@ -8,8 +8,8 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -17,9 +17,6 @@ use crate::error::EngineError;
 
 /// What [`Tasks`](super::tasks::Tasks) tell of a task, whatever its result.
 pub(super) trait Outcome {
-    /// Somebody wants it to end.
-    fn is_aborted(&self) -> bool;
-
     /// It will not be polled again; with what it panicked, if it did.
     fn over(&self, panic: Option<Box<dyn Any + Send>>);
 }
@@ -33,10 +30,6 @@ struct Cells<T> {
 }
 
 impl<T> Outcome for Cells<T> {
-    fn is_aborted(&self) -> bool {
-        self.aborted.get()
-    }
-
     fn over(&self, panic: Option<Box<dyn Any + Send>>) {
         self.over.set(true);
         {
@@ -74,8 +67,14 @@ pub(super) fn join<F: Future + 'static>(
     });
     let end = Rc::clone(&cells);
     let body = Box::pin(async move {
-        let result = future.await;
-        *end.result.borrow_mut() = Some(Ok(result));
+        let mut future = pin!(future);
+        let result = poll_fn(|cx| match end.aborted.get() {
+            true => Poll::Ready(None),
+            false => future.as_mut().poll(cx).map(Some),
+        });
+        if let Some(result) = result.await {
+            *end.result.borrow_mut() = Some(Ok(result));
+        }
     });
     let outcome = Rc::clone(&cells);
     (body, outcome, JoinHandle { cells, task })

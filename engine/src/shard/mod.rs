@@ -27,6 +27,7 @@ use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOption
 use crate::target::{open_on_shard, own_description};
 
 mod abandon;
+mod accept;
 mod alarm;
 #[cfg(any(test, feature = "sim"))]
 mod audit;
@@ -60,6 +61,7 @@ mod launch;
 mod plain;
 mod planted;
 mod ranges;
+mod ready;
 mod reap;
 mod regions;
 mod retry;
@@ -160,6 +162,7 @@ impl<R: Ring> Shard<R> {
             intake: RefCell::default(),
             fd: OnceCell::new(),
         };
+        inner.core.borrow_mut().place_wakers = inner.tasks.place_wakers();
         Ok(Self { inner: Rc::new(inner) })
     }
 

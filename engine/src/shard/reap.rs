@@ -11,6 +11,7 @@ use super::body::Body;
 use super::core::{Core, Ending, Retry};
 use super::plain::{Plain, Whole};
 use super::slot::{Linked, Occupant, Slots, Transfer};
+use super::tasks::PlaceWakers;
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::metrics::Metrics;
@@ -26,9 +27,11 @@ impl<R: Ring> Core<R> {
     #[inline(never)]
     pub(super) fn reap_plain(&mut self, rest: &mut Vec<Completion>) -> u32 {
         let mut ended = 0;
-        let Self { ring, slots, targets, told, done, metrics, .. } = self;
+        let Self { ring, slots, targets, told, done, endings, metrics, place_wakers, .. } = self;
+        let tasks = *place_wakers;
         ring.reap_rest(rest, |completion| {
-            let whole = end_plain(completion, slots, targets, metrics, told, done);
+            let mut telling = Telling { tasks, told, done, endings };
+            let whole = end_plain(completion, slots, targets, metrics, &mut telling);
             ended += u32::from(whole);
             whole
         });
@@ -39,8 +42,9 @@ impl<R: Ring> Core<R> {
     #[cold]
     #[inline(never)]
     pub(super) fn complete(&mut self, completion: Completion) {
-        let Self { slots, targets, told, done, metrics, .. } = self;
-        if end_plain(completion, slots, targets, metrics, told, done) {
+        let Self { slots, targets, told, done, endings, metrics, place_wakers, .. } = self;
+        let mut telling = Telling { tasks: *place_wakers, told, done, endings };
+        if end_plain(completion, slots, targets, metrics, &mut telling) {
             self.in_flight -= 1;
             return;
         }
@@ -277,6 +281,14 @@ impl<R: Ring> Core<R> {
     }
 }
 
+/// Who hears of what is over: at once, or when nothing is borrowed any more.
+struct Telling<'a> {
+    tasks: PlaceWakers,
+    told: &'a mut CompletionBatch,
+    done: &'a mut Vec<Body>,
+    endings: &'a mut Vec<Ending>,
+}
+
 /// Ends the op that has completed if it is a plain one, and whole; else nothing has changed.
 #[inline(always)]
 fn end_plain(
@@ -284,8 +296,7 @@ fn end_plain(
     slots: &mut Slots,
     targets: &mut Targets,
     metrics: &mut Metrics,
-    told: &mut CompletionBatch,
-    done: &mut Vec<Body>,
+    telling: &mut Telling<'_>,
 ) -> bool {
     if more {
         return false;
@@ -297,8 +308,10 @@ fn end_plain(
     if !is_read {
         targets.get_mut(target).barrier.write_ended(epoch);
     }
-    if let Err(body) = body.try_finish(told) {
-        done.push(body);
+    match body.try_finish(telling.told, telling.tasks) {
+        Ok(None) => {}
+        Ok(Some(waker)) => telling.endings.push(Ending::Wake(waker)),
+        Err(body) => telling.done.push(body),
     }
     true
 }

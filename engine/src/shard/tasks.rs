@@ -1,16 +1,16 @@
 //! The tasks of a shard: futures that stay on its thread, polled when they were woken.
 //!
 //! Data flow: [`Tasks::spawn`] → slab → woken → run queue → polled by [`Tasks::run`] → over.
-//! A wake on the shard's own thread goes to a plain queue; one from elsewhere through a
-//! lock-free queue and the [`Bell`]. Wakes allocate nothing: a place of the slab keeps its waker
-//! for good, and stands in the queues at most once, so that they cannot be full. A waker that
-//! outlives its task may thus wake the next one in its place, which finds nothing to do.
+//! A wake on the shard's own thread goes to the run queue with loads and stores alone; one from
+//! elsewhere through a lock-free queue and the [`Bell`]. Wakes allocate nothing: a place of the
+//! slab keeps its waker for good, and stands in each of the queues at most once, so that they
+//! cannot be full. A waker that outlives its task may thus wake the next one in its place, which
+//! finds nothing to do.
 //!
-//! Not here: when tasks run (`run`), their results (`join`).
+//! Not here: when tasks run (`run`), their results (`join`), the run queue itself (`ready`).
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,12 +18,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 
 use crossbeam_queue::ArrayQueue;
 
 use super::bell::Bell;
 use super::join::{JoinHandle, Outcome, join};
+use super::ready::Ready;
 use crate::error::EngineError;
 
 /// The place of the future that [`Shard::block_on`](super::Shard::block_on) runs.
@@ -35,8 +36,10 @@ type Body = Pin<Box<dyn Future<Output = ()>>>;
 /// What any thread can reach of a shard's tasks.
 #[derive(Debug)]
 struct Woken {
-    /// Names the shard in [`Here::owner`].
+    /// Names the shard in [`OWNER`].
     id: u64,
+    /// Woken on the shard's own thread while that is inside; nobody else looks.
+    ready: Ready,
     from_elsewhere: ArrayQueue<u32>,
     bell: Arc<Bell>,
 }
@@ -46,69 +49,91 @@ struct Woken {
 struct PlaceWaker {
     woken: Arc<Woken>,
     place: u32,
-    /// Stands in one of the queues.
+    /// Stands in `ready`; the shard's own thread alone looks.
+    is_ready: AtomicBool,
+    /// Stands in `from_elsewhere`.
     queued: AtomicBool,
+}
+
+impl PlaceWaker {
+    /// Only on the shard's own thread.
+    #[inline(always)]
+    fn make_ready(&self) {
+        if !self.is_ready.load(Ordering::Relaxed) {
+            self.is_ready.store(true, Ordering::Relaxed);
+            self.woken.ready.push(self.place);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_from_elsewhere(&self) {
+        if ONLY_HERE.replace(false) || self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pushed = self.woken.from_elsewhere.push(self.place);
+        assert!(pushed.is_ok(), "every place stands in the queue at most once");
+        self.woken.bell.ring();
+    }
+
+    #[inline(always)]
+    fn wake_place(&self) {
+        if OWNER.get() == self.woken.id {
+            self.make_ready();
+        } else {
+            self.wake_from_elsewhere();
+        }
+    }
 }
 
 impl Wake for PlaceWaker {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.wake_place();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let here = HERE.try_with(|here| {
-            let own = here.owner.get() == self.woken.id;
-            if own {
-                here.ready.borrow_mut().push_back(self.place);
-            }
-            own
-        });
-        if here != Ok(true) {
-            let pushed = self.woken.from_elsewhere.push(self.place);
-            assert!(pushed.is_ok(), "every place stands in the queue at most once");
-            self.woken.bell.ring();
-        }
+        self.wake_place();
     }
 }
 
-/// The shard that this thread is driving at the moment.
-struct Here {
-    /// Its [`Woken::id`]; 0 for none.
-    owner: Cell<u64>,
-    ready: RefCell<VecDeque<u32>>,
-}
-
 thread_local! {
-    static HERE: Here =
-        const { Here { owner: Cell::new(0), ready: RefCell::new(VecDeque::new()) } };
+    /// The [`Woken::id`] of the shard that this thread is driving at the moment; 0 for none.
+    static OWNER: Cell<u64> = const { Cell::new(0) };
+    /// The next wake of a place does nothing, and clears this, unless it is one of that shard.
+    static ONLY_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether this thread is inside a shard: blocking here would stop it.
 pub(crate) fn inside_a_shard() -> bool {
-    HERE.try_with(|here| here.owner.get() != 0).unwrap_or(false)
+    OWNER.get() != 0
 }
 
-/// A task that is not over.
-struct Task {
-    body: Body,
-    outcome: Rc<dyn Outcome>,
-    waker: Waker,
+/// The wakers of places, told from all others: see [`wake_here`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlaceWakers(*const RawWakerVTable);
+
+impl PlaceWakers {
+    /// No waker.
+    pub(super) const NONE: Self = Self(std::ptr::null());
+
+    /// Wakes a task of the shard that this thread is inside of, which runs nothing: whoever calls
+    /// may have anything borrowed. False, and nothing has happened, where `waker` is another.
+    #[inline(always)]
+    pub(super) fn wake_here(self, waker: &Waker) -> bool {
+        if !std::ptr::eq(waker.vtable(), self.0) {
+            return false;
+        }
+        ONLY_HERE.set(true);
+        waker.wake_by_ref();
+        ONLY_HERE.replace(false)
+    }
 }
 
-/// What became of one place.
-enum Life {
-    Free,
-    /// Waits to be polled.
-    Alive(Task),
-    /// Being polled, or dropped, at the moment.
-    Away,
-}
-
+/// One place of the slab. It never moves, so that a task is polled without anything borrowed.
 struct Place {
-    life: Life,
+    /// `None` where there is no task, and while it is being polled or dropped.
+    body: Cell<Option<Body>>,
+    outcome: Cell<Option<Rc<dyn Outcome>>>,
     wake: Arc<PlaceWaker>,
     waker: Waker,
 }
@@ -116,9 +141,7 @@ struct Place {
 /// The tasks of one shard.
 pub(super) struct Tasks {
     woken: Arc<Woken>,
-    /// Woken on this thread, while the shard is not [`Here`].
-    ready: RefCell<VecDeque<u32>>,
-    places: RefCell<Vec<Place>>,
+    places: RefCell<Vec<Rc<Place>>>,
     free: RefCell<Vec<u32>>,
     tasks_max: u32,
     alive: Cell<u32>,
@@ -130,10 +153,10 @@ impl Tasks {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let most = tasks_max as usize + 1;
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let woken = Woken { id, from_elsewhere: ArrayQueue::new(most), bell };
+        let from_elsewhere = ArrayQueue::new(most);
+        let woken = Woken { id, ready: Ready::new(most), from_elsewhere, bell };
         let tasks = Self {
             woken: Arc::new(woken),
-            ready: RefCell::new(VecDeque::with_capacity(most)),
             places: RefCell::new(Vec::new()),
             free: RefCell::new(Vec::new()),
             tasks_max,
@@ -158,9 +181,11 @@ impl Tasks {
         let mut places = self.places.borrow_mut();
         let place = u32::try_from(places.len()).expect("no more than tasks_max");
         let woken = Arc::clone(&self.woken);
-        let wake = Arc::new(PlaceWaker { woken, place, queued: AtomicBool::new(false) });
+        let (is_ready, queued) = (AtomicBool::new(false), AtomicBool::new(false));
+        let wake = Arc::new(PlaceWaker { woken, place, is_ready, queued });
         let waker = Waker::from(Arc::clone(&wake));
-        places.push(Place { life: Life::Free, wake, waker });
+        let (body, outcome) = (Cell::new(None), Cell::new(None));
+        places.push(Rc::new(Place { body, outcome, wake, waker }));
         place
     }
 
@@ -182,46 +207,50 @@ impl Tasks {
     {
         self.admits()?;
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| self.make_place());
-        let waker = self.places.borrow()[place as usize].waker.clone();
-        let (body, outcome, handle) = join(future, waker.clone());
-        let task = Task { body, outcome, waker: waker.clone() };
-        self.places.borrow_mut()[place as usize].life = Life::Alive(task);
+        let place = self.place(place);
+        let (body, outcome, handle) = join(future, place.waker.clone());
+        place.outcome.set(Some(outcome));
+        place.body.set(Some(body));
         self.alive.set(self.alive.get() + 1);
-        waker.wake();
+        place.waker.wake_by_ref();
         Ok(handle)
     }
 
+    #[inline]
+    fn place(&self, place: u32) -> Rc<Place> {
+        Rc::clone(&self.places.borrow()[place as usize])
+    }
+
     /// Wakes on this thread are this shard's own until the guard is dropped.
-    pub(super) fn enter(&self) -> Inside<'_> {
-        let owner = HERE.with(|here| {
-            debug_assert_ne!(here.owner.get(), self.woken.id, "one drive at a time");
-            std::mem::swap(&mut *here.ready.borrow_mut(), &mut *self.ready.borrow_mut());
-            here.owner.replace(self.woken.id)
-        });
-        Inside { tasks: self, owner }
+    pub(super) fn enter(&self) -> Inside {
+        debug_assert_ne!(OWNER.get(), self.woken.id, "one drive at a time");
+        Inside { around: OWNER.replace(self.woken.id) }
     }
 
     /// The waker of the future that is blocked on.
     pub(super) fn main_waker(&self) -> Waker {
-        self.places.borrow()[MAIN as usize].waker.clone()
+        self.place(MAIN).waker.clone()
+    }
+
+    /// Tells wakers of places from others.
+    pub(super) fn place_wakers(&self) -> PlaceWakers {
+        PlaceWakers(self.place(MAIN).waker.vtable())
     }
 
     /// Whether anything was woken. Only inside.
     pub(super) fn any_ready(&self) -> bool {
-        HERE.with(|here| !here.ready.borrow().is_empty()) || !self.woken.from_elsewhere.is_empty()
-    }
-
-    fn next_ready(&self) -> Option<u32> {
-        HERE.with(|here| here.ready.borrow_mut().pop_front())
+        !self.woken.ready.is_empty() || !self.woken.from_elsewhere.is_empty()
     }
 
     /// Behind what is there already, so that neither side starves the other.
+    #[cold]
     fn take_from_elsewhere(&self) {
-        if !self.woken.from_elsewhere.is_empty() {
-            HERE.with(|here| {
-                let mut ready = here.ready.borrow_mut();
-                ready.extend(std::iter::from_fn(|| self.woken.from_elsewhere.pop()));
-            });
+        let places = self.places.borrow();
+        while let Some(place) = self.woken.from_elsewhere.pop() {
+            let wake = &places[place as usize].wake;
+            // Before the poll, so that a wake during it counts for the next one.
+            wake.queued.swap(false, Ordering::AcqRel);
+            wake.make_ready();
         }
     }
 
@@ -229,55 +258,49 @@ impl Tasks {
     /// blocked on is among it. Only inside, and with nothing of the shard borrowed.
     pub(super) fn run(&self, budget: u32) -> Ran {
         let mut ran = Ran { main: false, any: false };
-        self.take_from_elsewhere();
+        if !self.woken.from_elsewhere.is_empty() {
+            self.take_from_elsewhere();
+        }
         for _ in 0..budget {
-            let Some(place) = self.next_ready() else { break };
+            let Some(at) = self.woken.ready.pop() else { break };
             ran.any = true;
-            let life = {
-                let mut places = self.places.borrow_mut();
-                let entry = &mut places[place as usize];
-                // Before the poll, so that a wake during it counts for the next one.
-                entry.wake.queued.swap(false, Ordering::AcqRel);
-                match &entry.life {
-                    Life::Alive(_) => std::mem::replace(&mut entry.life, Life::Away),
-                    Life::Free | Life::Away => Life::Free,
-                }
-            };
-            match life {
-                Life::Alive(task) => self.poll(place, task),
-                _ => ran.main |= place == MAIN,
+            let place = self.place(at);
+            // Before the poll, so that a wake during it counts for the next one.
+            place.wake.is_ready.store(false, Ordering::Relaxed);
+            match place.body.take() {
+                Some(body) => self.poll(at, &place, body),
+                None => ran.main |= at == MAIN,
             }
         }
         ran
     }
 
-    fn poll(&self, place: u32, mut task: Task) {
-        let polled = if task.outcome.is_aborted() {
-            Ok(Poll::Ready(()))
-        } else {
-            let mut cx = Context::from_waker(&task.waker);
-            catch_unwind(AssertUnwindSafe(|| task.body.as_mut().poll(&mut cx)))
-        };
-        match polled {
-            Ok(Poll::Pending) if !self.closed.get() => {
-                self.places.borrow_mut()[place as usize].life = Life::Alive(task);
-            }
-            Ok(_) => self.end(place, task, None),
-            Err(panic) => self.end(place, task, Some(panic)),
+    #[inline(always)]
+    fn poll(&self, at: u32, place: &Place, mut body: Body) {
+        let mut cx = Context::from_waker(&place.waker);
+        match catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(&mut cx))) {
+            Ok(Poll::Pending) if !self.closed.get() => place.body.set(Some(body)),
+            Ok(_) => self.end(at, place, body, None),
+            Err(panic) => self.end(at, place, body, Some(panic)),
         }
     }
 
     /// The task is over, or is to be.
-    fn end(&self, place: u32, task: Task, panic: Option<Box<dyn Any + Send>>) {
-        let Task { body, outcome, waker } = task;
+    #[cold]
+    #[inline(never)]
+    fn end(&self, at: u32, place: &Place, body: Body, panic: Option<Box<dyn Any + Send>>) {
+        let outcome = place.outcome.take();
         // Dropping may run anything, panic included: the place is free only afterwards.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(body)));
-        let told = catch_unwind(AssertUnwindSafe(|| outcome.over(panic.or(dropped.err()))));
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(outcome) = &outcome {
+                outcome.over(panic.or(dropped.err()));
+            }
+        }));
         // With it goes a result that nobody waits for.
         let forgotten = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
-        drop((waker, told, forgotten));
-        self.places.borrow_mut()[place as usize].life = Life::Free;
-        self.free.borrow_mut().push(place);
+        drop((told, forgotten));
+        self.free.borrow_mut().push(at);
         self.alive.set(self.alive.get() - 1);
     }
 
@@ -286,21 +309,13 @@ impl Tasks {
     pub(super) fn close(&self) -> u32 {
         self.closed.set(true);
         let mut ended = 0;
-        let mut place = 0;
-        loop {
-            let life = {
-                let mut places = self.places.borrow_mut();
-                let Some(entry) = places.get_mut(place as usize) else { break };
-                match &entry.life {
-                    Life::Alive(_) => std::mem::replace(&mut entry.life, Life::Away),
-                    Life::Free | Life::Away => Life::Free,
-                }
-            };
-            if let Life::Alive(task) = life {
-                self.end(place, task, None);
+        for at in 0.. {
+            let place = self.places.borrow().get(at as usize).cloned();
+            let Some(place) = place else { break };
+            if let Some(body) = place.body.take() {
+                self.end(at, &place, body, None);
                 ended += 1;
             }
-            place += 1;
         }
         ended
     }
@@ -316,18 +331,14 @@ pub(super) struct Ran {
 }
 
 /// This thread drives the shard.
-pub(super) struct Inside<'a> {
-    tasks: &'a Tasks,
+pub(super) struct Inside {
     /// The shard around this one, if any.
-    owner: u64,
+    around: u64,
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Inside {
     fn drop(&mut self) {
-        HERE.with(|here| {
-            std::mem::swap(&mut *here.ready.borrow_mut(), &mut *self.tasks.ready.borrow_mut());
-            here.owner.set(self.owner);
-        });
+        OWNER.set(self.around);
     }
 }
 

@@ -20,6 +20,7 @@ mod perms;
 mod pool;
 pub(crate) mod raw;
 mod sent;
+mod spare;
 mod view;
 
 pub use completions::{CompletionQueue, Unsent};
@@ -28,6 +29,7 @@ pub use output::{Fragment, Fragments, Output, output_fn};
 pub use perms::{Buffer, Perms, Read, ReadWrite, Write};
 pub use raw::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
 pub use sent::Sent;
+pub use spare::Spare;
 pub use view::{CompletionBatch, Gone, Lent, PacketId, Relay, View};
 
 use raw::Handle;

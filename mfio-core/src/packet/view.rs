@@ -7,6 +7,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::task::Waker;
 
 use super::complex::{Sink, Source};
 use super::perms::{Perms, Read, ReadWrite, Write};
@@ -421,18 +422,25 @@ impl<P: Perms> Lent<P> {
         self.view.hold.done_in(&mut batch.0);
     }
 
-    /// As [`Lent::done_in`] where nobody is called by it: the packet goes to a queue, the one
-    /// that those of `batch` go to, and nothing else wants to hear of it. For backends that
-    /// complete with something borrowed.
+    /// As [`Lent::done_in`] where nobody is called by it but `wake`: the packet goes to a queue,
+    /// the one that those of `batch` go to, or somebody has the other side of it, and nothing
+    /// else wants to hear of it. For backends that complete with something borrowed.
+    ///
+    /// Where somebody awaits the packet, `wake` gets the waker and says whether it has told it,
+    /// which must not run anything that looks at the packet: it waits for `wake` to return. A
+    /// waker that was not told comes back, for the caller to call; one that was stays with the
+    /// packet, so that awaiting it again by the same waker clones none.
     ///
     /// # Errors
     /// The same, not completed.
     #[inline(always)]
-    pub fn try_done_in(self, batch: &mut CompletionBatch) -> Result<(), Self> {
-        match self.view.into_hold().try_done_in(&mut batch.0) {
-            Ok(()) => Ok(()),
-            Err(hold) => Err(Self { view: View::new(hold) }),
-        }
+    pub fn try_done_in(
+        self,
+        batch: &mut CompletionBatch,
+        wake: impl FnOnce(&Waker) -> bool,
+    ) -> Result<Option<Waker>, Self> {
+        let told = self.view.into_hold().try_done_in(&mut batch.0, wake);
+        told.map_err(|hold| Self { view: View::new(hold) })
     }
 
     /// Fails the whole range.

@@ -102,6 +102,17 @@ impl Handle {
         self.changing().stored.get_mut().take()
     }
 
+    /// Takes out what was stored, and forgets what else the packet was given.
+    #[inline]
+    pub(crate) fn take_out<B: 'static>(&mut self) -> B {
+        let header = self.changing();
+        *header.tag.get_mut() = 0;
+        if *header.state.get_mut() & REPORTED != 0 {
+            header.end_report();
+        }
+        header.stored.get_mut().take()
+    }
+
     /// The length of the payload, where that is still the one of the stored owner and there is
     /// nothing to be tidied up: owners keep their bytes where they are while a packet owns them
     /// (`StableBytes`), and whoever could have changed the owner has cleared KEPT.
@@ -246,7 +257,13 @@ impl Handle {
     }
 
     /// Ready when every byte has its result; else `cx`'s waker is called then.
+    #[inline(always)]
     pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_idle() { Poll::Ready(()) } else { self.wait_idle(cx) }
+    }
+
+    #[inline(never)]
+    fn wait_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.header().state.load(Ordering::Acquire);
         loop {
             if state & HOLDS == 0 {
@@ -265,7 +282,7 @@ impl Handle {
             }
         }
         // SAFETY: WAKER is clear, and only the handle sets it, so the last hold keeps away.
-        unsafe { *self.header().notify.get() = Notify::Waker(cx.waker().clone()) };
+        unsafe { &mut *self.header().notify.get() }.set_waker(cx.waker());
         let before = self.header().state.fetch_or(WAKER, Ordering::AcqRel);
         if before & HOLDS != 0 {
             return Poll::Pending;
@@ -294,12 +311,13 @@ impl Handle {
     }
 
     /// Sets the waker for a hold that has not been sent yet: no atomic read-modify-write.
+    #[inline(always)]
     pub(crate) fn arm_waker(&mut self, hold: &Hold, waker: &Waker) {
         assert!(hold.is_of(self.0), "a hold of this packet");
         let header = self.header();
         let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
-        unsafe { *header.notify.get() = Notify::Waker(waker.clone()) };
+        unsafe { &mut *header.notify.get() }.set_waker(waker);
         header.state.store(HANDLE | WAKER | flags | 1, Ordering::Relaxed);
     }
 
@@ -378,6 +396,12 @@ impl Header {
             self.start_over(before.len, payload.len, stack);
         }
         *self.state.get_mut() = HANDLE | (flags & REPORTED) | 1;
+    }
+
+    #[cold]
+    fn end_report(&mut self) {
+        *self.state.get_mut() &= !REPORTED;
+        *self.output.get_mut() = None;
     }
 
     /// Forgets what the last payload has left behind, and tells the output of the next.

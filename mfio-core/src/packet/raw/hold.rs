@@ -6,13 +6,15 @@
 #![allow(unsafe_code, reason = "reads and writes payload bytes of the range it owns")]
 
 use core::fmt;
-use core::mem::ManuallyDrop;
+use core::mem::{self, ManuallyDrop};
 use core::ptr::{self, NonNull};
+use core::task::Waker;
 
 use super::store::Stored;
 use super::sync::Ordering;
 use super::{
-    Access, Batch, FAILED, HOLDS, Header, KEPT, NARROW_BYTES, Payload, QUEUE, REPORTED, RegionId,
+    Access, Batch, FAILED, HANDLE, HOLDS, Header, KEPT, NARROW_BYTES, Notify, Payload, QUEUE,
+    REPORTED, RegionId, WAKER,
 };
 use super::{release, release_in};
 use crate::error::{Error, ErrorKind, FailedRange};
@@ -245,18 +247,62 @@ impl Hold {
 
     /// As [`Hold::done_in`] where that calls nobody, now or when the batch is flushed, but the
     /// one waker of its queue then; else the hold comes back.
+    ///
+    /// A packet that is awaited is told by `wake`, which says whether it has; its waker stays
+    /// with the packet then, for the next time, and comes back else, to be called by the caller.
     #[inline(always)]
-    pub(crate) fn try_done_in(self, batch: &mut Batch) -> Result<(), Self> {
-        if !self.is_last_of_quiet() {
+    pub(crate) fn try_done_in(
+        self,
+        batch: &mut Batch,
+        wake: impl FnOnce(&Waker) -> bool,
+    ) -> Result<Option<Waker>, Self> {
+        let state = self.header().state.load(Ordering::Acquire);
+        if state & !KEPT == QUEUE | 1 {
+            // SAFETY: state QUEUE with one hold, the caller's: where it is added, the header is
+            // the queue's.
+            if unsafe { batch.try_add(self.header) } {
+                let _given_up = ManuallyDrop::new(self);
+                return Ok(None);
+            }
             return Err(self);
         }
-        // SAFETY: state QUEUE with one hold, the caller's: where it is added, the header is the
-        // queue's.
-        if unsafe { batch.try_add(self.header) } {
-            let _given_up = ManuallyDrop::new(self);
-            return Ok(());
+        if state & !(KEPT | WAKER) == HANDLE | 1 {
+            self.try_done_for(state, wake)
+        } else {
+            Err(self)
         }
-        Err(self)
+    }
+
+    /// As [`Hold::try_done_in`], for the last hold of a packet in that state, which has a handle
+    /// and of which nothing has failed.
+    #[inline(always)]
+    fn try_done_for(
+        self,
+        state: u64,
+        wake: impl FnOnce(&Waker) -> bool,
+    ) -> Result<Option<Waker>, Self> {
+        let gone = state - 1;
+        let counted = &self.header().state;
+        if counted.compare_exchange(state, gone, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            // The handle has just gone, or wants another waker to be told.
+            return Err(self);
+        }
+        let this = ManuallyDrop::new(self);
+        if state & WAKER == 0 {
+            return Ok(None);
+        }
+        // SAFETY: a handle does not go away while WAKER is set, which `telling` clears last.
+        let header = unsafe { this.header.as_ref() };
+        let telling = Telling { header, then: gone & !WAKER };
+        // SAFETY: no holds and WAKER set: `notify` is this thread's until then.
+        let notify = unsafe { &mut *header.notify.get() };
+        let told = matches!(notify, Notify::Waker(waker) if wake(waker));
+        let left = if told { Notify::Nobody } else { mem::replace(notify, Notify::Nobody) };
+        drop(telling);
+        match left {
+            Notify::Waker(waker) => Ok(Some(waker)),
+            Notify::Nobody | Notify::Queue(_) => Ok(None),
+        }
     }
 
     /// Whether this is the last hold of a packet that goes to a queue, of which nothing has
@@ -325,6 +371,19 @@ impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (start, end) = self.bounds();
         write!(f, "Hold({start}..{end})")
+    }
+}
+
+/// The last hold has gone and the waker is being told; the packet is the handle's when this goes.
+struct Telling<'a> {
+    header: &'a Header,
+    then: u64,
+}
+
+impl Drop for Telling<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.header.state.store(self.then, Ordering::Release);
     }
 }
 

@@ -175,6 +175,25 @@ fn abort(hold: Hold) -> JoinHandle<bool> {
     })
 }
 
+/// Fills the range as a backend does that has something borrowed, which wakes by itself or not.
+fn fill_in_passing(mut hold: Hold, wakes: bool) -> JoinHandle<bool> {
+    spawn(move || {
+        let filled = hold.fill(0, &[7; BYTES]);
+        let mut batch = Batch::default();
+        let told = hold.try_done_in(&mut batch, |waker| {
+            if wakes {
+                waker.wake_by_ref();
+            }
+            wakes
+        });
+        match told {
+            Ok(left) => left.into_iter().for_each(Waker::wake),
+            Err(hold) => hold.done(),
+        }
+        filled
+    })
+}
+
 fn join<const N: usize>(threads: [JoinHandle<bool>; N]) -> [bool; N] {
     threads.map(|thread| thread.join().unwrap())
 }
@@ -244,6 +263,74 @@ fn awaited_last_hold_goes_while_a_waker_is_registered() {
                 assert!(thread.join().unwrap());
             }
             assert_freed(&counted);
+        });
+    }
+}
+
+#[test]
+fn awaited_packet_is_told_in_passing_and_used_again() {
+    for wakes in [false, true] {
+        loom::model(move || {
+            let keeper = Keeper::default();
+            let (bytes, counted) = landing();
+            let mut packet = Some(Packet::new(bytes));
+            for _again in 0..2 {
+                let mut future = Box::pin(keeper.io((), packet.take().unwrap()));
+                let mut thread = None;
+                let done = block_on(poll_fn(|cx| {
+                    let polled = future.as_mut().poll(cx);
+                    thread.get_or_insert_with(|| fill_in_passing(keeper.take(), wakes));
+                    polled
+                }));
+                assert_eq!(done.packet.buffer().0.read(), [7; BYTES]);
+                packet = Some(done.into_packet());
+                join([thread.unwrap()]);
+            }
+            drop(packet);
+            assert_freed(&counted);
+        });
+    }
+}
+
+#[test]
+fn awaited_packet_is_told_in_passing_while_another_waker_is_registered() {
+    for wakes in [false, true] {
+        loom::model(move || {
+            let (mut handle, hold, counted) = armed();
+            let [(first, one), (last, other)] = [Calls::new(), Calls::new()];
+            handle.arm_waker(&hold, &one);
+            let thread = fill_in_passing(hold, wakes);
+            let polled = handle.poll_idle(&mut Context::from_waker(&other));
+            join([thread]);
+            let woken = (first.count(), last.count());
+            match polled {
+                Poll::Pending => assert_eq!(woken, (0, 1)),
+                Poll::Ready(()) => assert!(woken == (0, 0) || woken == (1, 0), "{woken:?}"),
+            }
+            assert!(handle.is_idle());
+            assert_eq!(handle.take::<Bytes>().0.read(), [7; BYTES]);
+            drop((one, other));
+            assert_eq!((Arc::strong_count(&first), Arc::strong_count(&last)), (1, 1));
+            assert_freed(&counted);
+        });
+    }
+}
+
+#[test]
+fn dropped_while_its_last_hold_goes_in_passing() {
+    for (awaited, wakes) in [(false, true), (true, false), (true, true)] {
+        loom::model(move || {
+            let (mut handle, hold, counted) = armed();
+            let (calls, waker) = Calls::new();
+            if awaited {
+                handle.arm_waker(&hold, &waker);
+            }
+            let thread = fill_in_passing(hold, wakes);
+            drop(handle);
+            join([thread]);
+            assert_freed(&counted);
+            drop(waker);
+            assert_eq!(Arc::strong_count(&calls), 1);
         });
     }
 }

@@ -116,8 +116,24 @@ unsafe impl Send for Guarded {}
 
 enum Notify {
     Nobody,
+    /// Who is woken where WAKER is set; else who was, kept because he may be the next.
     Waker(Waker),
     Queue(Arc<Queue>),
+}
+
+impl Notify {
+    /// Becomes a clone of `waker`, unless it wakes the same already.
+    #[inline(always)]
+    fn set_waker(&mut self, waker: &Waker) {
+        if !matches!(self, Self::Waker(known) if known.will_wake(waker)) {
+            self.replace_waker(waker);
+        }
+    }
+
+    #[inline(never)]
+    fn replace_waker(&mut self, waker: &Waker) {
+        *self = Self::Waker(waker.clone());
+    }
 }
 
 /// See the module's page. Recycled through `pool`.

@@ -1,0 +1,91 @@
+//! The order in which the entries of a batch are accepted, and accepting them.
+//!
+//! Data flow: staged entry → [`Turn`] → sorted → alone, straight to the ring; or with its
+//! neighbours, as a group; or left for the next time, where there is no room.
+//!
+//! Not here: what users hold of a batch (`batch`), what a group of neighbours is (`group`).
+
+use super::Inner;
+use super::class::Class;
+use super::group::Staged;
+use crate::ring::Ring;
+
+/// Whose turn it is when a batch is accepted. In the order of these, neighbours come one behind
+/// the other. One word, for which sorting has networks without branches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn(u64);
+
+impl Turn {
+    const INDEX_BITS: u32 = 15;
+    /// Of offsets, in units of [`Turn::UNIT_BYTES`].
+    const OFFSET_BITS: u32 = 40;
+    const UNIT_BYTES: u64 = 512;
+    /// Offsets of which a turn tells everything.
+    const OFFSETS: u64 = ((1 << Self::OFFSET_BITS) - 1) * Self::UNIT_BYTES;
+    /// Entries that a batch can have.
+    pub(crate) const ENTRIES_MAX: usize = 1 << Self::INDEX_BITS;
+
+    /// The turn of the entry at `index`, and whether the order of turns is that of
+    /// [`Staged::key`] also for this one.
+    #[inline]
+    pub(crate) fn of(staged: &Staged, index: u16) -> (Self, bool) {
+        let (kind, offset) = (staged.kind(), staged.offset_bytes);
+        let at = (offset & Self::OFFSETS) / Self::UNIT_BYTES;
+        let turn = kind << (Self::OFFSET_BITS + Self::INDEX_BITS) | at << Self::INDEX_BITS;
+        let kinds = u64::MAX >> (Self::OFFSET_BITS + Self::INDEX_BITS);
+        (Self(turn | u64::from(index)), (offset & !Self::OFFSETS) | (kind & !kinds) == 0)
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "cut to the bits of an index")]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize & (Self::ENTRIES_MAX - 1)
+    }
+}
+
+impl<R: Ring> Inner<R> {
+    /// Accepts what `order` names, sorted, of `staged`, as far as there is room; returns how
+    /// many are left, which `order` then begins with.
+    ///
+    /// A function of its own, so that the loop has the registers to itself.
+    #[inline(never)]
+    pub(super) fn accept(&self, staged: &mut [Option<Staged>], order: &mut [Turn]) -> usize {
+        let mut core = self.core.borrow_mut();
+        let (mut at, mut left) = (0, 0);
+        while at < order.len() {
+            let index = order[at].index();
+            let first = staged[index].as_ref();
+            let next = order.get(at + 1).and_then(|next| staged[next.index()].as_ref());
+            let adjoins = first.zip(next).is_some_and(|(first, next)| first.adjoins(next));
+            let alone = !core.coalesce || !adjoins;
+            let first = &mut staged[index];
+            if alone && core.accept_straight(first) {
+                at += 1;
+                continue;
+            }
+            // What follows may change anything.
+            core.credit = 0;
+            let room = core.room_in(first.as_ref().map_or(Class::default(), |first| first.class));
+            if room == 0 {
+                order[left] = order[at];
+                (at, left) = (at + 1, left + 1);
+                continue;
+            }
+            let run = if alone { 1 } else { core.run_length(staged, &order[at..]).min(room) };
+            let turns = &order[at..at + run];
+            let mut parts = turns.iter().filter_map(|turn| staged[turn.index()].take());
+            if run > 1 {
+                core.accept_group(&mut parts);
+            } else if let Some(single) = parts.next() {
+                core.accept_single(single);
+            }
+            at += run;
+        }
+        let news = core.has_news();
+        drop(core);
+        if news {
+            self.deliver();
+        }
+        left
+    }
+}
