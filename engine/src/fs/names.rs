@@ -109,6 +109,13 @@ fn terminated(path: &[u8]) -> Result<CString, Miss> {
     CString::new(path).map_err(|_| Miss::Threads)
 }
 
+/// The second path of an op: as an op, unlike as a call, it is looked at before anything is
+/// looked up by the first, so that of two errors the other one would be told.
+fn second(path: &[u8]) -> Result<&[u8], Miss> {
+    let usual = 1..libc::PATH_MAX.cast_unsigned() as usize;
+    if usual.contains(&path.len()) { Ok(path) } else { Err(Miss::Threads) }
+}
+
 /// A directory, and the shard whose ring is asked.
 pub(super) struct RingDir<'a, R: Ring> {
     pub(super) shard: &'a Shard<R>,
@@ -178,6 +185,7 @@ impl<R: Ring> RingDir<'_, R> {
     }
 
     pub(super) async fn rename(&self, path: &[u8], to: &Self, to_path: &[u8]) -> Result<(), Miss> {
+        let to_path = second(to_path)?;
         let (from, to) = (self.place(path).await?, to.place(to_path).await?);
         self.done(NameKind::Rename, NameOp::Rename { from, to }).await
     }
@@ -192,6 +200,7 @@ impl<R: Ring> RingDir<'_, R> {
             // The op below would look behind a last `..`.
             drop(self.open(path, path_flags(false), 0).await?);
         }
+        let to_path = second(to_path)?;
         let (from, to) = (self.place(path).await?, to.place(to_path).await?);
         self.done(NameKind::Link, NameOp::Link { from, to }).await
     }

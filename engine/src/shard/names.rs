@@ -281,3 +281,7 @@ impl<R: Ring> Drop for NameFut<R> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

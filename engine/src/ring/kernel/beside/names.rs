@@ -139,7 +139,12 @@ impl Kept {
             NameOp::Look { .. } => Some(NameAnswer::Facts(metadata_of(&facts))),
             _ => Some(NameAnswer::Done),
         };
-        let result = answer.ok_or_else(|| Errno::from_raw(result.saturating_neg()));
+        let result = answer.ok_or_else(|| match result.saturating_neg() {
+            // What a system call makes of a signal's interrupting it, an op leaves as it is (seen
+            // with Linux 6.18): `ERESTARTSYS` and its kin of the kernel's <linux/errno.h>.
+            512..=514 | 516 => Errno::EINTR,
+            errno => Errno::from_raw(errno),
+        });
         NameEnd { op, result }
     }
 }
@@ -369,3 +374,7 @@ impl Names for KernelRing {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod names_tests;
