@@ -61,6 +61,7 @@ use crate::shard::Shard;
 
 mod dir;
 mod file;
+mod names;
 
 pub use dir::ShardDir;
 pub use file::ShardFile;

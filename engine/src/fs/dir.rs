@@ -1,9 +1,9 @@
 //! Directory handles of a shard.
 //!
-//! Data flow: name → a thread's call relative to the directory → result; of an open, the
-//! descriptor comes back to the shard, which makes it a target of its ring.
+//! Data flow: name → an op of the ring relative to the directory, or a thread's call where the ring
+//! has none → result; of an open, the descriptor becomes a target of the ring.
 //!
-//! Not here: files once they are open (`file`).
+//! Not here: those ops (`names`), files once they are open (`file`).
 
 use std::fmt;
 
@@ -13,6 +13,7 @@ use mfio_rt::portable::{Portable, PortableDir, PortableEntries, error_of};
 use mfio_rt::{DirHandle, Error, Follow, Metadata, Op, OpenOptions, Times};
 
 use super::file::ShardFile;
+use super::names::{RingDir, flags_of, told};
 use crate::ring::{AutoRing, Ring};
 use crate::shard::Shard;
 
@@ -30,6 +31,10 @@ impl<R: Ring> ShardDir<R> {
 
     pub(super) fn shard(&self) -> &Shard<R> {
         &self.shard
+    }
+
+    fn ring(&self) -> RingDir<'_, R> {
+        RingDir { shard: &self.shard, dir: &self.names }
     }
 
     fn beside(&self, names: PortableDir) -> Self {
@@ -54,17 +59,33 @@ impl<R: Ring> DirHandle for ShardDir<R> {
         options: &OpenOptions,
     ) -> Result<ShardFile<R>, Error> {
         let path = path.as_ref();
-        let opened = self.names.open_file(path, options).await?.into_file();
-        let opened = opened.map_err(|error| error_of(Op::Open, &error).at(path))?;
+        let flags = flags_of(path, options)?;
+        let opened = self.ring().open_file(path, options, flags).await;
+        let opened = match told(opened, Op::Open, path) {
+            Some(opened) => opened?,
+            None => {
+                let opened = self.names.open_file(path, options).await?.into_file();
+                opened.map_err(|error| error_of(Op::Open, &error).at(path))?
+            }
+        };
         ShardFile::of(&self.shard, &self.threads, path, opened, options)
     }
 
     async fn open_dir(&self, path: impl AsRef<[u8]>) -> Result<Self, Error> {
-        Ok(self.beside(self.names.open_dir(path).await?))
+        let path = path.as_ref();
+        let opened = match told(self.ring().open_dir(path).await, Op::OpenDir, path) {
+            Some(opened) => self.threads.adopt_dir(opened?, self.names.is_confined()),
+            None => self.names.open_dir(path).await?,
+        };
+        Ok(self.beside(opened))
     }
 
     async fn confined(&self) -> Result<Self, Error> {
-        Ok(self.beside(self.names.confined().await?))
+        let opened = match told(self.ring().confined().await, Op::OpenDir, b".") {
+            Some(opened) => self.threads.adopt_dir(opened?, true),
+            None => self.names.confined().await?,
+        };
+        Ok(self.beside(opened))
     }
 
     async fn read_dir(&self) -> Result<PortableEntries, Error> {
@@ -72,15 +93,27 @@ impl<R: Ring> DirHandle for ShardDir<R> {
     }
 
     async fn create_dir(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
-        self.names.create_dir(path, mode).await
+        let path = path.as_ref();
+        match told(self.ring().create_dir(path, mode).await, Op::CreateDir, path) {
+            Some(done) => done,
+            None => self.names.create_dir(path, mode).await,
+        }
     }
 
     async fn remove_file(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.names.remove_file(path).await
+        let path = path.as_ref();
+        match told(self.ring().remove(path, 0).await, Op::RemoveFile, path) {
+            Some(done) => done,
+            None => self.names.remove_file(path).await,
+        }
     }
 
     async fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.names.remove_dir(path).await
+        let path = path.as_ref();
+        match told(self.ring().remove(path, libc::AT_REMOVEDIR).await, Op::RemoveDir, path) {
+            Some(done) => done,
+            None => self.names.remove_dir(path).await,
+        }
     }
 
     async fn rename(
@@ -89,7 +122,11 @@ impl<R: Ring> DirHandle for ShardDir<R> {
         to: &Self,
         to_path: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        self.names.rename(path, &to.names, to_path).await
+        let (path, to_path) = (path.as_ref(), to_path.as_ref());
+        match told(self.ring().rename(path, &to.ring(), to_path).await, Op::Rename, path) {
+            Some(done) => done,
+            None => self.names.rename(path, &to.names, to_path).await,
+        }
     }
 
     async fn hard_link(
@@ -98,11 +135,19 @@ impl<R: Ring> DirHandle for ShardDir<R> {
         to: &Self,
         to_path: impl AsRef<[u8]>,
     ) -> Result<(), Error> {
-        self.names.hard_link(path, &to.names, to_path).await
+        let (path, to_path) = (path.as_ref(), to_path.as_ref());
+        match told(self.ring().hard_link(path, &to.ring(), to_path).await, Op::HardLink, path) {
+            Some(done) => done,
+            None => self.names.hard_link(path, &to.names, to_path).await,
+        }
     }
 
     async fn symlink(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.names.symlink(target, path).await
+        let (target, path) = (target.as_ref(), path.as_ref());
+        match told(self.ring().symlink(target, path).await, Op::Symlink, path) {
+            Some(done) => done,
+            None => self.names.symlink(target, path).await,
+        }
     }
 
     async fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
@@ -110,7 +155,11 @@ impl<R: Ring> DirHandle for ShardDir<R> {
     }
 
     async fn metadata(&self, path: impl AsRef<[u8]>, follow: Follow) -> Result<Metadata, Error> {
-        self.names.metadata(path, follow).await
+        let path = path.as_ref();
+        match told(self.ring().metadata(path, follow).await, Op::Metadata, path) {
+            Some(done) => done,
+            None => self.names.metadata(path, follow).await,
+        }
     }
 
     async fn set_permissions(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
@@ -127,7 +176,10 @@ impl<R: Ring> DirHandle for ShardDir<R> {
     }
 
     async fn sync(&self) -> Result<(), Error> {
-        self.names.sync().await
+        match told(self.ring().sync().await, Op::Sync, b".") {
+            Some(done) => done,
+            None => self.names.sync().await,
+        }
     }
 }
 

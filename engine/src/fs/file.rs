@@ -1,11 +1,11 @@
 //! File handles of a shard, by the words of [`mfio_rt`].
 //!
 //! Data flow: packet → the shard's [`File`]; flushes, lengths and ranges of space → its ops;
-//! the rest → a thread, on a duplicate of the descriptor. Writes of a handle that appends go
-//! to a thread as well, because the ring has several ops of one packet in flight, and the
-//! kernel would append them in the order in which they happen to run.
+//! facts → an op on names; the rest → a thread, on a duplicate of the descriptor. Writes of a
+//! handle that appends go to a thread as well, because the ring has several ops of one packet in
+//! flight, and the kernel would append them in the order in which they happen to run.
 //!
-//! Not here: opening (`dir`).
+//! Not here: opening (`dir`), ops on names (`names`).
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,6 +20,7 @@ use mfio_rt::portable::{Portable, PortableFile, error_of};
 use mfio_rt::{Allocate, Error, ErrorKind, FileHandle, LockKind, Metadata};
 use mfio_rt::{Op, OpenOptions, SyncLevel, Times};
 
+use super::names::{Miss, look_at};
 use crate::error::IoError;
 use crate::ring::{AutoRing, Ring};
 use crate::shard::{Durability, File, Shard};
@@ -180,7 +181,12 @@ impl<R: Ring> PacketIo<Write, u64> for ShardFile<R> {
 
 impl<R: Ring> FileHandle for ShardFile<R> {
     async fn metadata(&self) -> Result<Metadata, Error> {
-        self.duplicate(Op::Metadata)?.metadata().await
+        let again = self.file.duplicate().map_err(|error| error_of(Op::Metadata, &error))?;
+        match look_at(self.file.shard(), again.into()).await {
+            Ok(metadata) => Ok(metadata),
+            Err(Miss::Failed(error)) => Err(error_of(Op::Metadata, &error)),
+            Err(Miss::Threads) => self.duplicate(Op::Metadata)?.metadata().await,
+        }
     }
 
     async fn sync(&self, level: SyncLevel) -> Result<(), Error> {

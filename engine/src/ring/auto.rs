@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
-    Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll, Ring, RingWaker,
-    SocketOp, Sockets, Tag, Transfers, Wait,
+    Completion, Features, FileRef, Inline, Knob, Limits, NameEnd, NameKind, NameOp, Names, Op,
+    OpKind, Plant, Poll, Ring, RingWaker, SocketOp, Sockets, Tag, Transfers, Wait,
 };
 use crate::buffer::{FixedSpan, MemRange, Region};
 use crate::nvme::Space;
@@ -160,6 +160,28 @@ impl Sockets for AutoRing {
 
     fn push_socket(&mut self, op: SocketOp, tag: Tag) {
         either!(self, ring => ring.push_socket(op, tag));
+    }
+}
+
+impl Names for AutoRing {
+    fn takes_names(&mut self, kind: NameKind) -> bool {
+        either!(self, ring => ring.takes_names(kind))
+    }
+
+    fn has_room_for_name(&self) -> bool {
+        either!(self, ring => ring.has_room_for_name())
+    }
+
+    fn push_name(&mut self, op: NameOp, tag: Tag) {
+        either!(self, ring => ring.push_name(op, tag));
+    }
+
+    fn cancel_name(&mut self, tag: Tag) -> bool {
+        either!(self, ring => ring.cancel_name(tag))
+    }
+
+    fn end_of_name(&mut self, tag: Tag) -> Option<NameEnd> {
+        either!(self, ring => ring.end_of_name(tag))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod auto;
 mod features;
 pub mod kernel;
 mod knob;
+mod name;
 mod plant;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
@@ -31,6 +32,8 @@ mod transfers;
 pub use auto::AutoRing;
 pub use features::{Features, Limits, RingKind};
 pub use knob::Knob;
+pub use name::{NAME_SLOTS_FROM, NAMES_IN_FLIGHT_MAX, NameAnswer, NameEnd, NameKind, NameOp};
+pub use name::{Names, Place};
 pub use plant::Plant;
 #[cfg(any(test, feature = "sim"))]
 pub use planted::Planted;
@@ -272,7 +275,7 @@ impl Wait {
 /// The contract that makes a shard sound: the memory of a pushed op belongs to the ring from
 /// `push` until a completion with its tag and `more == false` has been reaped. A cancel, a
 /// failed `enter` or dropping the ring gives nothing back (F02, F03, F05).
-pub trait Ring: sealed::Sealed + Sockets {
+pub trait Ring: sealed::Sealed + Sockets + Names {
     /// Wakes the ring's `enter` from another thread.
     type Waker: RingWaker;
 

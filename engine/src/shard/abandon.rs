@@ -50,6 +50,9 @@ impl<R: Ring> Core<R> {
         if self.sockets.owes_stops {
             self.stop_owed();
         }
+        if self.names.owes {
+            self.pay_names();
+        }
         for (tag, occupant) in self.slots.iter_mut() {
             let sent = match occupant {
                 Occupant::Transfer(transfer) if transfer.cancel_requested => {

@@ -22,6 +22,7 @@ use super::durable::How;
 use super::flush::Tickets;
 use super::group::Group;
 use super::lanes::{SocketId, SocketTable, Way};
+use super::names::NameTable;
 use super::regions::Regions;
 use super::slot::{Occupant, Slots};
 use super::tasks::PlaceWakers;
@@ -137,6 +138,7 @@ pub(super) struct Core<R: Ring> {
     pub(super) chains: Chains,
     /// Apart, so that it is in nobody's way who has none.
     pub(super) sockets: Box<SocketTable>,
+    pub(super) names: Box<NameTable>,
     pub(super) bypass: BypassMode,
     /// Some target's lone ops have, or had, another way than the ring.
     pub(super) lone_ways: bool,
@@ -195,6 +197,7 @@ impl<R: Ring> Core<R> {
             regions: Regions::default(),
             chains: Chains::default(),
             sockets: Box::default(),
+            names: Box::default(),
             bypass: config.bypass,
             lone_ways: false,
             timed: None,
@@ -371,6 +374,7 @@ impl<R: Ring> Core<R> {
         self.refuses = true;
         self.fail_queued();
         self.end_sockets();
+        self.end_names();
     }
 
     /// Tells everything that has not been started that it will not be.
@@ -407,9 +411,9 @@ impl<R: Ring> Core<R> {
         can_issue || (self.soon_back() == 0 && !self.retries.is_empty())
     }
 
-    /// Ops in flight that wait for no peer.
+    /// Ops in flight that wait for no peer, and have a slot to give back.
     pub(super) fn soon_back(&self) -> usize {
-        self.in_flight as usize - self.sockets.in_flight
+        self.in_flight as usize - self.sockets.in_flight - self.names.in_flight
     }
 
     /// Whether the ring has ops that no `enter` has taken.
@@ -431,7 +435,7 @@ impl<R: Ring> Core<R> {
     pub(super) fn is_idle(&self) -> bool {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
         let queued = self.backlog.len() + self.classes.queued;
-        let in_ring = self.slots.occupied() + self.sockets.in_flight;
+        let in_ring = self.slots.occupied() + self.sockets.in_flight + self.names.in_flight;
         in_ring == 0 && queued == 0 && waiting == 0
     }
 
@@ -462,6 +466,7 @@ impl<R: Ring> Core<R> {
             }
         }
         self.end_sockets();
+        self.end_names();
         self.send_cancels();
     }
 }

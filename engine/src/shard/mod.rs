@@ -58,6 +58,7 @@ mod issue;
 mod join;
 mod lanes;
 mod launch;
+mod names;
 mod plain;
 mod planted;
 mod ranges;
@@ -456,8 +457,9 @@ impl<R: Ring> Drop for Core<R> {
         self.close();
         let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
         // Also what only waits to be tried again: its end is to be told, and no op is in flight.
-        while self.slots.occupied() + self.sockets.in_flight > 0 && self.ring.now_ns() < deadline_ns
-        {
+        let in_ring =
+            |core: &Self| core.slots.occupied() + core.sockets.in_flight + core.names.in_flight > 0;
+        while in_ring(self) && self.ring.now_ns() < deadline_ns {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.
             if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {

@@ -16,7 +16,7 @@ use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
 use crate::error::from_errno;
 use crate::metrics::Metrics;
 use crate::plan;
-use crate::ring::{Completion, Plant, Ring, SOCKET_SLOTS_FROM, Tag};
+use crate::ring::{Completion, NAME_SLOTS_FROM, Plant, Ring, SOCKET_SLOTS_FROM, Tag};
 use crate::target::Targets;
 
 impl<R: Ring> Core<R> {
@@ -54,6 +54,9 @@ impl<R: Ring> Core<R> {
         }
         if tag.slot >= SOCKET_SLOTS_FROM {
             return self.complete_socket(tag, result, more);
+        }
+        if tag.slot >= NAME_SLOTS_FROM {
+            return self.complete_name(tag);
         }
         let Some(occupant) = self.slots.find(tag) else {
             self.metrics.stale_completions += 1;

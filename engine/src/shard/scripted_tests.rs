@@ -64,6 +64,7 @@ impl RingWaker for NoWaker {
 impl Sealed for Scripted {}
 
 impl crate::ring::Sockets for Scripted {}
+impl crate::ring::Names for Scripted {}
 
 impl Ring for Scripted {
     type Waker = NoWaker;

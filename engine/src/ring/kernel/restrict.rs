@@ -5,7 +5,7 @@
 //! that got hold of the ring, can then open no file and connect nowhere through it: the kernel
 //! answers `EACCES`.
 //!
-//! Not here: who needs an unrestricted ring (`engine::fs` does: it opens and renames).
+//! Not here: the ring that may open and rename, and can do nothing else (`beside::names`).
 
 use io_uring::register::Restriction;
 use io_uring::squeue::Flags;

@@ -18,6 +18,8 @@ pub struct KernelStats {
     pub wakes: u64,
     /// Ops executed by a plain system call, because they were alone.
     pub inline_ops: u64,
+    /// Ops on names, which go by a ring of their own.
+    pub names: u64,
 }
 
 impl fmt::Debug for KernelRing {

@@ -31,7 +31,7 @@ const BATCH_NAMES: usize = 256;
 #[derive(Clone)]
 pub struct PortableDir {
     pool: Pool,
-    dir: Arc<sys::Dir>,
+    pub(super) dir: Arc<sys::Dir>,
 }
 
 impl PortableDir {

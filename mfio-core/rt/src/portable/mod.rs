@@ -26,6 +26,8 @@ use crate::error::{Error, Op};
 use crate::fs::Fs;
 use crate::options::OpenOptions;
 
+#[cfg(target_os = "linux")]
+pub mod asked;
 mod call;
 mod dir;
 mod errno;

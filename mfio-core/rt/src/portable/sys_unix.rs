@@ -5,6 +5,7 @@
 //!
 //! Not here: threads (`pool`), the meaning of errors (`errno`).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::fs::File;
 use std::io;
@@ -21,8 +22,8 @@ use crate::options::{Allocate, Follow, OpenOptions};
 
 /// An open directory.
 pub(super) struct Dir {
-    fd: OwnedFd,
-    confined: bool,
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) confined: bool,
 }
 
 /// A listing of it.
@@ -30,7 +31,7 @@ pub(super) struct Entries(fs::Dir);
 
 /// What every open asks for besides.
 const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOCTTY);
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(ALWAYS);
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(ALWAYS);
 
 /// What the system answers to a write that no file is long enough for.
 pub(super) const TOO_LARGE: i32 = Errno::FBIG.raw_os_error();
@@ -56,7 +57,7 @@ fn mode_of(mode: u32) -> Mode {
     Mode::from_raw_mode(narrow(mode & 0o7777))
 }
 
-fn kind_of(kind: FileType) -> FileKind {
+pub(super) fn kind_of(kind: FileType) -> FileKind {
     match kind {
         FileType::RegularFile => FileKind::File,
         FileType::Directory => FileKind::Directory,
@@ -90,7 +91,7 @@ fn timestamps_of(times: Times) -> Timestamps {
     Timestamps { last_access: spec(times.accessed), last_modification: spec(times.modified) }
 }
 
-fn flags_of(options: &OpenOptions) -> io::Result<OFlags> {
+pub(super) fn flags_of(options: &OpenOptions) -> io::Result<OFlags> {
     let mut flags = match (options.read, options.writes()) {
         (_, false) => OFlags::RDONLY,
         (false, true) => OFlags::WRONLY,
@@ -132,6 +133,19 @@ fn split_last(path: &[u8]) -> Option<(&[u8], &[u8])> {
     Some(path.split_at(slash + 1))
 }
 
+/// The part of `path` that is a directory to be opened first, and its last component: for calls
+/// that do not follow that one, in a directory that is confined if `confined`.
+pub(super) fn place_of(path: &[u8], confined: bool) -> io::Result<(Option<&[u8]>, &[u8])> {
+    match split_last(path) {
+        // Said before anything else is looked at, as the kernel does.
+        _ if confined && path.is_empty() => Err(Errno::NOENT.into()),
+        Some((dir, last)) if confined => Ok((Some(dir), last)),
+        // Nothing but slashes.
+        None if confined && path.first() == Some(&b'/') => Err(Errno::XDEV.into()),
+        _ => Ok((None, path)),
+    }
+}
+
 /// The directory that a name is in: this one, or one that was opened for the purpose.
 enum Parent<'a> {
     This(BorrowedFd<'a>),
@@ -150,7 +164,8 @@ impl AsFd for Parent<'_> {
 impl Dir {
     /// A directory by the process's own idea of where it is.
     pub(super) fn ambient(path: &Path) -> io::Result<Self> {
-        Ok(Self { fd: fs::openat(CWD, path, DIRECTORY, Mode::empty())?, confined: false })
+        let fd = fs::openat(CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(Self { fd: Arc::new(fd), confined: false })
     }
 
     /// Opens a path, within the confinement if there is one.
@@ -164,17 +179,10 @@ impl Dir {
     /// Where the last component of `path` is to be looked for, and that component: it is for
     /// calls that do not follow it.
     fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Parent<'_>, &'p [u8])> {
-        match split_last(path) {
-            // Said before anything else is looked at, as the kernel does.
-            _ if self.confined && path.is_empty() => Err(Errno::NOENT.into()),
-            Some((dir, last)) if self.confined => {
-                let dir = open_beneath(&self.fd, dir, path_only(), Mode::empty())?;
-                Ok((Parent::Other(dir), last))
-            }
-            // Nothing but slashes.
-            None if self.confined && path.first() == Some(&b'/') => Err(Errno::XDEV.into()),
-            _ => Ok((Parent::This(self.fd.as_fd()), path)),
-        }
+        let (dir, last) = place_of(path, self.confined)?;
+        let Some(dir) = dir else { return Ok((Parent::This(self.fd.as_fd()), last)) };
+        let dir = open_beneath(&self.fd, dir, path_only(), Mode::empty())?;
+        Ok((Parent::Other(dir), last))
     }
 
     pub(super) fn open_file(&self, path: &[u8], options: &OpenOptions) -> io::Result<File> {
@@ -190,13 +198,13 @@ impl Dir {
 
     pub(super) fn open_dir(&self, path: &[u8]) -> io::Result<Self> {
         let fd = self.open(path, DIRECTORY, Mode::empty())?;
-        Ok(Self { fd, confined: self.confined })
+        Ok(Self { fd: Arc::new(fd), confined: self.confined })
     }
 
     pub(super) fn confined(&self) -> io::Result<Self> {
         // Asked now, so that a system without this says so here.
         let fd = open_beneath(&self.fd, b".", DIRECTORY, Mode::empty())?;
-        Ok(Self { fd, confined: true })
+        Ok(Self { fd: Arc::new(fd), confined: true })
     }
 
     pub(super) fn entries(&self) -> io::Result<Entries> {
@@ -293,7 +301,7 @@ fn at_flags(follow: Follow) -> AtFlags {
 }
 
 #[cfg(target_os = "linux")]
-fn path_only() -> OFlags {
+pub(super) fn path_only() -> OFlags {
     OFlags::PATH | OFlags::CLOEXEC
 }
 
@@ -304,15 +312,18 @@ fn path_only() -> OFlags {
 
 /// How often the kernel is asked again when something was renamed while it walked.
 #[cfg(target_os = "linux")]
-const WALKS_MAX: usize = 64;
+pub(super) const WALKS_MAX: usize = 64;
+
+/// How a path is walked that must not lead out.
+#[cfg(target_os = "linux")]
+pub(super) const BENEATH: fs::ResolveFlags =
+    fs::ResolveFlags::BENEATH.union(fs::ResolveFlags::NO_MAGICLINKS);
 
 #[cfg(target_os = "linux")]
 fn open_beneath(fd: &OwnedFd, path: &[u8], flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
-    use rustix::fs::ResolveFlags;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut opened = Err(Errno::AGAIN);
     for _ in 0..WALKS_MAX {
-        opened = fs::openat2(fd, path, flags, mode, resolve);
+        opened = fs::openat2(fd, path, flags, mode, BENEATH);
         if !matches!(opened, Err(Errno::AGAIN)) {
             break;
         }

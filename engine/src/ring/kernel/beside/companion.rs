@@ -101,6 +101,11 @@ impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Companion<S, C> {
         self.in_flight
     }
 
+    /// Entries that the kernel has not taken.
+    pub(super) const fn queued(&self) -> u32 {
+        self.queued
+    }
+
     /// `index`, if that buffer is registered here.
     pub(super) fn fixed(&self, index: Option<u16>) -> Option<u16> {
         index.filter(|&index| self.fixed.get(usize::from(index)) == Some(&true))

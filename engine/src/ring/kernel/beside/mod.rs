@@ -1,18 +1,20 @@
-//! What a kernel ring serves beside its main queue: NVMe namespaces by commands, and files whose
-//! completions are polled for.
+//! What a kernel ring serves beside its main queue: NVMe namespaces by commands, files whose
+//! completions are polled for, and names.
 //!
 //! Data flow: [`Op`] on a [`FileRef::Beside`] → the companion of its kind → completion, in the
 //! words of the main ring: bytes moved, or a negated errno, with an NVMe status kept aside. The
 //! shard cannot tell, except that nothing here is linked.
 //!
 //! Each op that waits in a companion's queue takes room from the main queue as well, so that
-//! `reserve` counts for all of them.
+//! `reserve` counts for all of them. Names have room of their own: one entry of the main queue
+//! stands for all of theirs that wait.
 //!
-//! Not here: the words of NVMe (`nvme`), one companion (`companion`), making companions and
-//! filling the table (`table`), pushing and waiting (`turn`), what a companion shares with the
-//! kernel (`params`, `queues`).
+//! Not here: the words of NVMe (`nvme`), one companion (`companion`), that for names (`names`),
+//! making companions and filling the table (`table`), pushing and waiting (`turn`), what a
+//! companion shares with the kernel (`params`, `queues`).
 
 mod companion;
+mod names;
 mod params;
 mod queues;
 mod table;
@@ -25,6 +27,7 @@ use io_uring::{cqueue, opcode, types};
 use nix::errno::Errno;
 
 use self::companion::Companion;
+use self::names::NameRing;
 use super::sqe::Sqe;
 use super::{Completion, FileRef, KernelRing, Op, OpKind, Tag, Wait};
 use crate::buffer::quarantine;
@@ -84,6 +87,12 @@ pub(super) struct Beside {
     files: Option<FileRing>,
     commands: Option<CommandRing>,
     polled_commands: Option<CommandRing>,
+    names: Option<Box<NameRing>>,
+    /// Whether there can be one is known.
+    names_asked: bool,
+    /// Of the last turn: ops on names that were taken, and entries of the main queue that stood
+    /// for them.
+    named: (u32, u32),
     /// By slot. A note does not move while its op is in flight.
     notes: Vec<Option<Box<Note>>>,
     /// What has completed and has not been reaped.
@@ -142,6 +151,10 @@ impl Beside {
         let mute = self.commands.as_ref().filter(|_| self.to_host.is_none());
         let commands = [mute, self.polled_commands.as_ref()].into_iter().flatten();
         let files = self.files.as_ref().map_or(0, Companion::in_flight);
+        let names = self.names.as_ref().filter(|names| names.to_host.is_none());
+        if names.is_some_and(|names| names.in_flight() > 0) {
+            return true;
+        }
         // What has room to wait for does not sleep either: nobody would wake it.
         files + commands.map(Companion::in_flight).sum::<u32>() > 0 || !self.more.is_empty()
     }
@@ -151,11 +164,18 @@ impl Beside {
         let files = self.files.as_ref().map_or(0, Companion::in_flight);
         let polled = self.polled_commands.as_ref().map_or(0, Companion::in_flight);
         let one = (files > 0) != (polled > 0);
-        one && files + polled == self.in_flight
+        let names = self.names.as_ref().map_or(0, |names| names.in_flight());
+        one && files + polled == self.in_flight && names == 0
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.done.is_empty()
+        let names = self.names.as_ref().is_none_or(|names| names.is_quiet());
+        self.in_flight == 0 && self.done.is_empty() && names
+    }
+
+    /// Whether there is nothing to be done before an `enter`, nor behind it.
+    fn is_quiet(&self) -> bool {
+        self.is_idle() && self.held + self.answered == 0 && self.more.is_empty()
     }
 
     /// Takes note of a new op.
@@ -303,6 +323,13 @@ impl Beside {
             count(ring.turn(min));
             let each = |user_data, result| ended.push((user_data, result, true));
             ring.reap(each, |cqe| (cqe.user_data(), cqe.result(), cqueue::more(cqe.flags())));
+        }
+        self.named = (0, 0);
+        if let Some(names) = &mut self.names {
+            let (ops, freed, failed) = names.turn(&mut self.done);
+            self.named = (ops, freed.into());
+            taken += u32::from(freed);
+            trouble = trouble.or(failed);
         }
         self.held -= taken;
         for &(user_data, result, is_command) in &ended {

@@ -176,15 +176,20 @@ impl KernelRing {
     }
 
     /// Whoever sleeps, in a host's event loop or in this ring, hears from now on of completions
-    /// of commands. What has completed before is to be looked for.
+    /// of commands and of names. What has completed before is to be looked for.
     pub(in super::super) fn tell_of_commands(&mut self, to_host: bool) {
         let host = self.wake.host().filter(|_| to_host);
         let event = host.map_or(self.wake.event_fd(), AsRawFd::as_raw_fd);
-        if let Some(beside) = &mut self.beside
-            && let Some(ring) = &beside.commands
+        let Some(beside) = &mut self.beside else { return };
+        if let Some(ring) = &beside.commands
             && beside.to_host != Some(to_host)
         {
             beside.to_host = ring.tell(event).is_ok().then_some(to_host);
+        }
+        if let Some(names) = &mut beside.names
+            && names.to_host != Some(to_host)
+        {
+            names.to_host = names.ring.tell(event).is_ok().then_some(to_host);
         }
     }
 }

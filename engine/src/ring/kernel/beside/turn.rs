@@ -67,6 +67,12 @@ impl KernelRing {
     #[inline(never)]
     pub(in super::super) fn enter_beside(&mut self, wait: Wait) -> Result<u32, Errno> {
         let (hosted, sleeps) = (self.wake.is_watched(), wait.min > 0);
+        if self.beside.as_ref().is_none_or(|beside| beside.is_quiet()) {
+            if hosted && !sleeps {
+                self.wake.hush();
+            }
+            return self.enter_plain(wait);
+        }
         if hosted {
             if !sleeps {
                 // Before anything that it told of is looked at.
@@ -160,9 +166,11 @@ impl KernelRing {
             let Some(beside) = &mut self.beside else { return Ok(all) };
             let (taken, refused, trouble) = beside.turn(min);
             let taken = taken + core::mem::take(&mut beside.answered);
-            all += taken;
+            let (names, freed) = beside.named;
+            let sent = taken - freed + names;
+            all += sent;
             self.room += taken;
-            self.stats.submitted += u64::from(taken);
+            self.stats.submitted += u64::from(sent);
             if refused {
                 self.features.degraded.push(
                     "IOPOLL: a target refused polled I/O (EOPNOTSUPP), its ops are \
