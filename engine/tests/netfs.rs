@@ -213,11 +213,6 @@ mod kernel_smol {
     mfio_rt::fs_suite!(of_files(Backend::Auto, smol), super::block_on);
 }
 
-mod threads_exporting_memory {
-    use super::{Backend, by_itself, of_memory};
-    mfio_rt::fs_suite!(of_memory(Backend::Threads, by_itself), super::block_on);
-}
-
 mod threads_exporting_files {
     use super::{Backend, by_itself, of_files};
     mfio_rt::fs_suite!(of_files(Backend::Threads, by_itself), super::block_on);
