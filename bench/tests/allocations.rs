@@ -100,9 +100,9 @@ fn measure<R: Ring>(name: &str, ring: R, path: &Path) {
     warm.run(WARM_UP_IOS, Mix::Reads);
     warm.run(WARM_UP_IOS, Mix::Writes);
     let before = counting::of_thread();
-    counting::name_next(true);
+    counting::NAMED.set(true);
     warm.run(COUNTED_IOS, Mix::Both);
-    counting::name_next(false);
+    counting::NAMED.set(false);
     let allocations = counting::of_thread() - before;
     assert_eq!(allocations, 0, "{allocations} allocations in {COUNTED_IOS} I/Os on {name}");
     assert_eq!(warm.shard.in_flight(), 0);

@@ -7,9 +7,9 @@ use mfio_core::IoBackend;
 use mfio_core::backend::integration::{AsyncIo, Tokio};
 use mfio_engine::fs::ShardFs;
 use mfio_engine::net::ShardNet;
-use mfio_engine::ring::AutoRing;
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
+use mfio_engine::ring::{AutoRing, Sockets};
 use mfio_engine::{Config, Shard};
 
 fn shard(backend: Backend) -> Shard {
@@ -34,6 +34,20 @@ fn files(shard: &Shard) -> (ShardFs, tempfile::TempDir) {
     // Not in /tmp, which may be a tmpfs: transfers are to complete later.
     let temp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     (ShardFs::at(shard, temp.path()).unwrap(), temp)
+}
+
+/// As `kernel`, on a kernel that takes each connection by an op of its own.
+fn accepting_one_by_one() -> Shard {
+    match KernelRing::new(&KernelConfig::new(32)) {
+        Ok(ring) => {
+            let ring = AutoRing::Kernel(ring.accepting_one_by_one());
+            let config = Config { in_flight_max: 32, backlog_max: 64, ..Config::new() };
+            let shard = Shard::with_ring(ring, &config).unwrap();
+            assert!(!shard.with_ring_ref(Sockets::takes_many));
+            shard
+        }
+        Err(_) => kernel(),
+    }
 }
 
 /// Nothing has to be kept but the network.
@@ -78,4 +92,21 @@ mod threads_block_on {
 mod threads_tokio {
     mfio_rt::fs_suite!(super::files(&super::threads()), super::tokio);
     mfio_rt::tcp_suite!(super::network(&super::threads()), super::tokio);
+}
+
+mod threads_smol {
+    mfio_rt::fs_suite!(super::files(&super::threads()), super::smol);
+    mfio_rt::tcp_suite!(super::network(&super::threads()), super::smol);
+}
+
+mod one_by_one_block_on {
+    mfio_rt::tcp_suite!(super::network(&super::accepting_one_by_one()), super::block_on);
+}
+
+mod one_by_one_tokio {
+    mfio_rt::tcp_suite!(super::network(&super::accepting_one_by_one()), super::tokio);
+}
+
+mod one_by_one_smol {
+    mfio_rt::tcp_suite!(super::network(&super::accepting_one_by_one()), super::smol);
 }

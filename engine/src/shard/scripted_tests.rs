@@ -19,13 +19,16 @@ use nix::errno::Errno;
 use super::*;
 use crate::buffer::{ArenaConfig, Region, SizeClass};
 use crate::ring::sealed::Sealed;
-use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker, Tag};
+use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker};
+use crate::ring::{SocketOp, Sockets, Tag};
 use crate::target::TargetKind;
 
 #[path = "fault_tests.rs"]
 mod fault_tests;
 #[path = "seam_tests.rs"]
 mod seam_tests;
+#[path = "socket_tests.rs"]
+mod socket_tests;
 
 #[derive(Default)]
 struct Script {
@@ -48,6 +51,12 @@ struct Script {
     status: u16,
     /// A failing `enter` has consumed what it would have.
     fails_late: bool,
+    /// Ops on sockets that have not completed.
+    sockets: Vec<(SocketOp, Tag)>,
+    /// The ring has ops on sockets.
+    networked: bool,
+    /// One of them takes any number of connections.
+    takes_many: bool,
 }
 
 /// A ring in the hands of the test.
@@ -63,8 +72,18 @@ impl RingWaker for NoWaker {
 
 impl Sealed for Scripted {}
 
-impl crate::ring::Sockets for Scripted {}
 impl crate::ring::Names for Scripted {}
+impl Sockets for Scripted {
+    fn has_sockets(&self) -> bool {
+        self.0.borrow().networked
+    }
+    fn takes_many(&self) -> bool {
+        self.0.borrow().takes_many
+    }
+    fn push_socket(&mut self, op: SocketOp, tag: Tag) {
+        self.0.borrow_mut().sockets.push((op, tag));
+    }
+}
 
 impl Ring for Scripted {
     type Waker = NoWaker;

@@ -1,10 +1,9 @@
 //! The allocator of tests that allocate nothing: the system's, which counts for each thread and
 //! for the process.
 //!
-//! Data flow: allocation → both counts → [`of_thread`], [`of_process`]; and, where
-//! [`name_next`] was called, a backtrace of the next one of the thread.
+//! Data flow: allocation → both counts → [`of_thread`], [`OF_PROCESS`]; and, where [`NAMED`] was
+//! set, a backtrace of the next one of the thread.
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
-#![allow(dead_code, reason = "not every test uses everything")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,26 +15,18 @@ struct Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-static OF_PROCESS: AtomicU64 = AtomicU64::new(0);
+/// Allocations of all threads so far.
+pub(crate) static OF_PROCESS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static OF_THREAD: Cell<u64> = const { Cell::new(0) };
-    static NAMED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the next allocation of the calling thread is to say where it comes from.
+    pub(crate) static NAMED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Allocations of the calling thread so far.
 pub(crate) fn of_thread() -> u64 {
     OF_THREAD.get()
-}
-
-/// Allocations of all threads so far.
-pub(crate) fn of_process() -> u64 {
-    OF_PROCESS.load(Ordering::Relaxed)
-}
-
-/// Whether the next allocation of the calling thread is to say where it comes from.
-pub(crate) fn name_next(named: bool) {
-    NAMED.set(named);
 }
 
 /// Counts one more; a thread that is ending has nobody to count for.

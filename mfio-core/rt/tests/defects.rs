@@ -10,17 +10,17 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 
 use mfio_core::conformance::{Shape, check_shaped};
 use mfio_core::{
-    Absorbed, BlockingRead, BlockingWrite, Generated, IoRead, IoWrite, Packet, PacketIo,
-    PacketIoExt, Read, Sink, Source, Write, block_on, output_fn,
+    BlockingRead, BlockingWrite, Generated, IoRead, IoWrite, Packet, PacketIo, PacketIoExt, Read,
+    Source, Write, block_on, output_fn,
 };
-use mfio_rt::conformance::{bytes_of, files, get, names, put};
+use mfio_rt::conformance::{bytes_of, defects, files, get, names, put};
 use mfio_rt::portable::{Portable, PortableConfig, PortableFile};
 use mfio_rt::virt::{VirtConfig, VirtFile, VirtFs};
 use mfio_rt::{
@@ -100,17 +100,7 @@ fn r02_more_files_are_open_than_any_table_has_slots() {
 #[test]
 fn r03_runtime_works_on_after_everything_in_flight_was_cancelled() {
     let (fs, _temp) = portable();
-    let file = now(&fs, fs.open("file", &BOTH)).unwrap();
-    for _ in 0..50 {
-        let mut packets: Vec<_> = (0..100)
-            .map(|at| Box::pin(file.io(at * 512, Packet::<Write, _>::new(vec![1; 512]))))
-            .collect();
-        for packet in &mut packets {
-            let _begun = packet.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        }
-        drop(packets);
-        assert_eq!(now(&fs, file.write_exact(0, vec![2; 512])).0, Ok(()));
-    }
+    now(&fs, defects::work_goes_on_after_everything_was_cancelled(&fs));
 }
 
 #[test]
@@ -144,41 +134,18 @@ fn r05_stream_dropped_in_flight_gives_nothing_to_the_next() {
     now(&net, mfio_rt::conformance::streams::a_dropped_stream_fails_what_waits(&net));
 }
 
-/// Takes bytes and keeps only how many.
-struct Count(u64, Arc<AtomicU64>);
-
-impl Sink for Count {
-    fn len(&self) -> u64 {
-        self.0
-    }
-
-    fn write_at(&self, _at: u64, from: &[u8]) {
-        self.1.fetch_add(from.len() as u64, Ordering::Relaxed);
-    }
-}
-
-fn four_gigabytes<F: Fs>(fs: &F, file: &F::File) {
-    let counted = Arc::new(AtomicU64::new(0));
-    let sink = Absorbed(Count(4 << 30, Arc::clone(&counted)));
-    let done = now(fs, file.io(10, Packet::<Read, _>::new(sink)));
-    assert_eq!((done.result(), counted.load(Ordering::Relaxed)), (Ok(()), 4 << 30));
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn r06_packet_of_exactly_4_gib_is_read_whole() {
     let (fs, _temp) = portable();
     let zeros = now(&fs, fs.open("/dev/zero", &OpenOptions::new().read(true))).unwrap();
-    four_gigabytes(&fs, &zeros);
+    now(&fs, defects::four_gigabytes_are_read_whole(&zeros));
 }
 
 #[test]
 fn r06_short_transfers_are_continued() {
     let (fs, _temp) = portable();
-    now(&fs, async {
-        put(fs.current_dir(), "file", bytes_of(1, 40 << 20)).await;
-        assert!(get(fs.current_dir(), "file").await == bytes_of(1, 40 << 20));
-    });
+    now(&fs, defects::short_transfers_are_continued(&fs));
 }
 
 #[test]
@@ -326,18 +293,6 @@ fn r13_dropped_connects_and_accepts_leave_nothing_open() {
     panic!("{} sockets are left", sockets_of(&ports));
 }
 
-struct Ones(u64);
-
-impl Source for Ones {
-    fn len(&self) -> u64 {
-        self.0
-    }
-
-    fn read_at(&self, _at: u64, to: &mut [u8]) {
-        to.fill(1);
-    }
-}
-
 #[test]
 fn r14_room_for_made_up_bytes_is_counted_in_bytes() {
     let (net, _temp) = portable();
@@ -347,16 +302,7 @@ fn r14_room_for_made_up_bytes_is_counted_in_bytes() {
 #[test]
 fn r15_no_tail_of_an_earlier_packet_is_written() {
     let (fs, _temp) = portable();
-    now(&fs, async {
-        let file = fs.open("file", &BOTH).await.unwrap();
-        for len in [100_000, 10, 65_537, 1] {
-            file.set_len(0).await.unwrap();
-            let packet = Packet::<Write, _>::new(Generated(Ones(len)));
-            file.io(0, packet).await.result().unwrap();
-            let found = get(fs.current_dir(), "file").await;
-            assert!(found.len() as u64 == len && found.iter().all(|&byte| byte == 1));
-        }
-    });
+    now(&fs, defects::nothing_of_an_earlier_packet_is_written(&fs));
 }
 
 #[test]
@@ -380,19 +326,7 @@ fn r16_sending_never_waits_for_the_disk() {
 fn r16_what_is_read_at_once_is_what_is_there() {
     let (fs, _temp) = portable();
     now(&fs, async {
-        let file = fs.open("file", &BOTH).await.unwrap();
-        for len in [1, 4095, 4096, 4097, 262_144, 262_145] {
-            let bytes = bytes_of(len as u64, len);
-            assert_eq!(file.write_exact(0, bytes.clone()).await.0, Ok(()));
-            file.set_len(len as u64).await.unwrap();
-            for at in [0, 1, len / 2, len - 1, len, len + 1] {
-                let rest = &bytes[at.min(len)..];
-                let (read, error, found) = file.read_some(at as u64, vec![0xee; len + 1]).await;
-                assert_eq!((read, error), (rest.len() as u64, None), "{at} of {len}");
-                assert!(found[..rest.len()] == *rest, "{at} of {len}");
-                assert!(found[rest.len()..].iter().all(|&byte| byte == 0xee), "{at} of {len}");
-            }
-        }
+        defects::what_is_read_at_once_is_what_is_there(&fs).await;
         let closed = fs.open("file", &OpenOptions::new().write(true)).await.unwrap();
         let (read, error, _) = closed.read_some(0, vec![0; 10]).await;
         assert_eq!((read, error.map(|error| error.errno())), (0, Some(Some(9))));
@@ -407,16 +341,19 @@ fn r17_idle_connections_take_little_memory() {
         statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
     }
     let (net, _temp) = portable();
-    let listener = TcpListener::bind(here()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let connect = || now(&net, net.connect(address)).unwrap();
-    let _warm = connect();
-    let before = resident();
-    let streams: Vec<_> = (0..100).map(|_| connect()).collect();
-    // Other tests of this process take memory too: the old design had 400 MiB here.
-    let each = resident().saturating_sub(before) / 100;
+    // Other tests of this process take memory too, but not always: the old design had 400 MiB
+    // here.
+    let rounds = (0..5).map(|_| {
+        let listener = TcpListener::bind(here()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| now(&net, net.connect(address)).unwrap();
+        let _warm = connect(0);
+        let before = resident();
+        let streams: Vec<_> = (0..100).map(connect).collect();
+        resident().saturating_sub(before) / streams.len() as u64
+    });
+    let each = rounds.min().unwrap();
     assert!(each < 1 << 20, "{each} bytes for a connection");
-    drop(streams);
 }
 
 #[test]
@@ -514,7 +451,7 @@ fn virtual_packet_of_exactly_4_gib_is_read_whole() {
     let fs = VirtFs::new();
     let file = now(&fs, fs.open("file", &BOTH)).unwrap();
     now(&fs, file.set_len((4 << 30) + 10)).unwrap();
-    four_gigabytes(&fs, &file);
+    now(&fs, defects::four_gigabytes_are_read_whole(&file));
 }
 
 #[test]

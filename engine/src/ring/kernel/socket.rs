@@ -25,3 +25,14 @@ impl Sockets for KernelRing {
         self.push_sqe(&Sqe::socket(op, tag));
     }
 }
+
+#[cfg(any(test, feature = "sim"))]
+impl KernelRing {
+    /// The same ring as a kernel before Linux 5.19 makes it, which takes each connection by an
+    /// op of its own. For tests on newer kernels.
+    #[must_use]
+    pub fn accepting_one_by_one(mut self) -> Self {
+        self.features.in_use.retain(|name| *name != ACCEPT_MULTISHOT);
+        self
+    }
+}

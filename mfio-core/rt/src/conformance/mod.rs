@@ -34,6 +34,7 @@ use crate::fs::{DirHandle, Entries, Fs};
 use crate::options::OpenOptions;
 use crate::tree::DirHandleExt;
 
+pub mod defects;
 pub mod files;
 pub mod names;
 #[cfg(feature = "std")]
@@ -67,6 +68,10 @@ macro_rules! fs_suite {
             permissions_and_times_are_kept trees_are_removed_without_following_links
             deep_trees_are_made_and_removed copies_are_equal
             errors_name_operation_and_path
+        }
+        $crate::rule_tests! { $make, $run, defects:
+            work_goes_on_after_everything_was_cancelled nothing_of_an_earlier_packet_is_written
+            what_is_read_at_once_is_what_is_there
         }
     };
 }
