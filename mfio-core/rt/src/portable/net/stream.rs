@@ -1,8 +1,9 @@
 //! One connection: what its lanes do with the socket.
 //!
-//! Data flow: packet → lane → `recv` or `send` without blocking → completed; or the poller is
-//! asked, its waker puts the lane into the queue of the serving thread, or wakes the task that
-//! hosts the connection, and there again.
+//! Data flow: packet → lane → `recv` or `send` without blocking → completed; or it waits until
+//! there is an event, which puts the lane into the queue of the reactor, or wakes the task that
+//! hosts the connection, and there again. Between two events nothing is tried that the last try
+//! has shown to be in vain.
 //!
 //! Not here: order and limits (`lane`).
 
@@ -17,18 +18,18 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
 
-use async_io::Async;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
 use mfio_core::{PacketId, PacketIo, Read, Refused, View, Write};
+use mio::Token;
+use mio::net::TcpStream;
 
-use super::super::errno;
-use super::super::pool::{Job, Pool};
 use super::lane::{Entry, Lane};
+use super::reactor::{Reactor, Ready, Watch, Work};
 use crate::error::{Error, Op};
 use crate::lock::Lock;
 use crate::net::{Shutdown, StreamHandle, Whole};
+use crate::portable::errno;
 
 /// Visits to a lane after which others get a turn.
 const STEPS_MAX: usize = 64;
@@ -36,13 +37,23 @@ const STEPS_MAX: usize = 64;
 const STEP_BYTES: usize = 1 << 20;
 /// Bytes copied at a time where a packet lends none.
 const PIECE_BYTES: usize = 16 << 10;
+/// Whether a short read has taken all there was, so that there is an event when more comes: see
+/// epoll(7). Others want to be asked in vain.
+const SHORT_IS_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// A connection.
 pub struct PortableStream(Arc<Socket>);
 
 /// What the handle, the lanes' wakers and the serving thread share.
-pub(crate) struct Socket {
-    tcp: Async<TcpStream>,
+struct Socket {
+    tcp: TcpStream,
+    token: Token,
+    /// Whether a call may do something, for each direction.
+    ready: [AtomicBool; 2],
+    /// There was an event. What the first one said may have been lost while this was made.
+    told: AtomicBool,
+    /// What can be read has an end, of which no other event will tell.
+    closed: AtomicBool,
     reads: Lane<Read>,
     writes: Lane<Write>,
     readable: Waker,
@@ -50,7 +61,7 @@ pub(crate) struct Socket {
     /// The task that serves the lanes, where one does, and which of them it is to serve.
     host: Lock<Option<Arc<Waker>>>,
     due: [AtomicBool; 2],
-    net: Pool,
+    net: Reactor,
 }
 
 #[derive(Clone, Copy)]
@@ -60,13 +71,13 @@ enum Way {
 }
 
 /// A lane to be served.
-pub(crate) struct Serving {
+pub(super) struct Serving {
     alarm: Arc<Alarm>,
     socket: Arc<Socket>,
 }
 
 impl Serving {
-    pub(crate) fn run(self) {
+    pub(super) fn run(self) {
         // Before looking: what comes up from now on is for the next visit.
         self.alarm.scheduled.store(false, Ordering::Release);
         match self.alarm.way {
@@ -76,11 +87,11 @@ impl Serving {
     }
 }
 
-/// What the poller wakes. Keeps no socket open.
+/// What has a lane served. Keeps no socket open.
 struct Alarm {
     socket: Weak<Socket>,
     way: Way,
-    /// In the queue of the serving thread.
+    /// In the queue of the reactor.
     scheduled: AtomicBool,
 }
 
@@ -95,9 +106,7 @@ impl Wake for Alarm {
             return;
         }
         let net = socket.net.clone();
-        // Its queue has room for every lane there is.
-        let refused = net.push(Job::Serve(Serving { alarm: self, socket }));
-        debug_assert!(refused.is_ok(), "the queue of lanes has no limit");
+        net.shared().push(Work::Serve(Serving { alarm: self, socket }));
     }
 }
 
@@ -135,17 +144,56 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
     }
 }
 
+impl Watch for Socket {
+    fn told(&self, event: Ready) {
+        if event.closed {
+            self.closed.store(true, Ordering::Release);
+        }
+        self.told.store(true, Ordering::Release);
+        let ended = event.closed;
+        let both = [(event.readable || ended, &self.readable), (event.writable, &self.writable)];
+        for ((told, waker), ready) in both.into_iter().zip(&self.ready) {
+            if told {
+                // Before looking, so that a look in vain is followed by another one.
+                ready.store(true, Ordering::Release);
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
 fn clip(len: u64, most: usize) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX).min(most)
 }
 
 impl Socket {
     fn receive(&self, to: &mut [u8]) -> Answer {
-        answer(uninterrupted(|| self.tcp.get_ref().read(to)))
+        let answer = answer(uninterrupted(|| (&self.tcp).read(to)));
+        let more = match answer {
+            Answer::Moved(moved) => moved == to.len() || !self.tells_of_more(),
+            Answer::Blocked => false,
+            Answer::Failed(_) => true,
+        };
+        self.may_be_ready(Way::Read, more);
+        answer
     }
 
     fn transmit(&self, from: &[u8]) -> Answer {
-        answer(uninterrupted(|| self.tcp.get_ref().write(from)))
+        let answer = answer(uninterrupted(|| (&self.tcp).write(from)));
+        self.may_be_ready(Way::Write, !matches!(answer, Answer::Blocked));
+        answer
+    }
+
+    /// Whether there will be an event for whatever comes after a short read.
+    fn tells_of_more(&self) -> bool {
+        let told = self.told.load(Ordering::Acquire);
+        SHORT_IS_ALL && told && !self.closed.load(Ordering::Acquire)
+    }
+
+    fn may_be_ready(&self, way: Way, ready: bool) {
+        if ready {
+            self.ready[way as usize].store(true, Ordering::Release);
+        }
     }
 
     fn read_step(&self, view: View<Read>, whole: bool) -> Step<Read> {
@@ -237,8 +285,8 @@ impl Socket {
         serve(
             &self.reads,
             &self.readable,
+            &self.ready[Way::Read as usize],
             |view, whole| self.read_step(view, whole),
-            |cx| self.tcp.poll_readable(cx),
         );
     }
 
@@ -246,8 +294,8 @@ impl Socket {
         serve(
             &self.writes,
             &self.writable,
+            &self.ready[Way::Write as usize],
             |view, _whole| self.write_step(view),
-            |cx| self.tcp.poll_writable(cx),
         );
     }
 }
@@ -256,8 +304,8 @@ impl Socket {
 fn serve<P: mfio_core::Perms>(
     lane: &Lane<P>,
     waker: &Waker,
+    ready: &AtomicBool,
     step: impl Fn(View<P>, bool) -> Step<P>,
-    poll: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
 ) {
     if !lane.begin() {
         return;
@@ -270,7 +318,9 @@ fn serve<P: mfio_core::Perms>(
             continue;
         }
         let before = view.len();
-        let (view, blocked) = match step(view, whole) {
+        // Cleared before the call: an event during it counts.
+        let may = before == 0 || ready.swap(false, Ordering::AcqRel);
+        let (view, blocked) = match if may { step(view, whole) } else { Step::Blocked(view) } {
             Step::Done => {
                 lane.finished();
                 continue;
@@ -285,14 +335,8 @@ fn serve<P: mfio_core::Perms>(
         };
         started |= view.len() < before;
         lane.put_back(Entry { view, whole, started });
-        if !blocked {
-            continue;
-        }
-        match poll(&mut Context::from_waker(waker)) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(error)) => lane.fail(errno::of_bytes(&error)),
-            Poll::Pending if lane.end() => return,
-            Poll::Pending => {}
+        if blocked && lane.end() {
+            return;
         }
     }
     lane.leave();
@@ -340,15 +384,29 @@ impl Drop for Hosted<'_> {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.net.forget(&mut self.tcp, self.token);
+    }
+}
+
 impl PortableStream {
-    pub(super) fn new(net: Pool, tcp: Async<TcpStream>) -> Self {
-        Self(Arc::new_cyclic(|socket: &Weak<Socket>| {
+    pub(super) fn new(net: Reactor, mut tcp: TcpStream) -> io::Result<Self> {
+        let mut watched = Ok(());
+        let socket = Arc::new_cyclic(|socket: &Weak<Socket>| {
+            let token = net.token(socket.clone() as Weak<dyn Watch>);
+            // An event that finds no socket yet is not missed: it is tried first.
+            watched = net.watch(&mut tcp, token);
             let waker = |way| {
                 let (socket, scheduled) = (socket.clone(), AtomicBool::new(false));
                 Waker::from(Arc::new(Alarm { socket, way, scheduled }))
             };
             Socket {
                 tcp,
+                token,
+                ready: [AtomicBool::new(true), AtomicBool::new(true)],
+                told: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
                 reads: Lane::new(),
                 writes: Lane::new(),
                 readable: waker(Way::Read),
@@ -357,11 +415,39 @@ impl PortableStream {
                 due: [AtomicBool::new(false), AtomicBool::new(false)],
                 net,
             }
-        }))
+        });
+        watched.map(|()| Self(socket))
+    }
+
+    /// Returns when the connection stands, or cannot be made.
+    pub(super) async fn connected(&self) -> io::Result<()> {
+        let ask = || {
+            if let Some(error) = self.tcp().take_error()? {
+                return Err(error);
+            }
+            self.tcp().peer_addr().map(drop)
+        };
+        let asked = || match ask() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Pending,
+            result => Poll::Ready(result),
+        };
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = asked() {
+                return Poll::Ready(result);
+            }
+            self.0.writes.wait_for_visit(cx);
+            // There may have been an event just before.
+            asked()
+        })
+        .await
     }
 
     fn tcp(&self) -> &TcpStream {
-        self.0.tcp.get_ref()
+        &self.0.tcp
+    }
+
+    pub(in crate::portable) fn net(&self) -> &Reactor {
+        &self.0.net
     }
 }
 
