@@ -3,7 +3,7 @@
 //! Data flow: view → [`Lane`] → whoever serves it, one at a time → the socket → completed, or
 //! put back in front until there is an event.
 //!
-//! Not here: system calls (`stream`).
+//! Not here: system calls (`socket`).
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

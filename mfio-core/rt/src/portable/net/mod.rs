@@ -4,8 +4,8 @@
 //! connection → the same lane. A connection that is stuck has its packets waiting in its own
 //! lane, and keeps nobody else.
 //!
-//! Not here: who asks the poller (`reactor`), the order within a lane (`lane`), what the traits
-//! say (`stream`, `listener`).
+//! Not here: who asks the poller (`reactor`), the order within a lane (`lane`), system calls
+//! (`socket`), what the traits say (`stream`, `listener`).
 
 use core::net::SocketAddr;
 use std::io;
@@ -19,6 +19,7 @@ use crate::net::{ListenOptions, Tcp};
 mod lane;
 mod listener;
 mod reactor;
+mod socket;
 mod stream;
 mod task;
 

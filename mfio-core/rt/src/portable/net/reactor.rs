@@ -6,7 +6,7 @@
 //! nobody else.
 //!
 //! Events come by their edge, once for each change: nothing is said to the system between two
-//! waits. Not here: what an event means (`stream`, `listener`), what a task does (`task`).
+//! waits. Not here: what an event means (`socket`, `listener`), what a task does (`task`).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -28,7 +28,7 @@ use mfio_core::backend::{Claim, Drive};
 use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use super::stream::Serving;
+use super::socket::Serving;
 use super::task::Task;
 use crate::lock::Lock;
 use crate::portable::errno;
