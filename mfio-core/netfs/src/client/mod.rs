@@ -4,7 +4,9 @@
 //! answered. The driver is a future; the thread that serves the connection runs it, one of its
 //! own, or the caller's executor. Handles need no driving: they can be used in every executor,
 //! and blocked on. Of those who block on one that came of [`NetFs::connect`], the first serves
-//! the connection meanwhile, so that an answer wakes no other thread.
+//! the connection meanwhile, so that an answer wakes no other thread. Where that thread computes
+//! between two waits, what arrives stays in the kernel's buffers, for 10 ms at most; whoever wants
+//! it received at the same time awaits in an executor of another kind.
 //!
 //! When the connection is cut, everything under way on it fails, once, with `ECONNRESET`. With
 //! a way to reconnect, what was not sent yet waits for the next connection; files and

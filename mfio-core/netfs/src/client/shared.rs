@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, PacketId};
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, PacketId};
 use mfio_core::{Perms, Read, View, Write};
 use mfio_rt::portable::Portable;
 use mfio_rt::{Error, ErrorKind, Op};

@@ -39,7 +39,7 @@ pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 /// disk is not counted.
 const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
 /// Bytes that are gathered before they are sent.
-const GATHERED_BYTES: u64 = 64 << 10;
+const GATHERED_BYTES: u64 = 128 << 10;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 16;
 /// Up to this length data is copied into the batch of frames: that is cheaper than a call.

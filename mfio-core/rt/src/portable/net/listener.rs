@@ -92,9 +92,9 @@ impl ListenerHandle for PortableListener {
     }
 
     async fn accept(&self) -> Result<(PortableStream, SocketAddr), Error> {
-        let made = poll_fn(|cx| self.poll_accept(cx)).await.and_then(|(socket, from)| {
-            Ok((PortableStream::new(self.net.clone(), socket)?, from))
-        });
+        let made = poll_fn(|cx| self.poll_accept(cx))
+            .await
+            .and_then(|(socket, from)| Ok((PortableStream::new(self.net.clone(), socket)?, from)));
         made.map_err(|error| errno::of(Op::Accept, &error))
     }
 }

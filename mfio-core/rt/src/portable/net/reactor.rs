@@ -30,9 +30,9 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::socket::Serving;
 use super::task::Task;
+use crate::error::{Error, Op};
 use crate::lock::Lock;
 use crate::portable::errno;
-use crate::error::{Error, Op};
 
 /// Events taken at a time.
 const EVENTS_MAX: usize = 64;

@@ -299,21 +299,15 @@ impl Socket {
     }
 
     pub(super) fn serve_reads(&self) {
-        serve(
-            &self.reads,
-            &self.readable,
-            &self.ready[Way::Read as usize],
-            |view, whole| self.read_step(view, whole),
-        );
+        serve(&self.reads, &self.readable, &self.ready[Way::Read as usize], |view, whole| {
+            self.read_step(view, whole)
+        });
     }
 
     pub(super) fn serve_writes(&self) {
-        serve(
-            &self.writes,
-            &self.writable,
-            &self.ready[Way::Write as usize],
-            |view, _whole| self.write_step(view),
-        );
+        serve(&self.writes, &self.writable, &self.ready[Way::Write as usize], |view, _whole| {
+            self.write_step(view)
+        });
     }
 }
 
