@@ -20,15 +20,14 @@ use crate::{Client, Failure, Work, digest, listening, parted};
 pub fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let (directory, _) = parted(path)?;
     let fs = Portable::at(directory)?;
+    let server = Server::new(fs.current_dir(), ServerConfig::default());
+    let server = block_on(&fs, server)??;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = block_on(&fs, fs.bind(any, &ListenOptions::new()))??;
+    listening(listener.local_addr()?)?;
     // As the program: whoever waits for the sockets waits for all.
-    async_io::block_on(async {
-        let server = Server::new(fs.current_dir(), ServerConfig::default()).await?;
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = fs.bind(any, &ListenOptions::new()).await?;
-        listening(listener.local_addr()?)?;
-        server.serve(&listener, |_| {}).await;
-        Ok(ExitCode::SUCCESS)
-    })
+    block_on(&listener, server.serve(&listener, |_| {}))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A connection and its file.

@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-// Both file systems wake by themselves: whoever waits for the sockets may wait for all.
-use async_io::block_on;
+use mfio_core::block_on;
 use mfio_netfs::server::secret_of_file;
 use mfio_netfs::{Event, Server, ServerConfig};
 use mfio_rt::portable::Portable;
@@ -127,16 +126,19 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, St
     Ok(Some(wanted))
 }
 
-async fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), mfio_rt::Error> {
-    let server = Server::new(fs.current_dir(), wanted.config.clone()).await?;
-    let listener = net.bind(wanted.bind, &ListenOptions::new()).await?;
+fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), mfio_rt::Error> {
+    let unshared = "nobody else blocks on it";
+    let server = Server::new(fs.current_dir(), wanted.config.clone());
+    let server = block_on(fs, server).expect(unshared)?;
+    let listener = block_on(net, net.bind(wanted.bind, &ListenOptions::new())).expect(unshared)?;
     say(format_args!("listening on {}", listener.local_addr()?));
     let told = |event: Event| {
         if !wanted.quiet {
             say(event);
         }
     };
-    server.serve(&listener, told).await;
+    // Both file systems wake by themselves: whoever waits for the sockets may wait for all.
+    block_on(&listener, server.serve(&listener, told)).expect(unshared);
     Ok(())
 }
 
@@ -152,11 +154,11 @@ fn main() -> ExitCode {
     let ran = Portable::new().and_then(|net| match &wanted.directory {
         Some(directory) => {
             let fs = Portable::at(directory)?;
-            block_on(run(&net, &fs, &wanted))
+            run(&net, &fs, &wanted)
         }
         None => {
             let fs = VirtFs::new();
-            block_on(run(&net, &fs, &wanted))
+            run(&net, &fs, &wanted)
         }
     });
     match ran {

@@ -209,7 +209,7 @@ impl DirHandle for NetDir {
 
 impl IoBackend for NetDir {
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        Ok(None)
+        self.0.user.get_backend()
     }
 }
 

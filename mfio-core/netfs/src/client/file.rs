@@ -114,7 +114,7 @@ impl FileHandle for NetFile {
 
 impl IoBackend for NetFile {
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        Ok(None)
+        self.0.user.get_backend()
     }
 }
 

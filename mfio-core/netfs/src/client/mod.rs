@@ -1,8 +1,12 @@
 //! The client: an [`Fs`] whose files are at a server.
 //!
 //! Data flow: packet or operation on a handle → queue → [`Driver`] → connection → the same,
-//! answered. The driver is a future; a thread of its own runs it, or the caller's executor.
-//! Handles need no driving: they can be used in every executor, and blocked on.
+//! answered. The driver is a future; the thread that serves the connection runs it, one of its
+//! own, or the caller's executor. Handles need no driving: they can be used in every executor,
+//! and blocked on. Of those who block on one that came of [`NetFs::connect`], the first serves
+//! the connection meanwhile, so that an answer wakes no other thread. Where that thread computes
+//! between two waits, what arrives stays in the kernel's buffers, for 10 ms at most; whoever wants
+//! it received at the same time awaits in an executor of another kind.
 //!
 //! When the connection is cut, everything under way on it fails, once, with `ECONNRESET`. With
 //! a way to reconnect, what was not sent yet waits for the next connection; files and
@@ -232,9 +236,18 @@ impl NetFs {
     /// # Cancel safety
     /// The carrier is dropped.
     pub async fn start<C: Carrier>(carrier: C, config: Config) -> Result<(Self, Driver<C>), Error> {
+        Self::start_beside(None, carrier, config).await
+    }
+
+    /// As `start`, where `net` serves `carrier` and runs the driver.
+    async fn start_beside<C: Carrier>(
+        net: Option<Portable>,
+        carrier: C,
+        config: Config,
+    ) -> Result<(Self, Driver<C>), Error> {
         let (carrier, agreed) = greeted(carrier, &config).await.map_err(refused)?;
         let shared = Arc::new(Shared::new(agreed.limits));
-        let user = Arc::new(User { shared: Arc::clone(&shared) });
+        let user = Arc::new(User { shared: Arc::clone(&shared), net });
         let root = NetDir(Arc::new(Opened { number: 0, epoch: None, user }));
         let driver = Driver { shared, carrier: Some(carrier), agreed, config, connect: None };
         Ok((Self { root }, driver))
@@ -253,20 +266,23 @@ impl NetFs {
         Ok(fs)
     }
 
-    /// Connects by TCP to a server, with a thread for the connection, and reconnects when it
+    /// Connects by TCP to a server, with a runtime for the connection, and reconnects when it
     /// is cut.
     ///
     /// # Errors
     /// As [`NetFs::over`], `ConnectionRefused`, `Unreachable`.
     pub fn connect(address: SocketAddr, config: Config) -> Result<Self, Error> {
         let net = Portable::new()?;
-        let mut dial = dialing(net, address);
+        let mut dial = dialing(net.clone(), address);
         let (fs, mut driver) = async_io::block_on(async {
             let carrier = dial().await?;
-            Self::start(carrier, config).await
+            Self::start_beside(Some(net.clone()), carrier, config).await
         })?;
         driver.connect = Some(dial);
-        spawn(driver.run_hosted::<Here>())?;
+        net.spawn(async move {
+            // Whoever waited has been told.
+            let _cut = driver.run_hosted::<Here>().await;
+        });
         Ok(fs)
     }
 }
@@ -304,7 +320,7 @@ impl Fs for NetFs {
 /// Completions come from whoever runs the driver.
 impl IoBackend for NetFs {
     fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        Ok(None)
+        self.root.get_backend()
     }
 }
 

@@ -14,8 +14,10 @@ use alloc::vec::Vec;
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, PacketId};
 use mfio_core::{Perms, Read, View, Write};
+use mfio_rt::portable::Portable;
 use mfio_rt::{Error, ErrorKind, Op};
 
 use super::pending::Slot;
@@ -54,6 +56,14 @@ impl Drop for Opened {
 /// Held by whatever can still ask for something.
 pub(crate) struct User {
     pub(crate) shared: Arc<Shared>,
+    /// What serves the connection, where that is known.
+    pub(crate) net: Option<Portable>,
+}
+
+impl IoBackend for User {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        self.net.as_ref().map_or(Ok(None), IoBackend::get_backend)
+    }
 }
 
 impl Drop for User {

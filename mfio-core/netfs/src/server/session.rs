@@ -38,8 +38,10 @@ pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 /// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a
 /// disk is not counted.
 const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
+/// Bytes that are gathered before they are sent.
+const GATHERED_BYTES: u64 = 128 << 10;
 /// Rounds of reading and sending after which other connections have a turn.
-const ROUNDS_MAX: usize = 4;
+const ROUNDS_MAX: usize = 16;
 /// Up to this length data is copied into the batch of frames: that is cheaper than a call.
 const COPY_BYTES: usize = 16 << 10;
 /// Buffers kept for the next fragments of the same connection, and how long they are at least.
@@ -160,7 +162,8 @@ impl<'s, D: DirHandle> Session<'s, D> {
                     // One after another: what is read at once tells whether there is room for more.
                     loop {
                         while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
-                        if !self.begin_read(&tasks) {
+                        // What was read goes out first: its reader then works beside this.
+                        if self.unsent.get() >= GATHERED_BYTES || !self.begin_read(&tasks) {
                             break;
                         }
                     }

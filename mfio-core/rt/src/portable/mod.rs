@@ -5,7 +5,9 @@
 //! from there. Packet of a connection → done at once, or when the poller says so.
 //!
 //! Nobody has to drive it: completions come from other threads and wake, so futures run in any
-//! executor, and [`block_on`](mfio_core::block_on) sleeps. A queue that is full makes its
+//! executor, and [`block_on`](mfio_core::block_on) sleeps. A thread that blocks on a connection
+//! or a listener asks the poller itself, and is woken by what it waits for, without another
+//! thread in between. A queue that is full makes its
 //! callers wait; nothing queues without a bound.
 //!
 //! On Unix all operations on names are relative to open directories (`openat` and its kin). On
@@ -15,6 +17,7 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::future::Future;
 use core::net::SocketAddr;
 use core::num::NonZeroUsize;
 use std::net::ToSocketAddrs as _;
@@ -42,6 +45,7 @@ pub use dir::{PortableDir, PortableEntries};
 pub use file::PortableFile;
 pub use net::{PortableListener, PortableStream};
 
+use net::Reactor;
 use pool::Pool;
 
 /// Limits of a runtime.
@@ -81,8 +85,8 @@ impl Default for PortableConfig {
 #[derive(Clone)]
 pub struct Portable {
     pool: Pool,
-    /// One thread that serves connections: no disk keeps it waiting.
-    net: Pool,
+    /// What serves connections: no disk keeps it waiting.
+    net: Reactor,
     current_dir: PortableDir,
 }
 
@@ -109,9 +113,7 @@ impl Portable {
     /// As [`Portable::new`].
     pub fn with_config(current_dir: &Path, config: &PortableConfig) -> Result<Self, Error> {
         let pool = Pool::start(config)?;
-        // Each direction of a connection is in its queue once at most: that is the limit.
-        let (threads, queued_max) = (NonZeroUsize::MIN, NonZeroUsize::MAX);
-        let net = Pool::start(&PortableConfig { threads, queued_max, lock_waits_max: 0 })?;
+        let net = Reactor::start()?;
         let path = current_dir.as_os_str().as_encoded_bytes();
         let opened = sys::Dir::ambient(current_dir);
         let opened = opened.map_err(|error| errno::of(Op::OpenDir, &error).at(path))?;
@@ -139,6 +141,15 @@ impl Portable {
         PortableFile::new(self.pool.clone(), file, options)
     }
 
+    /// Runs `task` beside the connections, by whatever thread serves them at the moment: what
+    /// arrives for it then wakes that thread and no other. It must not block, for all
+    /// connections wait meanwhile. A panic ends it, and nothing else.
+    ///
+    /// It lives until it is over: what it holds keeps the runtime's threads.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.net.spawn(task);
+    }
+
     /// Packets and operations that wait for a thread at the moment.
     #[must_use]
     pub fn queued(&self) -> usize {
@@ -161,18 +172,26 @@ pub fn error_of(op: Op, error: &std::io::Error) -> Error {
     errno::of(op, error)
 }
 
-/// Completions come from other threads.
-macro_rules! driven_elsewhere {
-    ($($name:ident)*) => {
+/// Completions come from other threads; but those of connections from the thread that blocks on
+/// one of these, where one does. Several may: the first of them serves all.
+macro_rules! driven_here_or_elsewhere {
+    ($($name:ident: $seat:expr,)*) => {
         $(impl IoBackend for $name {
             fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-                Ok(None)
+                let seat: fn(&Self) -> Option<BackendHandle<'_>> = $seat;
+                Ok(seat(self))
             }
         })*
     };
 }
 
-driven_elsewhere! { Portable PortableDir PortableFile PortableStream PortableListener }
+driven_here_or_elsewhere! {
+    Portable: |this| this.net.seat(),
+    PortableDir: |_| None,
+    PortableFile: |_| None,
+    PortableStream: |this| this.net().seat(),
+    PortableListener: |this| this.net().seat(),
+}
 
 impl fmt::Debug for Portable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,14 +21,12 @@ use mfio_core::PacketId;
 use super::PortableConfig;
 use super::errno;
 use super::file::Transfer;
-use super::net::Serving;
 use crate::error::{Error, Op};
 
 /// What a thread is to do.
 pub(super) enum Job {
     Transfer(Transfer),
     Call(Box<dyn FnOnce() + Send>),
-    Serve(Serving),
 }
 
 struct State {
@@ -62,7 +60,6 @@ impl Shared {
             let done = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::Transfer(transfer) => transfer.run(),
                 Job::Call(call) => call(),
-                Job::Serve(serving) => serving.run(),
             }));
             drop(done);
         }

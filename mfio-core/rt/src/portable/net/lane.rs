@@ -1,9 +1,9 @@
 //! One direction of a connection: packets in the order they were sent.
 //!
 //! Data flow: view → [`Lane`] → whoever serves it, one at a time → the socket → completed, or
-//! put back in front until the poller wakes.
+//! put back in front until there is an event.
 //!
-//! Not here: system calls (`stream`).
+//! Not here: system calls (`socket`).
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -72,6 +72,11 @@ impl<P: Perms> Lane<P> {
     /// Ready when everything that was queued has its result.
     pub(super) fn poll_idle(&self, cx: &Context<'_>) -> Poll<()> {
         self.wait_unless(cx, |state| state.entries.is_empty() && !state.busy)
+    }
+
+    /// Wakes `cx` when somebody has found nothing to serve.
+    pub(super) fn wait_for_visit(&self, cx: &Context<'_>) {
+        let _never = self.wait_unless(cx, |_| false);
     }
 
     fn wait_unless(&self, cx: &Context<'_>, ready: impl Fn(&State<P>) -> bool) -> Poll<()> {

@@ -1,28 +1,31 @@
-//! Connections that a poller tells of, and one thread that serves those it tells of.
+//! Connections that a poller tells of, and whoever serves those it tells of.
 //!
-//! Data flow: packet → [`lane`] of its connection → done at once, or when the poller wakes the
-//! lane → thread → the same lane. A connection that is stuck has its packets waiting in its own
+//! Data flow: packet → [`lane`] of its connection → done at once, or when the poller tells of the
+//! connection → the same lane. A connection that is stuck has its packets waiting in its own
 //! lane, and keeps nobody else.
 //!
-//! Not here: the order within a lane (`lane`), what the traits say (`stream`).
+//! Not here: who asks the poller (`reactor`), the order within a lane (`lane`), system calls
+//! (`socket`), what the traits say (`stream`, `listener`).
 
 use core::net::SocketAddr;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 
-use async_io::Async;
-
 use super::Portable;
 use super::errno;
-use super::pool::Pool;
 use crate::error::{Error, Op};
-use crate::net::{ListenOptions, ListenerHandle, Tcp};
+use crate::net::{ListenOptions, Tcp};
 
 mod lane;
+mod listener;
+mod reactor;
+mod socket;
 mod stream;
+mod task;
 
+pub use listener::PortableListener;
+pub(super) use reactor::Reactor;
 pub use stream::PortableStream;
-pub(super) use stream::Serving;
 
 impl Tcp for Portable {
     type Stream = PortableStream;
@@ -30,8 +33,10 @@ impl Tcp for Portable {
 
     async fn connect(&self, address: SocketAddr) -> Result<PortableStream, Error> {
         let about = |error: io::Error| errno::of(Op::Connect, &error);
-        let socket = Async::<TcpStream>::connect(address).await.map_err(about)?;
-        Ok(PortableStream::new(self.net.clone(), socket))
+        let socket = mio::net::TcpStream::connect(address).map_err(about)?;
+        let stream = PortableStream::new(self.net.clone(), socket).map_err(about)?;
+        stream.connected().await.map_err(about)?;
+        Ok(stream)
     }
 
     async fn bind(
@@ -40,8 +45,8 @@ impl Tcp for Portable {
         options: &ListenOptions,
     ) -> Result<PortableListener, Error> {
         let about = |error: io::Error| errno::of(Op::Bind, &error);
-        let listener = listen(address, options).and_then(Async::new).map_err(about)?;
-        Ok(PortableListener { listener, net: self.net.clone() })
+        let listener = listen(address, options).map_err(about)?;
+        PortableListener::new(&self.net, listener).map_err(about)
     }
 }
 
@@ -51,8 +56,10 @@ impl Portable {
     /// # Errors
     /// The system's, where it cannot be watched.
     pub fn adopt(&self, stream: TcpStream) -> Result<PortableStream, Error> {
-        let socket = Async::new(stream).map_err(|error| errno::of(Op::Socket, &error))?;
-        Ok(PortableStream::new(self.net.clone(), socket))
+        let adopted = stream.set_nonblocking(true).and_then(|()| {
+            PortableStream::new(self.net.clone(), mio::net::TcpStream::from_std(stream))
+        });
+        adopted.map_err(|error| errno::of(Op::Socket, &error))
     }
 }
 
@@ -79,27 +86,4 @@ fn reuse_port(socket: &socket2::Socket) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 fn reuse_port(_socket: &socket2::Socket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Takes connections.
-#[derive(Debug)]
-pub struct PortableListener {
-    listener: Async<TcpListener>,
-    net: Pool,
-}
-
-impl ListenerHandle for PortableListener {
-    type Stream = PortableStream;
-
-    fn local_addr(&self) -> Result<SocketAddr, Error> {
-        let address = self.listener.get_ref().local_addr();
-        address.map_err(|error| errno::of(Op::Socket, &error))
-    }
-
-    async fn accept(&self) -> Result<(PortableStream, SocketAddr), Error> {
-        match self.listener.accept().await {
-            Ok((socket, from)) => Ok((PortableStream::new(self.net.clone(), socket), from)),
-            Err(error) => Err(errno::of(Op::Accept, &error)),
-        }
-    }
 }
