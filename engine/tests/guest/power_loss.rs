@@ -1,7 +1,7 @@
 //! A log whose device recorded every write: at each moment at which something was durable, the
-//! power fails, and the log is opened on what the device held. Nothing that was acknowledged
-//! until then may be missing. And once more with any part of what was written next, by the
-//! sector: until the next flush, that is what a device may do.
+//! power fails, and the log is opened on what the device held; in the short run, at some of these
+//! moments. Nothing that was acknowledged until then may be missing. And once more with any part
+//! of what was written next, by the sector: until the next flush, that is what a device may do.
 //!
 //! Data flow: appends → acknowledged → a mark in the record, of which record it was → the
 //! record replayed onto an image, up to each flush → the image opened as a log → compared.
