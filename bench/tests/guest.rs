@@ -31,42 +31,51 @@ fn job(target: &str, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text(&output.stderr))
 }
 
-#[test]
-fn namespaces_and_their_block_devices_are_written_and_read_back_polled_and_not() {
-    for (block, generic) in [("MFIO_NVME512", "MFIO_NG512"), ("MFIO_NVME4K", "MFIO_NG4K")] {
-        let (Some(block), Some(generic)) = (device(block), device(generic)) else { return };
-        let write = ["--rw=randwrite", "--verify=crc32c"];
-        let read = ["--rw=randread", "--verify=crc32c"];
-        for hipri in ["--hipri=0", "--hipri=1"] {
-            let commands = ["--ioengine=io_uring_cmd", "--cmd_type=nvme", hipri];
-            let through_block = ["--ioengine=io_uring", hipri];
-            let by_kernel_thread = ["--ioengine=io_uring", "--sqthread_poll=1"];
-            let steps: [(&str, &[&str], &[&str]); 5] = [
-                (&generic, &write, &commands),
-                (&block, &read, &through_block),
-                (&block, &write, &through_block),
-                (&generic, &read, &commands),
-                (&block, &read, &by_kernel_thread),
-            ];
-            for (target, what, engine) in steps {
-                let (code, stderr) = job(target, &[what, engine].concat());
-                assert_eq!(code, Some(0), "{target} {what:?} {engine:?}: {stderr}");
-            }
-        }
-        let refused: [(&str, &[&str], &str); 3] = [
-            (&generic, &["--rw=read", "--ioengine=psync", "--iodepth=1"], "io_uring_cmd"),
-            (&block, &["--rw=read", "--ioengine=io_uring_cmd"], "/dev/ng0n1"),
-            (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--bs=1k"], "must be a multiple"),
+/// Polled and not, as commands and as a block device; what one way writes, the other reads.
+fn is_written_and_read_back(block: &str, generic: &str) {
+    let (Some(block), Some(generic)) = (device(block), device(generic)) else { return };
+    let write = ["--rw=randwrite", "--verify=crc32c"];
+    let read = ["--rw=randread", "--verify=crc32c"];
+    for hipri in ["--hipri=0", "--hipri=1"] {
+        let commands = ["--ioengine=io_uring_cmd", "--cmd_type=nvme", hipri];
+        let through_block = ["--ioengine=io_uring", hipri];
+        let steps: [(&str, &[&str], &[&str]); 4] = [
+            (&generic, &write, &commands),
+            (&block, &read, &through_block),
+            (&block, &write, &through_block),
+            (&generic, &read, &commands),
         ];
-        for (target, args, expected) in refused {
-            if expected == "must be a multiple" && block.contains("512") {
-                continue;
-            }
-            let (code, stderr) = job(target, args);
-            let is_512 = expected == "must be a multiple" && code == Some(0);
-            assert!(is_512 || code == Some(1) && stderr.contains(expected), "{target}: {stderr}");
+        for (target, what, engine) in steps {
+            let (code, stderr) = job(target, &[what, engine].concat());
+            assert_eq!(code, Some(0), "{target} {what:?} {engine:?}: {stderr}");
         }
     }
+    let by_kernel_thread = ["--ioengine=io_uring", "--sqthread_poll=1"];
+    let (code, stderr) = job(&block, &[read, by_kernel_thread].concat());
+    assert_eq!(code, Some(0), "{block} {by_kernel_thread:?}: {stderr}");
+    let refused: [(&str, &[&str], &str); 3] = [
+        (&generic, &["--rw=read", "--ioengine=psync", "--iodepth=1"], "io_uring_cmd"),
+        (&block, &["--rw=read", "--ioengine=io_uring_cmd"], "/dev/ng0n1"),
+        (&generic, &["--rw=read", "--ioengine=io_uring_cmd", "--bs=1k"], "must be a multiple"),
+    ];
+    for (target, args, expected) in refused {
+        if expected == "must be a multiple" && block.contains("512") {
+            continue;
+        }
+        let (code, stderr) = job(target, args);
+        let is_512 = expected == "must be a multiple" && code == Some(0);
+        assert!(is_512 || code == Some(1) && stderr.contains(expected), "{target}: {stderr}");
+    }
+}
+
+#[test]
+fn namespace_of_512_byte_blocks_and_its_block_device_are_written_and_read_back() {
+    is_written_and_read_back("MFIO_NVME512", "MFIO_NG512");
+}
+
+#[test]
+fn namespace_of_4096_byte_blocks_and_its_block_device_are_written_and_read_back() {
+    is_written_and_read_back("MFIO_NVME4K", "MFIO_NG4K");
 }
 
 #[test]

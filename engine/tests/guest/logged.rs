@@ -54,11 +54,13 @@ fn size(bytes: &[u8], at: usize) -> usize {
 }
 
 impl Log {
-    pub(crate) fn parse(bytes: Vec<u8>) -> Self {
+    /// `None` where it goes on behind `bytes`.
+    pub(crate) fn parse(bytes: Vec<u8>) -> Option<Self> {
         assert_eq!((number(&bytes, 0), number(&bytes, 8)), (MAGIC, VERSION), "no log here");
         let sector = u32::from_le_bytes(bytes[24..28].try_into().unwrap()) as usize;
         let (mut at, mut entries) = (sector, Vec::new());
         for _ in 0..number(&bytes, 16) {
+            bytes.get(at..at + sector)?;
             let (start, sectors) = (size(&bytes, at), size(&bytes, at + 8));
             let (flags, inline) = (number(&bytes, at + 16), size(&bytes, at + 24));
             let text = bytes[at + 32..at + 32 + inline].to_vec();
@@ -68,7 +70,7 @@ impl Log {
             entries.push(Entry { at: range, flags, mark, data: at + sector });
             at += sector + carried;
         }
-        Self { bytes, entries }
+        (at <= bytes.len()).then_some(Self { bytes, entries })
     }
 
     /// Does to `image` what `entry` did to the device, as far as `reaches` says so of the
@@ -115,7 +117,10 @@ fn log_of_two_writes_a_mark_and_a_discard_is_read_and_applied() {
     sector(&[3, 1, FUA, 0], b"");
     sector(&[], &[3; 512]);
     sector(&[2, 1, DISCARD, 0], b"");
-    let log = Log::parse(bytes);
+    for end in (512..bytes.len()).step_by(512) {
+        assert!(Log::parse(bytes[..end].to_vec()).is_none(), "cut at {end}");
+    }
+    let log = Log::parse(bytes).unwrap();
     assert_eq!(log.entries.len(), 5);
     let durable: Vec<_> = log.entries.iter().map(Entry::is_durable).collect();
     assert_eq!(durable, [false, true, false, true, false]);
