@@ -6,7 +6,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use mfio_core::IoBackend;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -141,5 +144,60 @@ fn places_in_line_are_kept_and_those_who_leave_are_not_served() {
         let made = pipe.0.path().join(at.to_string()).exists();
         assert_eq!(made, !(5..15).contains(&at), "{at}");
     }
+    assert_eq!(shard.shutdown(), 0);
+}
+
+/// Nanoseconds of processor time that this thread has had.
+fn thread_cpu_ns() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn f27_shard_sleeps_while_a_name_is_held_up() {
+    let (Some(shard), pipe) = (shard(Config::new().drain_ns), pipe()) else { return };
+    let held = shard.name(pipe.op("pipe"));
+    // One that has ended, so that what tells of ends has told.
+    let ended = shard.name(pipe.op("file"));
+    mfio_core::block_on(&shard, ended).unwrap().result.unwrap();
+    let (before_ns, from_ns) = (thread_cpu_ns(), shard.now_ns());
+    mfio_core::block_on(&shard, shard.sleep_ns(300_000_000)).unwrap();
+    let (cpu_ns, ns) = (thread_cpu_ns() - before_ns, shard.now_ns() - from_ns);
+    assert!(cpu_ns < ns / 10, "{cpu_ns} ns of processor time in {ns} ns");
+    // Driven by a host, its descriptor falls silent, and speaks up at the end.
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let drive = || {
+        let mut cx = Context::from_waker(&waker);
+        shard.get_backend().unwrap().unwrap().poll_drive(&mut cx);
+    };
+    drive();
+    let fd = shard.poll_fd().unwrap();
+    let readable = |ms: u16| {
+        let again = woken.0.swap(false, Ordering::AcqRel);
+        again || poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(ms)).unwrap() > 0
+    };
+    let mut rounds = 0;
+    while readable(50) {
+        drive();
+        rounds += 1;
+        assert!(rounds < 10, "it is readable for ever");
+    }
+    let path = pipe.0.path().join("pipe");
+    let writer = std::thread::spawn(move || File::options().write(true).open(path).unwrap());
+    while shard.in_flight() > 0 {
+        assert!(readable(20_000), "the end was not told");
+        drive();
+    }
+    drop(writer.join().unwrap());
+    mfio_core::block_on(&shard, held).unwrap().result.unwrap();
     assert_eq!(shard.shutdown(), 0);
 }

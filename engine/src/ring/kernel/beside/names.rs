@@ -7,6 +7,7 @@
 //! Not here: when it is submitted and who is told (`turn`), what ops are for (`shard::names`).
 #![allow(unsafe_code, reason = "keeps what the kernel reads and writes where it is")]
 
+use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
@@ -21,7 +22,7 @@ use nix::errno::Errno;
 use super::{Companion, Completion, FileRing, KernelRing, Tag};
 use crate::buffer::quarantine;
 use crate::ring::{Limits, NAME_SLOTS_FROM, NAMES_IN_FLIGHT_MAX, NameAnswer, NameEnd, NameKind};
-use crate::ring::{NameOp, Names, Poll, SOCKET_SLOTS_FROM};
+use crate::ring::{NameOp, Names, Place, Poll, SOCKET_SLOTS_FROM};
 
 /// What this companion submits. Those that the kernel lacks are left to others.
 pub(super) const OPCODES: [u8; 9] = [
@@ -53,6 +54,10 @@ const fn opcode_of(kind: NameKind) -> u8 {
         NameKind::Symlink => opcode::SymlinkAt::CODE,
         NameKind::Sync => opcode::Fsync::CODE,
     }
+}
+
+fn dir_of(place: &Place) -> Fd {
+    Fd(place.dir.as_raw_fd())
 }
 
 /// One op, and what the kernel reads and writes for it.
@@ -89,36 +94,34 @@ impl Kept {
             NameOp::Open { place, .. } => {
                 // SAFETY: in bounds, as above; only the address is taken.
                 let how = unsafe { &raw const (*memory).how };
-                let dir = Fd(place.dir.as_raw_fd());
+                let dir = dir_of(place);
                 opcode::OpenAt2::new(dir, place.path.as_ptr(), how).build()
             }
             NameOp::Look { place, flags } => {
                 // SAFETY: in bounds, as above; only the address is taken.
                 let facts = unsafe { &raw mut (*memory).facts }.cast::<types::statx>();
-                let dir = Fd(place.dir.as_raw_fd());
+                let dir = dir_of(place);
                 let look = opcode::Statx::new(dir, place.path.as_ptr(), facts);
                 look.flags(*flags).mask(libc::STATX_BASIC_STATS).build()
             }
             NameOp::MakeDir { place, mode } => {
-                let dir = Fd(place.dir.as_raw_fd());
+                let dir = dir_of(place);
                 opcode::MkDirAt::new(dir, place.path.as_ptr()).mode(*mode).build()
             }
             NameOp::Remove { place, flags } => {
-                let dir = Fd(place.dir.as_raw_fd());
+                let dir = dir_of(place);
                 opcode::UnlinkAt::new(dir, place.path.as_ptr()).flags(*flags).build()
             }
             NameOp::Rename { from, to } => {
-                let dirs = [Fd(from.dir.as_raw_fd()), Fd(to.dir.as_raw_fd())];
-                let [old, new] = dirs;
+                let (old, new) = (dir_of(from), dir_of(to));
                 opcode::RenameAt::new(old, from.path.as_ptr(), new, to.path.as_ptr()).build()
             }
             NameOp::Link { from, to } => {
-                let dirs = [Fd(from.dir.as_raw_fd()), Fd(to.dir.as_raw_fd())];
-                let [old, new] = dirs;
+                let (old, new) = (dir_of(from), dir_of(to));
                 opcode::LinkAt::new(old, from.path.as_ptr(), new, to.path.as_ptr()).build()
             }
             NameOp::Symlink { target, place } => {
-                let dir = Fd(place.dir.as_raw_fd());
+                let dir = dir_of(place);
                 opcode::SymlinkAt::new(dir, target.as_ptr(), place.path.as_ptr()).build()
             }
             NameOp::Sync { dir } => opcode::Fsync::new(Fd(dir.as_raw_fd())).build(),
@@ -127,10 +130,9 @@ impl Kept {
 
     /// The kernel is through with it, and says `result`.
     fn end(self, result: i32) -> NameEnd {
-        let memory = self.0;
-        core::mem::forget(self);
+        let memory = ManuallyDrop::new(self).0;
         // SAFETY: lifetime: the pointer came from a box in `new` and is freed once, here, since
-        // `self` is forgotten. Aliasing: the CQE has come, so the kernel writes no more.
+        // `self` is not dropped. Aliasing: the CQE has come, so the kernel writes no more.
         let memory = unsafe { Box::from_raw(memory.as_ptr()) };
         let Memory { op, facts, .. } = *memory;
         let answer = match &op {
@@ -173,6 +175,7 @@ fn metadata_of(facts: &libc::statx) -> Metadata {
     metadata
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are few, and none is moved about")]
 enum Life {
     Free,
     InFlight(Tag, Kept),

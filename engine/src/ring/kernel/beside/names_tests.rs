@@ -15,7 +15,7 @@ use super::*;
 use crate::buffer::quarantined;
 use crate::fs::ShardFs;
 use crate::ring::kernel::KernelConfig;
-use crate::ring::{FileRef, Op, OpKind, Place, Ring, Wait};
+use crate::ring::{FileRef, Op, OpKind, Ring, Wait};
 use crate::{Config, Shard};
 
 struct Dir(tempfile::TempDir, Arc<OwnedFd>);
