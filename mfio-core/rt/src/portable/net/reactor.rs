@@ -302,6 +302,10 @@ impl Drive for Seat {
     fn unpark_waker(&self) -> Option<Waker> {
         Some(self.unpark.clone())
     }
+
+    fn is_driven_elsewhere(&self) -> bool {
+        true
+    }
 }
 
 /// Ends the thread when the last handle goes.
