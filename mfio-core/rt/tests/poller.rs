@@ -6,13 +6,16 @@ use std::future::{Future, poll_fn};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use mfio_core::{IoBackend, Packet, PacketIoExt as _, Read, Write, block_on};
+use mfio_core::backend::{Drive, Nested, Park as _, ThreadPark};
+use mfio_core::{BackendBusy, BackendHandle, IoBackend};
+use mfio_core::{Packet, PacketIoExt as _, Read, Write, block_on};
 use mfio_rt::conformance::bytes_of;
 use mfio_rt::portable::{Portable, PortableStream};
 use mfio_rt::{ListenOptions, ListenerHandle as _, StreamHandle as _, Tcp as _, Whole};
@@ -193,6 +196,52 @@ fn a_connection_is_driven_by_one_thread_at_a_time() {
     assert!(net.get_backend().unwrap().is_some());
     drop((near, far));
     assert!(net.get_backend().unwrap().is_none());
+}
+
+/// A backend in which a thread can wait, as in a ring of the kernel.
+struct Waits {
+    latch: ThreadPark,
+    parks: AtomicUsize,
+    driven: AtomicBool,
+}
+
+impl Drive for Waits {
+    fn poll_drive(&self, _cx: &mut Context<'_>) {}
+
+    fn park(&self) -> bool {
+        self.parks.fetch_add(1, Ordering::SeqCst);
+        self.latch.park();
+        true
+    }
+
+    fn unpark_waker(&self) -> Option<Waker> {
+        Some(self.latch.unparker())
+    }
+}
+
+impl IoBackend for Waits {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        BackendHandle::acquire(self, &self.driven).map(Some)
+    }
+}
+
+#[test]
+fn a_thread_that_needs_another_backend_waits_in_that() {
+    let net = Portable::new().unwrap();
+    let (near, far) = pair(&net);
+    let (latch, parks) = (ThreadPark::new(), AtomicUsize::new(0));
+    let other = Waits { latch, parks, driven: AtomicBool::new(false) };
+    let both = Nested::new(&near, &other);
+    let answer = thread::spawn(move || {
+        // So that the other one sleeps.
+        async_io::block_on(async_io::Timer::after(Duration::from_millis(50)));
+        async_io::block_on(say(&far, vec![7; 3]));
+        far
+    });
+    assert_eq!(block_on(&both, hear(&near, 3)).unwrap(), [7; 3]);
+    let parks = other.parks.load(Ordering::SeqCst);
+    assert!((1..10).contains(&parks), "it has slept, and not looked all the time: {parks}");
+    drop(answer.join().unwrap());
 }
 
 #[test]

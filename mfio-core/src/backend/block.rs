@@ -104,7 +104,7 @@ impl Way {
     ) -> (Self, Option<Waker>) {
         let Some(handle) = handle else { return (Self::Thread, None) };
         let descriptors = descriptors_of(backend);
-        match handle.parker() {
+        match handle.parker(descriptors) {
             (0, _) if descriptors == 0 => (Self::Thread, None),
             (1, Some((level, unpark))) if descriptors <= 1 => (Self::Backend(level), Some(unpark)),
             _ => (Self::Poll, None),

@@ -140,17 +140,24 @@ impl<'a> BackendHandle<'a> {
     }
 
     /// The innermost level that can block, what ends its wait, and how many can. More than one
-    /// cannot be waited for by any of them.
-    pub(super) fn parker(&self) -> (usize, Option<(usize, Waker)>) {
+    /// cannot be waited for by any of them; but those that are driven elsewhere need no wait, and
+    /// get it only where nothing else does, and no descriptor tells of another.
+    pub(super) fn parker(&self, descriptors: usize) -> (usize, Option<(usize, Waker)>) {
         let mut parkers = 0;
-        let mut innermost = None;
+        let (mut innermost, mut dispensable) = (None, None);
         for (at, level) in self.levels().enumerate() {
-            if let Some(waker) = level.drive.unpark_waker() {
+            let Some(waker) = level.drive.unpark_waker() else { continue };
+            if level.drive.is_driven_elsewhere() {
+                dispensable = Some((at, waker));
+            } else {
                 parkers += 1;
                 innermost = Some((at, waker));
             }
         }
-        (parkers, innermost)
+        match dispensable {
+            Some(only) if parkers == 0 && descriptors == 0 => (1, Some(only)),
+            _ => (parkers, innermost),
+        }
     }
 
     /// All that is driven, as one.
@@ -183,6 +190,10 @@ impl Drive for BackendHandle<'_> {
 
     fn unpark_waker(&self) -> Option<Waker> {
         if self.inner.is_empty() { self.outer.drive.unpark_waker() } else { None }
+    }
+
+    fn is_driven_elsewhere(&self) -> bool {
+        self.levels().all(|level| level.drive.is_driven_elsewhere())
     }
 }
 

@@ -52,6 +52,12 @@ pub trait Drive {
     fn unpark_waker(&self) -> Option<Waker> {
         None
     }
+
+    /// Whether somebody else makes the progress, and wakes, as long as nobody parks in this:
+    /// who has another backend to park in then does that.
+    fn is_driven_elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// Something whose I/O needs driving.

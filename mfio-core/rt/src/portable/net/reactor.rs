@@ -234,6 +234,7 @@ impl Claim for Shared {
 
 impl Shared {
     fn drive(&self) {
+        self.guest.visits.fetch_add(1, Ordering::SeqCst);
         match self.asking.try_lock() {
             Ok(asking) => self.turn(asking, Some(Duration::ZERO), false),
             // Somebody waits for events, and does what they ask for.
@@ -244,12 +245,12 @@ impl Shared {
     /// Does what the thread of the reactor does otherwise, once.
     fn park(&self) {
         let guest = &self.guest;
+        guest.visits.fetch_add(1, Ordering::SeqCst);
         if guest.unparked.swap(false, Ordering::SeqCst) {
             return;
         }
         guest.present.store(true, Ordering::SeqCst);
         guest.parked.store(true, Ordering::SeqCst);
-        guest.visits.fetch_add(1, Ordering::SeqCst);
         let asking = match self.asking.try_lock() {
             Ok(asking) => asking,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
@@ -301,6 +302,10 @@ impl Drive for Seat {
 
     fn unpark_waker(&self) -> Option<Waker> {
         Some(self.unpark.clone())
+    }
+
+    fn is_driven_elsewhere(&self) -> bool {
+        true
     }
 }
 
