@@ -40,6 +40,12 @@ pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 4;
+/// Bytes of requests after which they have one, too, and what a request counts at least: one
+/// that asks for nothing is work as well.
+const TURN_BYTES: u64 = 256 << 10;
+const FRAME_COST: u64 = 4 << 10;
+/// Operations of a turn that end: some are whole before they are ever waited for.
+const TASKS_MAX: usize = 64;
 /// Up to this length data is copied into the batch of frames: that is cheaper than a call.
 const COPY_BYTES: usize = 16 << 10;
 /// Buffers kept for the next fragments of the same connection, and how long they are at least.
@@ -116,6 +122,9 @@ pub(super) struct Session<'s, D: DirHandle> {
     pub(super) reads: RefCell<VecDeque<Fragment<D>>>,
     /// A write waits for room: nothing more is read until it has it.
     write_waits: Cell<bool>,
+    /// What was received in this turn, and operations that may still end in it.
+    turn: Cell<u64>,
+    tasks_left: Cell<usize>,
     room: RefCell<Vec<Waker>>,
     /// Waits for locks, and who is to be woken when they are given up.
     locks: RefCell<BTreeMap<u64, Option<Waker>>>,
@@ -138,6 +147,8 @@ impl<'s, D: DirHandle> Session<'s, D> {
             unsent: Cell::new(0),
             reads: RefCell::default(),
             write_waits: Cell::new(false),
+            turn: Cell::new(0),
+            tasks_left: Cell::new(0),
             room: RefCell::default(),
             locks: RefCell::default(),
             buffers: RefCell::default(),
@@ -153,19 +164,19 @@ impl<'s, D: DirHandle> Session<'s, D> {
             let mut egress = pin!(self.egress(carrier, checked));
             let mut watch = pin!(self.watch());
             poll_fn(|cx| {
+                self.turn.set(0);
+                self.tasks_left.set(TASKS_MAX);
                 for _ in 0..ROUNDS_MAX {
                     if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
                     }
                     // One after another: what is read at once tells whether there is room for more.
-                    loop {
-                        while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
-                        if !self.begin_read(&tasks) {
-                            break;
-                        }
-                    }
+                    while self.poll_tasks(cx, &tasks) && self.begin_read(&tasks) {}
                     if let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
+                    }
+                    if self.tasks_left.get() == 0 {
+                        break;
                     }
                     // What went out has made room to read.
                     if !self.may_read() {
@@ -195,6 +206,33 @@ impl<'s, D: DirHandle> Session<'s, D> {
         cut
     }
 
+    /// Polls operations until all of them wait, or have had their turn; whether the former.
+    fn poll_tasks(
+        &self,
+        cx: &mut Context<'_>,
+        tasks: &RefCell<FuturesUnordered<Task<'_>>>,
+    ) -> bool {
+        while self.tasks_left.get() > 0 {
+            if tasks.borrow_mut().poll_next_unpin(cx) != Poll::Ready(Some(())) {
+                return true;
+            }
+            self.tasks_left.set(self.tasks_left.get() - 1);
+        }
+        false
+    }
+
+    /// Waits for the next turn, where this one's bytes have been received.
+    async fn wait_for_turn(&self) {
+        poll_fn(|cx: &mut Context<'_>| {
+            if self.turn.get() < TURN_BYTES {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn step(&self) {
         self.progress.set(self.progress.get().wrapping_add(1));
     }
@@ -220,7 +258,10 @@ impl<'s, D: DirHandle> Session<'s, D> {
             if there_is_room() {
                 return Poll::Ready(());
             }
-            self.room.borrow_mut().push(cx.waker().clone());
+            let mut room = self.room.borrow_mut();
+            if !room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                room.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -287,7 +328,10 @@ impl<'s, D: DirHandle> Session<'s, D> {
         loop {
             // Those that keep to the window never wait here.
             self.wait_for(|| self.requests.get() <= self.config.requests_max).await;
+            self.wait_for_turn().await;
             let header = ingress.header().await?;
+            let long = u64::from(header.body_len) + u64::from(header.data_len);
+            self.turn.set(self.turn.get() + FRAME_COST.max(long));
             let body = ingress.body(&header).await?;
             self.step();
             let request = Request::decode(header.kind, body)?;

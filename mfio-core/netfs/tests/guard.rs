@@ -1,0 +1,222 @@
+//! What guards a server and a client: no peer has more than its share of turns, places, handles
+//! or patience.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use mfio_core::{
+    IoBackend, IoRead as _, Packet, PacketIo, PacketIoExt as _, Read, Refused, View, Write,
+};
+use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reply, Request, frame};
+use mfio_netfs::{Config, Duplex, NetFs, Server, ServerConfig};
+use mfio_rt::portable::Portable;
+use mfio_rt::virt::VirtFs;
+use mfio_rt::{
+    DirEntry, DirHandle as _, DirHandleExt as _, Entries as _, Error, ErrorKind, FileHandle as _,
+    FileKind, Follow, Fs, ListenOptions, ListenerHandle as _, Op, OpenOptions, Tcp as _, Times,
+    Timestamp, Whole,
+};
+
+const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
+
+fn block_on<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
+    mfio_core::block_on(backend, future).unwrap()
+}
+
+fn pause(time: Duration) {
+    let (tell, told) = mpsc::channel::<()>();
+    let _timed_out = told.recv_timeout(time);
+    drop(tell);
+}
+
+/// One connection to a file system of its own.
+fn connection<F: Fs>(make: impl FnOnce() -> F + Send + 'static, config: ServerConfig) -> Duplex {
+    let (ours, theirs) = Duplex::pair(20_000);
+    std::thread::spawn(move || {
+        let fs = make();
+        block_on(&fs, async {
+            let server = Server::new(fs.current_dir(), config).await.unwrap();
+            server.serve_connection(theirs).await
+        })
+    });
+    ours
+}
+
+fn listening(config: ServerConfig) -> SocketAddr {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
+        block_on(&fs, async {
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let listener = net.bind(any, &ListenOptions::new()).await.unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            let server = Server::new(fs.current_dir(), config).await.unwrap();
+            server.serve(&listener, |_| {}).await;
+        });
+    });
+    told.recv().unwrap()
+}
+
+fn framed(id: u64, request: &Request, data: &[u8]) -> Vec<u8> {
+    let body = request.body();
+    let header = frame(request.kind(), id, &body, data.len() as u64).unwrap();
+    [&header.encode()[..], &body, data].concat()
+}
+
+fn hello() -> Vec<u8> {
+    Hello { flags: Flags::default(), nonce: [1; 32], limits: Limits::default() }.encode().to_vec()
+}
+
+/// A peer that says what it likes.
+struct Raw(Duplex);
+
+impl Raw {
+    /// A client that was let in.
+    fn new(duplex: Duplex) -> Self {
+        let raw = Self(duplex);
+        raw.say([hello(), framed(0, &Request::Proof { code: [0; 32] }, &[])].concat());
+        assert!(Hello::decode(&raw.hear(64).try_into().unwrap()).is_ok());
+        assert!(matches!(raw.reply(), (0, Reply::Proven { .. })));
+        raw
+    }
+
+    fn say(&self, bytes: Vec<u8>) {
+        let done = self.0.io((), Packet::<Write, _>::new(bytes));
+        assert!(block_on(&VirtFs::new(), done).is_ok());
+    }
+
+    fn hear(&self, len: usize) -> Vec<u8> {
+        let done = self.0.io(Whole, Packet::<Read, _>::new(vec![0; len]));
+        block_on(&VirtFs::new(), done).bytes().to_vec()
+    }
+
+    fn reply(&self) -> (u64, Reply) {
+        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
+        let body = self.hear(header.body_len as usize);
+        drop(self.hear(header.data_len as usize));
+        (header.id, Reply::decode(header.kind, &body).unwrap())
+    }
+
+    /// The number of the next request, as a server.
+    fn next(&self) -> u64 {
+        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
+        drop(self.hear((header.body_len + header.data_len) as usize));
+        header.id
+    }
+
+    fn answer(&self, id: u64, reply: &Reply) {
+        let body = reply.body();
+        self.say([&frame(reply.kind(), id, &body, 0).unwrap().encode()[..], &body].concat());
+    }
+}
+
+/// A client of a server that lets in, opens something, and then does as `then` says, and goes.
+fn lying(config: Config, then: impl FnOnce(&Raw) + Send + 'static) -> NetFs {
+    let (ours, theirs) = Duplex::pair(100_000);
+    std::thread::spawn(move || {
+        let raw = Raw(theirs);
+        drop(raw.hear(64));
+        let limits = Limits { requests: 100, bytes: 1 << 20, idle_ms: 0 };
+        raw.say(Hello { flags: Flags::default(), nonce: [2; 32], limits }.encode().to_vec());
+        raw.answer(raw.next(), &Reply::Proven { code: [0; 32] });
+        raw.answer(raw.next(), &Reply::Opened { handle: 1 });
+        then(&raw);
+    });
+    NetFs::over(ours, config).unwrap()
+}
+
+/// Says `first`, and then `again` for ever, without ever making the server wait; takes all that
+/// it says.
+struct Flood {
+    first: Vec<u8>,
+    again: Vec<u8>,
+    said: Cell<usize>,
+    heard: Rc<Cell<u64>>,
+}
+
+impl Flood {
+    fn of(first: &[Request], again: &Request) -> Self {
+        let mut said = [hello(), framed(0, &Request::Proof { code: [0; 32] }, &[])].concat();
+        said.extend(first.iter().flat_map(|request| framed(1, request, &[])));
+        let (again, heard) = (framed(2, again, &[]), Rc::default());
+        Self { first: said, again, said: Cell::new(0), heard }
+    }
+
+    fn say<P>(&self, mut view: View<Read>) -> Result<(), Refused<Read, P>> {
+        let from = self.said.get();
+        let to = from + usize::try_from(view.len()).unwrap();
+        let byte = |at: usize| match self.first.get(at) {
+            Some(byte) => *byte,
+            None => self.again[(at - self.first.len()) % self.again.len()],
+        };
+        view.write_at(0, &(from..to).map(byte).collect::<Vec<u8>>());
+        self.said.set(to);
+        view.filled();
+        Ok(())
+    }
+}
+
+impl PacketIo<Read, ()> for Flood {
+    fn send_io(&self, (): (), view: View<Read>) -> Result<(), Refused<Read, ()>> {
+        self.say(view)
+    }
+}
+
+impl PacketIo<Read, Whole> for Flood {
+    fn send_io(&self, _: Whole, view: View<Read>) -> Result<(), Refused<Read, Whole>> {
+        self.say(view)
+    }
+}
+
+impl PacketIo<Write, ()> for Flood {
+    fn send_io(&self, (): (), view: View<Write>) -> Result<(), Refused<Write, ()>> {
+        self.heard.set(self.heard.get() + view.len());
+        view.written();
+        Ok(())
+    }
+}
+
+/// What is sent in each of 100 turns of a server that `flood` speaks to.
+fn turns(first: &[Request], again: &Request) -> Vec<u64> {
+    let (tell, told) = mpsc::channel();
+    let (first, again) = (first.to_vec(), again.clone());
+    std::thread::spawn(move || {
+        let fs = VirtFs::new();
+        let server = Server::new(fs.current_dir(), ServerConfig::default());
+        let server = block_on(&fs, server).unwrap();
+        let flood = Flood::of(&first, &again);
+        let heard = Rc::clone(&flood.heard);
+        let mut serving = pin!(server.serve_connection(flood));
+        for _ in 0..100 {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(serving.as_mut().poll(&mut cx).is_pending());
+            tell.send(heard.take()).unwrap();
+        }
+    });
+    let turn = || told.recv_timeout(Duration::from_secs(60)).expect("others have a turn");
+    (0..100).map(|_| turn()).collect()
+}
+
+#[test]
+fn a_peer_that_sends_without_end_leaves_turns_to_others() {
+    turns(&[], &Request::Close { handle: 77 });
+    turns(&[], &Request::Cancel { request: 77 });
+    turns(&[], &Request::Read { file: 77, at: 0, len: 1 });
+}
+
+#[test]
+fn operations_that_never_wait_leave_turns_to_others() {
+    let open = Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH };
+    let heard = turns(&[open], &Request::SetLen { file: 1, len: 0 });
+    let most = heard.iter().max().unwrap() / HEADER_BYTES as u64;
+    assert!(most <= 70, "{most} operations in one turn");
+    let all = heard.iter().sum::<u64>() / HEADER_BYTES as u64;
+    assert!(all > 3000, "{all} operations in 100 turns");
+}
