@@ -4,7 +4,8 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -15,7 +16,7 @@ use mfio_core::{
     IoBackend, IoRead as _, Packet, PacketIo, PacketIoExt as _, Read, Refused, View, Write,
 };
 use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reply, Request, frame};
-use mfio_netfs::{Config, Duplex, NetFs, Server, ServerConfig};
+use mfio_netfs::{Config, Duplex, NetFs, Secret, Server, ServerConfig};
 use mfio_rt::portable::Portable;
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{
@@ -219,4 +220,52 @@ fn operations_that_never_wait_leave_turns_to_others() {
     assert!(most <= 70, "{most} operations in one turn");
     let all = heard.iter().sum::<u64>() / HEADER_BYTES as u64;
     assert!(all > 3000, "{all} operations in 100 turns");
+}
+
+/// A client with the secret, or why not.
+fn knowing(address: SocketAddr) -> Result<NetFs, Error> {
+    let config = Config::default().silence_max(Duration::from_secs(5)).reconnects_max(0);
+    NetFs::connect(address, config.secret(Some(Secret::new(*b"sixteen bytes or more"))))
+}
+
+fn guarded() -> ServerConfig {
+    ServerConfig::default().secret(Some(Secret::new(*b"sixteen bytes or more")))
+}
+
+#[test]
+fn who_has_proved_nothing_keeps_nobody_out() {
+    let address = listening(guarded().connections_max(2));
+    let silent = [(); 20].map(|()| TcpStream::connect(address).unwrap());
+    let one = knowing(address).unwrap();
+    let two = knowing(address).unwrap();
+    assert_eq!(knowing(address).unwrap_err().kind(), ErrorKind::Busy);
+    // Nor does who is told to try later; and a place that is given back is there again.
+    drop(two);
+    let three = (0..100).find_map(|_| {
+        pause(Duration::from_millis(50));
+        knowing(address).ok()
+    });
+    for net in [one, three.expect("there is a place")] {
+        assert!(!block_on(&net, net.current_dir().exists("file")).unwrap());
+    }
+    drop(silent);
+}
+
+#[test]
+fn where_too_many_knock_the_oldest_is_cut() {
+    let address = listening(guarded().greetings_max(4).greeting_max(Duration::from_secs(600)));
+    let mut silent: Vec<TcpStream> =
+        (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let net = knowing(address).unwrap();
+    // The last three, and the client, were the four that might stay.
+    for stream in silent.drain(..9) {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        assert_eq!((&stream).read(&mut [0; 1]).unwrap(), 0);
+    }
+    for stream in silent {
+        stream.set_nonblocking(true).unwrap();
+        let waits = (&stream).read(&mut [0; 1]).unwrap_err();
+        assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    assert!(!block_on(&net, net.current_dir().exists("file")).unwrap());
 }

@@ -1,10 +1,10 @@
-//! One connection of a server, from its first byte to its last.
+//! One connection of a server, once it is let in.
 //!
 //! Data flow: carrier → frame, whole → task → replies, as they are ready → carrier. Requests
 //! and bytes are counted until their replies are out; who has too many of them is not listened
 //! to until there are fewer.
 //!
-//! Not here: what is done for a request (`answer`).
+//! Not here: who is let in (`door`), what is done for a request (`answer`).
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -25,12 +25,8 @@ use super::answer::told;
 use super::handles::{Handles, Node};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
-use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, receive_bytes, receive_header};
-use crate::carrier::{receive_hello, verify, within};
-use crate::wire::{
-    DATA_BYTES_MAX, Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, WireError,
-};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, verify, within};
+use crate::wire::{DATA_BYTES_MAX, HEADER_BYTES, Header, Reason, Reply, Request, WireError};
 
 /// Bytes answered at a time.
 pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
@@ -52,48 +48,6 @@ const COPY_BYTES: usize = 16 << 10;
 const BUFFERS_KEPT: usize = 16;
 const KEPT_BYTES: usize = 1 << 10;
 pub(super) const EBADF: i32 = 9;
-
-/// Says hello, and lets in who knows the secret. Whether frames have checksums.
-pub(super) async fn greet<C: Carrier>(
-    carrier: &C,
-    config: &ServerConfig,
-    crowded: bool,
-) -> Result<bool, Cut> {
-    let theirs = receive_hello(carrier).await?;
-    let flags = Flags { checksums: theirs.flags.checksums, secret: config.secret.is_some() };
-    let idle_ms = u32::try_from(config.idle_max.as_millis()).unwrap_or(u32::MAX);
-    let limits = Limits { requests: config.requests_max, bytes: config.bytes_max, idle_ms };
-    let ours = Hello { flags, nonce: nonce().map_err(|_| Cut::Secret)?, limits };
-    let mut egress = Egress::new(carrier, false);
-    egress.raw(&ours.encode());
-    egress.flush().await?;
-    let checked = flags.checksums;
-    let header = receive_header(carrier, checked).await?;
-    if header.data_len != 0 {
-        return Err(WireError::Unasked.into());
-    }
-    let body = receive_bytes(carrier, header.body_len).await?;
-    verify(&header, &body, &[])?;
-    let Request::Proof { code } = Request::decode(header.kind, &body)? else {
-        return Err(WireError::Unasked.into());
-    };
-    let secret = config.secret.as_ref();
-    let proven = secret.is_none_or(|s| s.proves(Side::Client, &theirs, &ours, &code));
-    let refusal = match (proven, crowded) {
-        (false, _) => Some(Reason::Secret),
-        (true, true) => Some(Reason::Crowded),
-        (true, false) => None,
-    };
-    let proof = secret.map(|secret| secret.proof(Side::Server, &theirs, &ours));
-    let reply = match refusal {
-        Some(reason) => Reply::Goodbye { reason },
-        None => Reply::Proven { code: proof.unwrap_or_default() },
-    };
-    let mut egress = Egress::new(carrier, checked);
-    egress.push(Head { kind: reply.kind(), id: 0, place: 0, body: &reply.body() }, &[])?;
-    egress.flush().await?;
-    refusal.map_or(Ok(checked), |reason| Err(Cut::Goodbye(reason)))
-}
 
 /// A reply on its way out.
 pub(super) struct Out {
