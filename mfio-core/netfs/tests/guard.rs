@@ -269,3 +269,53 @@ fn where_too_many_knock_the_oldest_is_cut() {
     }
     assert!(!block_on(&net, net.current_dir().exists("file")).unwrap());
 }
+
+/// Bytes that come one after another are no silence, however long the frame is that they
+/// belong to.
+#[test]
+fn a_slow_server_is_not_a_silent_one() {
+    let config = Config::default().silence_max(Duration::from_secs(1));
+    let net = lying(config, |raw| {
+        let header = frame(Reply::Data {}.kind(), raw.next(), &[], 300).unwrap();
+        raw.say(header.encode().to_vec());
+        for _ in 0..30 {
+            raw.say(vec![7; 10]);
+            pause(Duration::from_millis(100));
+        }
+    });
+    let (read, bytes) = block_on(&net, async {
+        let file = net.open("file", &BOTH).await.unwrap();
+        file.read_exact(0, vec![0; 300]).await
+    });
+    assert_eq!((read, bytes), (Ok(()), vec![7; 300]));
+}
+
+#[test]
+fn a_slow_client_is_not_a_silent_one() {
+    let config = ServerConfig::default().idle_max(Duration::from_secs(1));
+    let raw = Raw::new(connection(VirtFs::new, config));
+    raw.say(framed(1, &Request::OpenFile { dir: 0, path: b"f"[..].into(), options: BOTH }, &[]));
+    let (_, Reply::Opened { handle }) = raw.reply() else { panic!("it opens") };
+    let write = framed(2, &Request::Write { file: handle, at: 0 }, &[7; 300]);
+    for (at, byte) in write.iter().enumerate() {
+        raw.say(vec![*byte]);
+        if at % 10 == 9 {
+            pause(Duration::from_millis(100));
+        }
+    }
+    let (id, reply) = raw.reply();
+    assert!(id == 2 && matches!(&reply, Reply::Written { failed } if failed.is_empty()));
+    // And one that takes slowly what it asked for.
+    let len = 300_000;
+    raw.say(framed(3, &Request::SetLen { file: handle, len }, &[]));
+    assert!(matches!(raw.reply(), (3, Reply::Done {})));
+    raw.say(framed(4, &Request::Read { file: handle, at: 0, len }, &[]));
+    drop(raw.hear(HEADER_BYTES));
+    for _ in 0..30 {
+        drop(raw.hear(1000));
+        pause(Duration::from_millis(100));
+    }
+    assert_eq!(raw.hear(270_000).len(), 270_000);
+    raw.say(framed(5, &Request::Ping {}, &[]));
+    assert!(matches!(raw.reply(), (5, Reply::Done {})));
+}

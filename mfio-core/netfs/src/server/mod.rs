@@ -53,7 +53,7 @@ pub struct ServerConfig {
     pub bytes_max: u64,
     /// Open files, directories and listings.
     pub handles_max: usize,
-    /// A peer from which nothing comes, or that takes nothing, for this long is cut off.
+    /// A peer from which no byte comes, and that takes none, for this long is cut off.
     pub idle_max: Duration,
     /// How long a hello may take.
     pub greeting_max: Duration,

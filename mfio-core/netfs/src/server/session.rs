@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
@@ -25,7 +26,7 @@ use super::answer::told;
 use super::handles::{Handles, Node};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
-use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, verify, within};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress, verify, within};
 use crate::wire::{DATA_BYTES_MAX, HEADER_BYTES, Header, Reason, Reply, Request, WireError};
 
 /// Bytes answered at a time.
@@ -83,7 +84,7 @@ pub(super) struct Session<'s, D: DirHandle> {
     /// Waits for locks, and who is to be woken when they are given up.
     locks: RefCell<BTreeMap<u64, Option<Waker>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
-    progress: Cell<u64>,
+    progress: Arc<Progress>,
     /// A frame is partly out: nothing else can be said.
     inside: Cell<bool>,
 }
@@ -106,7 +107,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
             room: RefCell::default(),
             locks: RefCell::default(),
             buffers: RefCell::default(),
-            progress: Cell::new(0),
+            progress: Arc::default(),
             inside: Cell::new(false),
         }
     }
@@ -188,7 +189,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
     }
 
     fn step(&self) {
-        self.progress.set(self.progress.get().wrapping_add(1));
+        self.progress.step();
     }
 
     /// Returns when nothing has come or gone for too long.
@@ -278,7 +279,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
         checked: bool,
         tasks: &RefCell<FuturesUnordered<Task<'t>>>,
     ) -> Result<(), Cut> {
-        let mut ingress = Ingress::new(carrier, checked);
+        let mut ingress = Ingress::new(carrier, checked, Arc::clone(&self.progress));
         loop {
             // Those that keep to the window never wait here.
             self.wait_for(|| self.requests.get() <= self.config.requests_max).await;
@@ -397,7 +398,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
     }
 
     async fn egress<C: Carrier>(&self, carrier: &C, checked: bool) -> Result<(), Cut> {
-        let mut egress = Egress::new(carrier, checked);
+        let mut egress = Egress::new(carrier, checked).counted(Arc::clone(&self.progress));
         let (mut requests, mut bytes) = (0, 0);
         loop {
             let next = self.out.borrow_mut().pop_front();
