@@ -3,25 +3,26 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mfio_core::{
-    IoBackend, IoRead as _, Packet, PacketIo, PacketIoExt as _, Read, Refused, View, Write,
+    BackendBusy, BackendHandle, IoBackend, IoRead as _, Packet, PacketIo, PacketIoExt as _, Read,
+    Refused, View, Write,
 };
 use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reply, Request, frame};
-use mfio_netfs::{Config, Duplex, NetFs, Secret, Server, ServerConfig};
-use mfio_rt::portable::Portable;
+use mfio_netfs::{Config, Duplex, Event, NetFs, Secret, Server, ServerConfig};
+use mfio_rt::portable::{Portable, PortableStream};
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{
     DirEntry, DirHandle as _, DirHandleExt as _, Entries as _, Error, ErrorKind, FileHandle as _,
-    FileKind, Follow, Fs, ListenOptions, ListenerHandle as _, Op, OpenOptions, Tcp as _, Times,
+    FileKind, Follow, Fs, ListenOptions, ListenerHandle, Op, OpenOptions, Tcp as _, Times,
     Timestamp, Whole,
 };
 
@@ -318,4 +319,103 @@ fn a_slow_client_is_not_a_silent_one() {
     assert_eq!(raw.hear(270_000).len(), 270_000);
     raw.say(framed(5, &Request::Ping {}, &[]));
     assert!(matches!(raw.reply(), (5, Reply::Done {})));
+}
+
+#[test]
+fn handles_are_counted_before_they_are_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().to_owned();
+    let config = ServerConfig::default().handles_max(3);
+    let raw = Raw::new(connection(move || Portable::at(&path).unwrap(), config));
+    let open = Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH };
+    let failing = Request::OpenDir { dir: 0, path: b"none"[..].into() };
+    // What fails gives its place back.
+    (1..50).for_each(|id| raw.say(framed(id, &failing, &[])));
+    (1..50).for_each(|_| assert!(matches!(raw.reply().1, Reply::Failed { .. })));
+    raw.say((1..=200).flat_map(|id| framed(id, &open, &[])).collect());
+    let replies: Vec<Reply> = (0..200).map(|_| raw.reply().1).collect();
+    let opened = replies.iter().filter(|reply| matches!(reply, Reply::Opened { .. }));
+    assert_eq!(opened.count(), 3);
+    raw.say([framed(1, &Request::Close { handle: 1 }, &[]), framed(2, &open, &[])].concat());
+    assert!(matches!(raw.reply(), (2, Reply::Opened { .. })));
+}
+
+/// A connection has its share, whatever the others have taken.
+#[test]
+fn handles_of_all_connections_are_bounded_and_shared() {
+    let fs = VirtFs::new();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let config = ServerConfig::default().connections_max(5).handles_all_max(100);
+        let server = block_on(&fs, Server::new(fs.current_dir(), config)).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let (ours, theirs) = Duplex::pair(20_000);
+                tell.send(ours).unwrap();
+                scope.spawn(|| block_on(&fs, server.serve_connection(theirs)));
+            }
+        });
+    });
+    let fill = |raw: &Raw| {
+        let open = Request::OpenDir { dir: 0, path: b"."[..].into() };
+        raw.say((0..100).flat_map(|id| framed(id, &open, &[])).collect());
+        let replies = (0..100).map(|_| raw.reply().1);
+        replies.filter(|reply| matches!(reply, Reply::Opened { .. })).count()
+    };
+    let [one, two, three, four] = [(); 4].map(|()| Raw::new(told.recv().unwrap()));
+    assert_eq!([fill(&one), fill(&two), fill(&three)], [60, 10, 10]);
+    // What one gives back others may have, be it by closing it or by leaving.
+    let close = |handle| framed(1, &Request::Close { handle }, &[]);
+    one.say([(1..=20).flat_map(close).collect(), framed(2, &Request::Ping {}, &[])].concat());
+    assert!(matches!(one.reply(), (2, Reply::Done {})));
+    assert_eq!(fill(&two), 20);
+    drop((one, two));
+    let mut held = 0;
+    let all = (0..200).any(|_| {
+        pause(Duration::from_millis(50));
+        held += fill(&four);
+        held == 60
+    });
+    assert!(all, "{held} of what was given back");
+}
+
+/// A listener that can take nobody.
+struct Shut(Cell<usize>);
+
+impl IoBackend for Shut {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        Ok(None)
+    }
+}
+
+impl ListenerHandle for Shut {
+    type Stream = PortableStream;
+
+    fn local_addr(&self) -> Result<SocketAddr, Error> {
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+    }
+
+    async fn accept(&self) -> Result<(PortableStream, SocketAddr), Error> {
+        self.0.set(self.0.get() + 1);
+        Err(Error::new(Op::Accept, ErrorKind::TooManyOpen))
+    }
+}
+
+#[test]
+fn what_cannot_be_taken_is_not_told_again_and_again() {
+    let (fs, shut, told) = (VirtFs::new(), Shut(Cell::new(0)), Cell::new(0));
+    block_on(&fs, async {
+        let server = Server::new(fs.current_dir(), ServerConfig::default()).await.unwrap();
+        let count = |event| {
+            assert!(matches!(event, Event::Refused(_)), "{event}");
+            told.set(told.get() + 1);
+        };
+        let mut serving = pin!(server.serve(&shut, count));
+        poll_fn(|cx| {
+            assert!(serving.as_mut().poll(cx).is_pending());
+            if shut.0.get() < 20 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    });
+    assert_eq!(told.get(), 1);
 }

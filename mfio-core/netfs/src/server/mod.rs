@@ -33,9 +33,14 @@ mod reads;
 mod session;
 
 use door::{Door, Greetings};
+use handles::Places;
 use session::Session;
 
-/// Limits of a server. All of them are per connection, but for the first two numbers.
+/// How long to wait where no connection can be taken, and how often that is told once.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+const REFUSED_UNTOLD: usize = 500;
+
+/// Limits of a server. They are per connection, where nothing else is said.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
@@ -53,6 +58,10 @@ pub struct ServerConfig {
     pub bytes_max: u64,
     /// Open files, directories and listings.
     pub handles_max: usize,
+    /// Those of all connections together. Each may always have its share of one half; the other
+    /// half is for whoever comes first. Where the exported file system opens a file for each,
+    /// keep it below what the process may open, with room for the connections themselves.
+    pub handles_all_max: usize,
     /// A peer from which no byte comes, and that takes none, for this long is cut off.
     pub idle_max: Duration,
     /// How long a hello may take.
@@ -60,8 +69,8 @@ pub struct ServerConfig {
 }
 
 impl Default for ServerConfig {
-    /// No secret; 64 connections of 256 requests, 16 MiB and 4096 handles; 64 that say hello,
-    /// for 10 s at most; 60 s idle.
+    /// No secret; 64 connections of 256 requests, 16 MiB and 4096 handles, 65,536 together; 64
+    /// that say hello, for 10 s at most; 60 s idle.
     fn default() -> Self {
         Self {
             secret: None,
@@ -70,6 +79,7 @@ impl Default for ServerConfig {
             requests_max: 256,
             bytes_max: 16 << 20,
             handles_max: 4096,
+            handles_all_max: 65_536,
             idle_max: Duration::from_secs(60),
             greeting_max: Duration::from_secs(10),
         }
@@ -94,7 +104,7 @@ macro_rules! setters {
 impl ServerConfig {
     setters! {
         secret: Option<Secret> connections_max: usize greetings_max: usize requests_max: u32
-        bytes_max: u64 handles_max: usize idle_max: Duration greeting_max: Duration
+        bytes_max: u64 handles_max: usize handles_all_max: usize idle_max: Duration greeting_max: Duration
     }
 }
 
@@ -106,7 +116,8 @@ pub enum Event {
     Connected(SocketAddr),
     /// One has ended, and why.
     Disconnected(SocketAddr, Cut),
-    /// One could not be taken; the server goes on.
+    /// One could not be taken; the server goes on. While nothing but the same happens again,
+    /// it is told once in some ten seconds.
     Refused(Error),
 }
 
@@ -125,6 +136,7 @@ pub struct Server<D> {
     root: D,
     config: ServerConfig,
     door: Door,
+    places: Places,
 }
 
 impl<D: DirHandle> Server<D> {
@@ -136,7 +148,8 @@ impl<D: DirHandle> Server<D> {
     /// # Cancel safety
     /// Nothing is exported.
     pub async fn new(dir: &D, config: ServerConfig) -> Result<Self, Error> {
-        Ok(Self { root: dir.confined().await?, config, door: Door::default() })
+        let places = Places::new(config.handles_all_max, config.connections_max);
+        Ok(Self { root: dir.confined().await?, config, door: Door::default(), places })
     }
 
     /// Serves one connection until it ends; why it did. How many there are is the caller's
@@ -168,7 +181,7 @@ impl<D: DirHandle> Server<D> {
         };
         drop(greeting);
         let Ok(root) = self.root.confined().await else { return Cut::Ended };
-        Session::new(root, &self.config).run(carrier, checked).await
+        Session::new(root, &self.config, &self.places).run(carrier, checked).await
     }
 
     /// Serves all who connect, until the future is dropped. Errors of the listener do not end
@@ -184,10 +197,11 @@ impl<D: DirHandle> Server<D> {
             Ok(accepted) => Ok(accepted),
             Err(error) => {
                 // What keeps it from accepting may last, and must not keep it busy.
-                Timer::after(Duration::from_millis(20)).await;
+                Timer::after(REFUSED_PAUSE).await;
                 Err(error)
             }
         };
+        let mut refused: Option<(Error, usize)> = None;
         // One at a time, and asked only when it has woken: not whenever a connection has.
         let mut accepting = FuturesUnordered::new();
         loop {
@@ -204,6 +218,7 @@ impl<D: DirHandle> Server<D> {
             let Some(accepted) = accepted else { continue };
             match accepted {
                 Ok((stream, from)) => {
+                    refused = None;
                     told(Event::Connected(from));
                     // A stream that refuses is merely slower.
                     let _slower = stream.set_nodelay(true);
@@ -213,7 +228,14 @@ impl<D: DirHandle> Server<D> {
                         (from, stream.hosting(serving).await)
                     }));
                 }
-                Err(error) => told(Event::Refused(error)),
+                Err(error) => {
+                    let again = refused.take().filter(|(before, _)| *before == error);
+                    let times = again.map_or(0, |(_, times)| (times + 1) % REFUSED_UNTOLD);
+                    if times == 0 {
+                        told(Event::Refused(error.clone()));
+                    }
+                    refused = Some((error, times));
+                }
             }
         }
     }

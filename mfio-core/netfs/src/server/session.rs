@@ -23,7 +23,7 @@ use mfio_core::{Error as ByteError, FailedRange, Packet, PacketIoExt, Write};
 use mfio_rt::{DirHandle, Error, ErrorKind, Op};
 
 use super::answer::told;
-use super::handles::{Handles, Node};
+use super::handles::{Handles, Node, Places};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
 use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress, verify, within};
@@ -66,7 +66,7 @@ pub(super) struct Out {
 /// What a connection has.
 pub(super) struct Session<'s, D: DirHandle> {
     config: &'s ServerConfig,
-    pub(super) handles: Handles<D>,
+    pub(super) handles: Handles<'s, D>,
     out: RefCell<VecDeque<Out>>,
     out_waker: RefCell<Option<Waker>>,
     requests: Cell<u32>,
@@ -90,11 +90,11 @@ pub(super) struct Session<'s, D: DirHandle> {
 }
 
 impl<'s, D: DirHandle> Session<'s, D> {
-    pub(super) fn new(root: D, config: &'s ServerConfig) -> Self {
+    pub(super) fn new(root: D, config: &'s ServerConfig, places: &'s Places) -> Self {
         let root = Node { dir: root, path: Some(Vec::new()) };
         Self {
             config,
-            handles: Handles::new(root, config.handles_max),
+            handles: Handles::new(root, config.handles_max, places),
             out: RefCell::default(),
             out_waker: RefCell::default(),
             requests: Cell::new(0),
