@@ -419,3 +419,28 @@ fn what_cannot_be_taken_is_not_told_again_and_again() {
     });
     assert_eq!(told.get(), 1);
 }
+
+/// What the protocol has no form for fails alone, and costs nobody the connection.
+#[test]
+fn what_cannot_be_sent_is_refused_before_it_is() {
+    let net = NetFs::over(connection(VirtFs::new, ServerConfig::default()), Config::default());
+    let net = net.unwrap();
+    block_on(&net, async {
+        let mut options = BOTH;
+        options.mode = 0o100_644;
+        let file = net.open("file", &options).await.unwrap();
+        assert_eq!(file.metadata().await.unwrap().mode, 0o644);
+        let never = Some(Timestamp { secs: 0, nanos: 1_000_000_000 });
+        for (accessed, modified) in [(never, None), (None, never)] {
+            let times = Times { accessed, modified };
+            let refused = file.set_times(times).await.unwrap_err();
+            assert_eq!((refused.op(), refused.kind()), (Op::SetTimes, ErrorKind::InvalidInput));
+            let refused = net.current_dir().set_times("file", times, Follow::Yes).await;
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        let neither = OpenOptions::new().create(true);
+        let refused = net.open("other", &neither).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert!(file.metadata().await.is_ok(), "the same connection");
+    });
+}

@@ -84,6 +84,7 @@ impl DirHandle for NetDir {
         options: &OpenOptions,
     ) -> Result<NetFile, Error> {
         let (dir, path) = (self.number(), path.as_ref());
+        options.check().map_err(|error| error.at(path))?;
         let request = Request::OpenFile { dir, path: path_of(path), options: *options };
         Ok(NetFile(self.opened(request, Op::Open, path).await?))
     }
@@ -194,6 +195,7 @@ impl DirHandle for NetDir {
         follow: Follow,
     ) -> Result<(), Error> {
         let (dir, path) = (self.number(), path.as_ref());
+        times.check().map_err(|error| error.at(path))?;
         let request = Request::SetTimes { dir, path: path_of(path), times, follow };
         self.done(request, Op::SetTimes, path).await
     }
