@@ -444,3 +444,15 @@ fn what_cannot_be_sent_is_refused_before_it_is() {
         assert!(file.metadata().await.is_ok(), "the same connection");
     });
 }
+
+/// Memory of the server has not the alignment that the client's has.
+#[test]
+fn direct_files_are_refused_by_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().to_owned();
+    let duplex = connection(move || Portable::at(&path).unwrap(), ServerConfig::default());
+    let net = NetFs::over(duplex, Config::default()).unwrap();
+    let refused = block_on(&net, net.open("file", &BOTH.direct(true))).unwrap_err();
+    assert_eq!((refused.op(), refused.kind()), (Op::Open, ErrorKind::Unsupported));
+    assert!(!block_on(&net, net.current_dir().exists("file")).unwrap(), "nothing is created");
+}

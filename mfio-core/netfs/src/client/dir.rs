@@ -29,7 +29,8 @@ const FIRST_NAMES: u32 = 128;
 const FETCHED_AHEAD: usize = 1024;
 
 /// An open directory at the server; clones are the same. It stays that directory: after a
-/// reconnect it fails with `ESTALE`, unless it is the exported one.
+/// reconnect it fails with `ESTALE`, unless it is the exported one. Files past the page cache
+/// (`OpenOptions::direct`) are refused as `Unsupported`.
 #[derive(Clone)]
 pub struct NetDir(pub(super) Arc<Opened>);
 

@@ -117,6 +117,11 @@ impl<'s, D: DirHandle> Session<'s, D> {
     /// Everything but reads, writes, locks that are waited for, and what is not answered.
     pub(super) async fn answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
+            // Its transfers would fail: what a server receives into and sends from is aligned as
+            // it comes, whatever the client's memory is.
+            Request::OpenFile { options, .. } if options.direct => {
+                Err(Error::new(Op::Open, ErrorKind::Unsupported))
+            }
             Request::OpenFile { dir, path, options } => {
                 let place = self.handles.place(Op::Open)?;
                 let node = self.handles.dir(dir, Op::Open)?;
