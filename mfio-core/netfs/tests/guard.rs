@@ -456,3 +456,29 @@ fn direct_files_are_refused_by_name() {
     assert_eq!((refused.op(), refused.kind()), (Op::Open, ErrorKind::Unsupported));
     assert!(!block_on(&net, net.current_dir().exists("file")).unwrap(), "nothing is created");
 }
+
+#[test]
+fn names_come_before_the_error_that_ends_their_listing() {
+    let (tell, told) = mpsc::channel();
+    let net = lying(Config::default(), move |raw| {
+        let named = |name: &[u8]| DirEntry { name: name.to_vec(), kind: FileKind::File };
+        let entries = vec![named(b"a"), named(b"b")];
+        raw.answer(raw.next(), &Reply::Entries { ended: false, entries });
+        let error = Error::new(Op::ReadDir, ErrorKind::Os).with_errno(5);
+        let ahead = raw.next();
+        told.recv().unwrap();
+        raw.answer(ahead, &Reply::Failed { error });
+        told.recv().unwrap();
+    });
+    block_on(&net, async {
+        let mut entries = net.current_dir().read_dir().await.unwrap();
+        assert_eq!(entries.next().await.unwrap().unwrap().name, b"a");
+        tell.send(()).unwrap();
+        // The answer comes meanwhile.
+        pause(Duration::from_millis(300));
+        assert_eq!(entries.next().await.unwrap().unwrap().name, b"b");
+        assert_eq!(entries.next().await.unwrap().unwrap_err().errno(), Some(5));
+        assert!(entries.next().await.is_none());
+        tell.send(()).unwrap();
+    });
+}

@@ -104,7 +104,13 @@ impl DirHandle for NetDir {
     async fn read_dir(&self) -> Result<NetEntries, Error> {
         let request = Request::ReadDir { dir: self.number() };
         let listing = self.opened(request, Op::ReadDir, b".").await?;
-        Ok(NetEntries { fetched: VecDeque::new(), given: 0, asked: None, listing: Some(listing) })
+        Ok(NetEntries {
+            fetched: VecDeque::new(),
+            given: 0,
+            asked: None,
+            failed: None,
+            listing: Some(listing),
+        })
     }
 
     async fn create_dir(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
@@ -227,6 +233,8 @@ pub struct NetEntries {
     fetched: VecDeque<DirEntry>,
     given: u64,
     asked: Option<Pending>,
+    /// Why it has ended, told when the names before have been.
+    failed: Option<Error>,
     /// `None` when it has ended.
     listing: Option<Arc<Opened>>,
 }
@@ -254,22 +262,20 @@ impl Entries for NetEntries {
             if let Some(asked) = &mut self.asked
                 && let Poll::Ready(answer) = Pin::new(asked).poll(cx)
             {
-                if let Err(error) = self.take(answer) {
-                    return Poll::Ready(Some(Err(error)));
-                }
+                self.take(answer);
                 continue;
             }
             return match self.fetched.pop_front() {
                 Some(entry) => Poll::Ready(Some(Ok(entry))),
                 None if self.asked.is_some() => Poll::Pending,
-                None => Poll::Ready(None),
+                None => Poll::Ready(self.failed.take().map(Err)),
             };
         }
     }
 }
 
 impl NetEntries {
-    fn take(&mut self, answer: Result<Reply, Error>) -> Result<(), Error> {
+    fn take(&mut self, answer: Result<Reply, Error>) {
         self.asked = None;
         let (ended, entries) = match answer {
             Ok(Reply::Entries { ended, entries }) => (ended, Ok(entries)),
@@ -279,10 +285,13 @@ impl NetEntries {
         if ended {
             self.listing = None;
         }
-        let entries = entries?;
-        self.given += entries.len() as u64;
-        self.fetched.extend(entries);
-        Ok(())
+        match entries {
+            Ok(entries) => {
+                self.given += entries.len() as u64;
+                self.fetched.extend(entries);
+            }
+            Err(error) => self.failed = Some(error),
+        }
     }
 }
 
