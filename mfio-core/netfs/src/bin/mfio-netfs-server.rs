@@ -68,6 +68,30 @@ fn say(line: impl std::fmt::Display) {
     let _unheard = writeln!(std::io::stderr().lock(), "mfio-netfs-server: {line}");
 }
 
+/// What the process may open, where the system tells.
+fn files_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Handles that leave room for every connection, and for what the server opens for itself.
+fn within_files_max(config: ServerConfig) -> ServerConfig {
+    let Some(files_max) = files_max() else { return config };
+    let sockets = config.connections_max.saturating_add(config.greetings_max);
+    let left = files_max.saturating_sub(sockets).saturating_sub(FILES_APART);
+    if left < config.connections_max {
+        let connections = config.connections_max;
+        let need = sockets.saturating_add(FILES_APART).saturating_add(connections);
+        say(format_args!(
+            "{connections} connections want more open files than `ulimit -n` allows \
+             ({files_max}): raise it to {need} or more"
+        ));
+    }
+    let handles = config.handles_all_max.min(left.max(1));
+    config.handles_all_max(handles)
+}
+
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, String> {
     let bind = SocketAddr::from(([127, 0, 0, 1], 4446));
     let config = ServerConfig::default();
@@ -130,30 +154,6 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, St
         ));
     }
     Ok(Some(wanted))
-}
-
-/// What the process may open, where the system tells.
-fn files_max() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// Handles that leave room for every connection, and for what the server opens for itself.
-fn within_files_max(config: ServerConfig) -> ServerConfig {
-    let Some(files_max) = files_max() else { return config };
-    let sockets = config.connections_max.saturating_add(config.greetings_max);
-    let left = files_max.saturating_sub(sockets).saturating_sub(FILES_APART);
-    if left < config.connections_max {
-        let connections = config.connections_max;
-        let need = sockets.saturating_add(FILES_APART).saturating_add(connections);
-        say(format_args!(
-            "{connections} connections want more open files than `ulimit -n` allows \
-             ({files_max}): raise it to {need} or more"
-        ));
-    }
-    let handles = config.handles_all_max.min(left.max(1));
-    config.handles_all_max(handles)
 }
 
 async fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), mfio_rt::Error> {

@@ -79,9 +79,11 @@ impl Drop for Place<'_> {
     }
 }
 
+/// The exported directory has no place: it is always open.
+type Placed<'s, D> = (Handle<D>, Option<Place<'s>>);
+
 pub(super) struct Handles<'s, D: DirHandle> {
-    /// The exported directory has no place: it is always open.
-    open: RefCell<BTreeMap<u64, (Handle<D>, Option<Place<'s>>)>>,
+    open: RefCell<BTreeMap<u64, Placed<'s, D>>>,
     last: Cell<u64>,
     handles_max: usize,
     held: Rc<Held<'s>>,

@@ -37,18 +37,16 @@ pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
 const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 4;
-/// Bytes of requests after which they have one, too, and what a request counts at least: one
-/// that asks for nothing is work as well.
-const TURN_BYTES: u64 = 256 << 10;
-const FRAME_COST: u64 = 4 << 10;
-/// Operations of a turn that end: some are whole before they are ever waited for.
-const TASKS_MAX: usize = 64;
 /// Up to this length data is copied into the batch of frames: that is cheaper than a call.
 const COPY_BYTES: usize = 16 << 10;
 /// Buffers kept for the next fragments of the same connection, and how long they are at least.
 const BUFFERS_KEPT: usize = 16;
 const KEPT_BYTES: usize = 1 << 10;
 pub(super) const EBADF: i32 = 9;
+/// Bytes of requests in a turn, and what a request counts at least: one that asks for nothing is
+/// work as well. What is done for them in the turn is bounded by that, too.
+const TURN_BYTES: u64 = 256 << 10;
+const FRAME_COST: u64 = 4 << 10;
 
 /// A reply on its way out.
 pub(super) struct Out {
@@ -77,9 +75,8 @@ pub(super) struct Session<'s, D: DirHandle> {
     pub(super) reads: RefCell<VecDeque<Fragment<D>>>,
     /// A write waits for room: nothing more is read until it has it.
     write_waits: Cell<bool>,
-    /// What was received in this turn, and operations that may still end in it.
+    /// What was received in this turn.
     turn: Cell<u64>,
-    tasks_left: Cell<usize>,
     room: RefCell<Vec<Waker>>,
     /// Waits for locks, and who is to be woken when they are given up.
     locks: RefCell<BTreeMap<u64, Option<Waker>>>,
@@ -103,7 +100,6 @@ impl<'s, D: DirHandle> Session<'s, D> {
             reads: RefCell::default(),
             write_waits: Cell::new(false),
             turn: Cell::new(0),
-            tasks_left: Cell::new(0),
             room: RefCell::default(),
             locks: RefCell::default(),
             buffers: RefCell::default(),
@@ -120,18 +116,19 @@ impl<'s, D: DirHandle> Session<'s, D> {
             let mut watch = pin!(self.watch());
             poll_fn(|cx| {
                 self.turn.set(0);
-                self.tasks_left.set(TASKS_MAX);
                 for _ in 0..ROUNDS_MAX {
                     if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
                     }
                     // One after another: what is read at once tells whether there is room for more.
-                    while self.poll_tasks(cx, &tasks) && self.begin_read(&tasks) {}
+                    loop {
+                        while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
+                        if !self.begin_read(&tasks) {
+                            break;
+                        }
+                    }
                     if let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
-                    }
-                    if self.tasks_left.get() == 0 {
-                        break;
                     }
                     // What went out has made room to read.
                     if !self.may_read() {
@@ -159,21 +156,6 @@ impl<'s, D: DirHandle> Session<'s, D> {
             }
         }
         cut
-    }
-
-    /// Polls operations until all of them wait, or have had their turn; whether the former.
-    fn poll_tasks(
-        &self,
-        cx: &mut Context<'_>,
-        tasks: &RefCell<FuturesUnordered<Task<'_>>>,
-    ) -> bool {
-        while self.tasks_left.get() > 0 {
-            if tasks.borrow_mut().poll_next_unpin(cx) != Poll::Ready(Some(())) {
-                return true;
-            }
-            self.tasks_left.set(self.tasks_left.get() - 1);
-        }
-        false
     }
 
     /// Waits for the next turn, where this one's bytes have been received.
