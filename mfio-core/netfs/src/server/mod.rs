@@ -104,7 +104,8 @@ macro_rules! setters {
 impl ServerConfig {
     setters! {
         secret: Option<Secret> connections_max: usize greetings_max: usize requests_max: u32
-        bytes_max: u64 handles_max: usize handles_all_max: usize idle_max: Duration greeting_max: Duration
+        bytes_max: u64 handles_max: usize handles_all_max: usize idle_max: Duration
+        greeting_max: Duration
     }
 }
 
