@@ -4,6 +4,7 @@
 //!
 //! Not here: what frames mean (`wire`), when they are sent (`client`, `server`).
 
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,11 +12,12 @@ use core::fmt;
 use async_io::Timer;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Poll;
 use core::time::Duration;
 use mfio_core::packet::{Buffer, Completed, Inline};
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
-use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Write};
+use mfio_core::{Fragment, Output, Packet, PacketIo, PacketIoExt, Read, Write};
 use mfio_rt::Whole;
 
 use crate::wire::{
@@ -76,6 +78,28 @@ fn cut(error: ByteError) -> Cut {
     if error.kind() == ByteKind::UnexpectedEof { Cut::Ended } else { Cut::Broken(error) }
 }
 
+/// Counts what moves, a long packet's parts among it: a slow connection is none that is silent.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(AtomicU64);
+
+impl Progress {
+    pub(crate) fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Output for Progress {
+    fn fragment(&self, fragment: Fragment) {
+        if fragment.error.is_none() {
+            self.step();
+        }
+    }
+}
+
 /// Fills `buffer` with what comes next, whole or not at all.
 async fn receive<C, B>(carrier: &C, buffer: B) -> (Result<(), Cut>, B)
 where
@@ -97,7 +121,21 @@ where
     Io: PacketIo<Read, Param> + ?Sized,
     B: Buffer<Read>,
 {
-    let (mut sent, view) = Packet::<Read, _>::new(buffer).send();
+    fill_packet(io, param, Packet::new(buffer), skip).await
+}
+
+/// As `fill`, for a packet that somebody may hear of.
+async fn fill_packet<Io, Param, B>(
+    io: &Io,
+    param: Param,
+    packet: Packet<Read, B>,
+    skip: u64,
+) -> Completed<Read, B>
+where
+    Io: PacketIo<Read, Param> + ?Sized,
+    B: Buffer<Read>,
+{
+    let (mut sent, view) = packet.send();
     let (before, view) = view.split_at(skip);
     before.filled();
     let mut unsent = Some((param, view));
@@ -138,11 +176,12 @@ pub(crate) struct Ingress<'c, C: ?Sized> {
     end: usize,
     /// Data is expected that had better not be copied.
     long: bool,
+    progress: Arc<Progress>,
 }
 
 impl<'c, C: Carrier + ?Sized> Ingress<'c, C> {
-    pub(crate) const fn new(carrier: &'c C, checked: bool) -> Self {
-        Self { carrier, checked, buffer: Vec::new(), start: 0, end: 0, long: false }
+    pub(crate) const fn new(carrier: &'c C, checked: bool, progress: Arc<Progress>) -> Self {
+        Self { carrier, checked, buffer: Vec::new(), start: 0, end: 0, long: false, progress }
     }
 
     /// The next `len` bytes, which are a header or a body.
@@ -156,6 +195,9 @@ impl<'c, C: Carrier + ?Sized> Ingress<'c, C> {
             let end = usize::try_from(done.contiguous_bytes()).unwrap_or(self.end);
             let moved = end > self.end;
             self.end = end;
+            if moved {
+                self.progress.step();
+            }
             let result = done.result();
             self.buffer = done.into_buffer();
             if !moved {
@@ -198,7 +240,9 @@ impl<'c, C: Carrier + ?Sized> Ingress<'c, C> {
         if ahead == buffer.byte_len() {
             return (Ok(()), buffer);
         }
-        let done = fill(self.carrier, Whole, buffer, ahead).await;
+        let mut packet = Packet::new(buffer);
+        packet.set_output(Some(self.progress.clone()));
+        let done = fill_packet(self.carrier, Whole, packet, ahead).await;
         (done.result().map_err(cut), done.into_buffer())
     }
 }
@@ -275,11 +319,17 @@ pub(crate) struct Egress<'c, C: ?Sized> {
     carrier: &'c C,
     checked: bool,
     batch: Vec<u8>,
+    progress: Option<Arc<Progress>>,
 }
 
 impl<'c, C: Carrier + ?Sized> Egress<'c, C> {
     pub(crate) const fn new(carrier: &'c C, checked: bool) -> Self {
-        Self { carrier, checked, batch: Vec::new() }
+        Self { carrier, checked, batch: Vec::new(), progress: None }
+    }
+
+    /// With a count of the parts of what is long. What is short is out, or is not.
+    pub(crate) fn counted(self, progress: Arc<Progress>) -> Self {
+        Self { progress: Some(progress), ..self }
     }
 
     /// The header of a frame.
@@ -343,7 +393,12 @@ impl<'c, C: Carrier + ?Sized> Egress<'c, C> {
 
     /// Sends data from where it lies, after everything that was added.
     pub(crate) async fn send<B: Buffer<Write>>(&self, data: B) -> (Result<(), Cut>, B) {
-        let done = self.carrier.io((), Packet::<Write, _>::new(data)).await;
+        let long = data.byte_len() >= LONG_BYTES as u64;
+        let mut packet = Packet::<Write, _>::new(data);
+        if let Some(progress) = self.progress.as_ref().filter(|_| long) {
+            packet.set_output(Some(progress.clone()));
+        }
+        let done = self.carrier.io((), packet).await;
         (done.result().map_err(Cut::Broken), done.into_buffer())
     }
 }

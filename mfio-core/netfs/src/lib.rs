@@ -32,6 +32,25 @@
 //! Bytes of packets go to and come from the connection without a copy, where they have an
 //! address; replies come in any order, and those to a long read in parts, as they are ready.
 //!
+//! # What a peer can do
+//!
+//! A [`Secret`] says who may connect: each side proves that it knows it before the other serves
+//! or uses it. It says nothing of what is sent afterwards, which others on the way can read and
+//! change. All who know it have the same rights: those of the server's own user in the exported
+//! directory. They may set every permission bit there is, set-user-ID among them: export with
+//! the least of users, from a file system mounted `nosuid` where that matters.
+//!
+//! Whoever is let in has bounds of his own, all of them in [`ServerConfig`]: requests and bytes
+//! under way, open handles, patience; and the server's thread takes turns between connections.
+//! Whoever is not, has bounds apart from those: he is cut after
+//! [`greeting_max`](field@ServerConfig::greeting_max), or when
+//! [`greetings_max`](field@ServerConfig::greetings_max) others have come after him. Without a
+//! secret everybody who can connect is let in, and may take every connection there is. What a
+//! client fills of the exported file system is not bounded.
+//!
+//! Files past the page cache ([`OpenOptions::direct`](field@mfio_rt::OpenOptions::direct)) are
+//! refused: memory of the server is not aligned as the client's is.
+//!
 //! Not here: encryption. Tunnel connections through networks that others can listen to.
 #![no_std]
 #![forbid(unsafe_code)]

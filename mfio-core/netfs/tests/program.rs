@@ -3,11 +3,11 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use mfio_netfs::{Config, NetFs, Secret};
-use mfio_rt::ErrorKind;
-use mfio_rt::Fs as _;
 use mfio_rt::conformance::{bytes_of, get, listed, put};
+use mfio_rt::{DirHandle as _, ErrorKind, Fs as _};
 
 /// More than any window or budget holds; `scripts/netfs-copy` copies 4 GiB.
 const COPIED_BYTES: usize = (64 << 20) + 4321;
@@ -77,4 +77,43 @@ fn a_directory_is_listed_copied_and_verified_from_another_process() {
     })
     .unwrap();
     assert!(std::fs::read(exported.join("new")).unwrap() == bytes_of(1, COPIED_BYTES));
+}
+
+/// A client that opens all it can leaves others their connections, and files in them.
+#[test]
+fn open_files_of_the_process_are_not_used_up() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("file"), b"bytes").unwrap();
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "ulimit -n 256 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_mfio-netfs-server"),
+    ]);
+    command.args(["--bind", "127.0.0.1:0", "--connections", "4"]).arg(temp.path());
+    let mut child = Stopped(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(child.0.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.rsplit(' ').next().unwrap().trim().parse().unwrap();
+    let config = || Config::default().silence_max(Duration::from_secs(5)).reconnects_max(0);
+    let greedy = NetFs::connect(address, config()).unwrap();
+    mfio_core::block_on(&greedy, async {
+        let (mut open, root) = (Vec::new(), greedy.current_dir());
+        let refused = loop {
+            match root.open_dir(".").await {
+                Ok(dir) => open.push(dir),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), ErrorKind::TooManyOpen, "{} are open", open.len());
+        for _ in 0..3 {
+            let other = NetFs::connect(address, config()).unwrap();
+            let mut few = Vec::new();
+            for _ in 0..10 {
+                few.push(other.current_dir().open_dir(".").await.unwrap());
+            }
+            assert_eq!(get(other.current_dir(), "file").await, b"bytes");
+        }
+    })
+    .unwrap();
 }

@@ -209,8 +209,8 @@ pub trait DirHandle: IoBackend + Sized {
     /// Sets times of what stands behind `path`.
     ///
     /// # Errors
-    /// `NotFound`, `PermissionDenied`, those of the walk; `Unsupported` for links where the
-    /// system cannot.
+    /// `InvalidInput` as [`Times::check`] says; `NotFound`, `PermissionDenied`, those of the
+    /// walk; `Unsupported` for links where the system cannot.
     ///
     /// # Cancel safety
     /// Set or not.
@@ -321,7 +321,7 @@ pub trait FileHandle: PacketIo<Read, u64> + PacketIo<Write, u64> + IoBackend {
     /// Sets times.
     ///
     /// # Errors
-    /// The system's.
+    /// `InvalidInput` as [`Times::check`] says; the system's.
     ///
     /// # Cancel safety
     /// Set or not.

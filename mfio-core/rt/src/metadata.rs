@@ -8,6 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::error::{Error, ErrorKind, Op};
+
 /// What stands behind a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileKind {
@@ -103,6 +105,35 @@ pub struct Times {
     pub accessed: Option<Timestamp>,
     /// When its bytes last changed.
     pub modified: Option<Timestamp>,
+}
+
+impl Times {
+    /// Whether these are points in time. Every implementation asks this first, so that all
+    /// refuse the same: beyond a second, systems have meanings of their own for numbers.
+    ///
+    /// ```
+    /// use mfio_rt::{Times, Timestamp};
+    /// let never = Timestamp { secs: 0, nanos: 1_000_000_000 };
+    /// assert!(Times::default().check().is_ok());
+    /// assert!(Times { accessed: Some(never), modified: None }.check().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` where nanoseconds are a second or more.
+    pub const fn check(&self) -> Result<(), Error> {
+        let (accessed, modified) = (&self.accessed, &self.modified);
+        if is_time(accessed) && is_time(modified) {
+            return Ok(());
+        }
+        Err(Error::new(Op::SetTimes, ErrorKind::InvalidInput))
+    }
+}
+
+const fn is_time(time: &Option<Timestamp>) -> bool {
+    match time {
+        Some(time) => time.nanos < 1_000_000_000,
+        None => true,
+    }
 }
 
 /// One name in a directory. `.` and `..` are never listed.

@@ -19,6 +19,10 @@ use mfio_rt::portable::Portable;
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{Fs, ListenOptions, ListenerHandle, Tcp};
 
+/// Files that the server itself may have open: what it listens and waits with, and what operations
+/// on names open for a moment.
+const FILES_APART: usize = 64;
+
 const HELP: &str = "\
 Exports one directory to clients of mfio-netfs. No path leads out of it.
 
@@ -28,7 +32,8 @@ usage: mfio-netfs-server [options] DIRECTORY
   --memory                 export an empty file system in memory, gone with the server
   --bind ADDRESS:PORT      where to listen (default 127.0.0.1:4446; port 0 is any free one)
   --secret-file PATH       only clients with the same secret are let in (at least 16 bytes)
-  --connections N          clients at the same time (default 64)
+  --connections N          clients at the same time (default 64); together they may open what
+                           `ulimit -n` leaves
   --idle SECONDS           cut off who is silent this long (default 60; 0 never)
   --open                   let everybody in who can connect
   --quiet                  say nothing of connections
@@ -60,6 +65,30 @@ struct Wanted {
 fn say(line: impl std::fmt::Display) {
     // Where nobody listens there is nobody to tell.
     let _unheard = writeln!(std::io::stderr().lock(), "mfio-netfs-server: {line}");
+}
+
+/// What the process may open, where the system tells.
+fn files_max() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Handles that leave room for every connection, and for what the server opens for itself.
+fn within_files_max(config: ServerConfig) -> ServerConfig {
+    let Some(files_max) = files_max() else { return config };
+    let sockets = config.connections_max.saturating_add(config.greetings_max);
+    let left = files_max.saturating_sub(sockets).saturating_sub(FILES_APART);
+    if left < config.connections_max {
+        let connections = config.connections_max;
+        let need = sockets.saturating_add(FILES_APART).saturating_add(connections);
+        say(format_args!(
+            "{connections} connections want more open files than `ulimit -n` allows \
+             ({files_max}): raise it to {need} or more"
+        ));
+    }
+    let handles = config.handles_all_max.min(left.max(1));
+    config.handles_all_max(handles)
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, String> {
@@ -150,6 +179,10 @@ fn main() -> ExitCode {
             say(format_args!("{error}; --help tells more"));
             return ExitCode::from(2);
         }
+    };
+    let wanted = match wanted.directory {
+        Some(_) => Wanted { config: within_files_max(wanted.config), ..wanted },
+        None => wanted,
     };
     let ran = Portable::new().and_then(|net| match &wanted.directory {
         Some(directory) => {

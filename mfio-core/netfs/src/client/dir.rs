@@ -29,7 +29,8 @@ const FIRST_NAMES: u32 = 128;
 const FETCHED_AHEAD: usize = 1024;
 
 /// An open directory at the server; clones are the same. It stays that directory: after a
-/// reconnect it fails with `ESTALE`, unless it is the exported one.
+/// reconnect it fails with `ESTALE`, unless it is the exported one. Files past the page cache
+/// (`OpenOptions::direct`) are refused as `Unsupported`.
 #[derive(Clone)]
 pub struct NetDir(pub(super) Arc<Opened>);
 
@@ -84,6 +85,7 @@ impl DirHandle for NetDir {
         options: &OpenOptions,
     ) -> Result<NetFile, Error> {
         let (dir, path) = (self.number(), path.as_ref());
+        options.check().map_err(|error| error.at(path))?;
         let request = Request::OpenFile { dir, path: path_of(path), options: *options };
         Ok(NetFile(self.opened(request, Op::Open, path).await?))
     }
@@ -102,7 +104,13 @@ impl DirHandle for NetDir {
     async fn read_dir(&self) -> Result<NetEntries, Error> {
         let request = Request::ReadDir { dir: self.number() };
         let listing = self.opened(request, Op::ReadDir, b".").await?;
-        Ok(NetEntries { fetched: VecDeque::new(), given: 0, asked: None, listing: Some(listing) })
+        Ok(NetEntries {
+            fetched: VecDeque::new(),
+            given: 0,
+            asked: None,
+            failed: None,
+            listing: Some(listing),
+        })
     }
 
     async fn create_dir(&self, path: impl AsRef<[u8]>, mode: u32) -> Result<(), Error> {
@@ -194,6 +202,7 @@ impl DirHandle for NetDir {
         follow: Follow,
     ) -> Result<(), Error> {
         let (dir, path) = (self.number(), path.as_ref());
+        times.check().map_err(|error| error.at(path))?;
         let request = Request::SetTimes { dir, path: path_of(path), times, follow };
         self.done(request, Op::SetTimes, path).await
     }
@@ -224,6 +233,8 @@ pub struct NetEntries {
     fetched: VecDeque<DirEntry>,
     given: u64,
     asked: Option<Pending>,
+    /// Why it has ended, told when the names before have been.
+    failed: Option<Error>,
     /// `None` when it has ended.
     listing: Option<Arc<Opened>>,
 }
@@ -251,22 +262,20 @@ impl Entries for NetEntries {
             if let Some(asked) = &mut self.asked
                 && let Poll::Ready(answer) = Pin::new(asked).poll(cx)
             {
-                if let Err(error) = self.take(answer) {
-                    return Poll::Ready(Some(Err(error)));
-                }
+                self.take(answer);
                 continue;
             }
             return match self.fetched.pop_front() {
                 Some(entry) => Poll::Ready(Some(Ok(entry))),
                 None if self.asked.is_some() => Poll::Pending,
-                None => Poll::Ready(None),
+                None => Poll::Ready(self.failed.take().map(Err)),
             };
         }
     }
 }
 
 impl NetEntries {
-    fn take(&mut self, answer: Result<Reply, Error>) -> Result<(), Error> {
+    fn take(&mut self, answer: Result<Reply, Error>) {
         self.asked = None;
         let (ended, entries) = match answer {
             Ok(Reply::Entries { ended, entries }) => (ended, Ok(entries)),
@@ -276,10 +285,13 @@ impl NetEntries {
         if ended {
             self.listing = None;
         }
-        let entries = entries?;
-        self.given += entries.len() as u64;
-        self.fetched.extend(entries);
-        Ok(())
+        match entries {
+            Ok(entries) => {
+                self.given += entries.len() as u64;
+                self.fetched.extend(entries);
+            }
+            Err(error) => self.failed = Some(error),
+        }
     }
 }
 

@@ -96,6 +96,7 @@ impl FileHandle for NetFile {
     }
 
     async fn set_times(&self, times: Times) -> Result<(), Error> {
+        times.check()?;
         self.done(Request::SetFileTimes { file: self.number(), times }, Op::SetTimes).await
     }
 

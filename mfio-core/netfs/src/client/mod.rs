@@ -53,7 +53,9 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// Every frame has a CRC-32C, where the server agrees.
     pub checksums: bool,
-    /// A server that says nothing for this long, although asked, is taken for dead.
+    /// A server that says nothing for this long, although asked, is taken for dead. Bytes that
+    /// come or go are signs of life, however long the frame is that they belong to; bytes that
+    /// wait in the system's own buffers are none.
     pub silence_max: Duration,
     /// How often a new connection is tried after one was cut; 0 never. Each attempt waits
     /// twice as long as the one before, from 50 ms on.

@@ -5,10 +5,10 @@
 //!
 //! Not here: what waits and what is under way (`shared`), reconnecting (`mod`).
 
+use alloc::sync::Arc;
 use alloc::vec;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::Poll;
 use core::time::Duration;
 
@@ -18,7 +18,7 @@ use mfio_core::{ErrorKind as ByteKind, Read, View, Write};
 use super::Config;
 use super::shared::{CUT, Shared, Work};
 use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, Ingress};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress};
 use crate::carrier::{receive_hello, receive_reply, verify};
 use crate::wire::{DATA_BYTES_MAX, Flags, HELLO_BYTES, Hello, Limits, Reply, Request, WireError};
 
@@ -75,10 +75,10 @@ pub(crate) async fn run<C: Carrier + ?Sized>(
     agreed: Agreed,
     silence_max: Duration,
 ) -> Cut {
-    let received = AtomicU64::new(0);
-    let mut ingress = pin!(ingress(shared, carrier, agreed.checked, &received));
-    let mut egress = pin!(egress(shared, carrier, agreed.checked));
-    let mut watch = pin!(watch(shared, agreed.limits.idle_ms, silence_max, &received));
+    let progress = Arc::<Progress>::default();
+    let mut ingress = pin!(ingress(shared, carrier, agreed.checked, &progress));
+    let mut egress = pin!(egress(shared, carrier, agreed.checked, &progress));
+    let mut watch = pin!(watch(shared, agreed.limits.idle_ms, silence_max, &progress));
     poll_fn(|cx| {
         // Replies first: they make room for requests.
         if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
@@ -96,8 +96,9 @@ async fn egress<C: Carrier + ?Sized>(
     shared: &Shared,
     carrier: &C,
     checked: bool,
+    progress: &Arc<Progress>,
 ) -> Result<(), Cut> {
-    let mut egress = Egress::new(carrier, checked);
+    let mut egress = Egress::new(carrier, checked).counted(Arc::clone(progress));
     loop {
         let work = match shared.poll_work(None) {
             Poll::Ready(work) => work,
@@ -175,13 +176,12 @@ async fn ingress<C: Carrier + ?Sized>(
     shared: &Shared,
     carrier: &C,
     checked: bool,
-    received: &AtomicU64,
+    progress: &Arc<Progress>,
 ) -> Result<(), Cut> {
     let data = Reply::Data {}.kind();
-    let mut ingress = Ingress::new(carrier, checked);
+    let mut ingress = Ingress::new(carrier, checked, Arc::clone(progress));
     loop {
         let header = ingress.header().await?;
-        received.fetch_add(1, Ordering::Relaxed);
         if header.kind == data && header.body_len == 0 {
             let len = u64::from(header.data_len);
             let view = shared.carve(header.id, header.place, len)?;
@@ -247,7 +247,7 @@ async fn read<C: Carrier + ?Sized>(
 }
 
 /// Asks for signs of life; returns when there are none.
-async fn watch(shared: &Shared, idle_ms: u32, silence_max: Duration, received: &AtomicU64) -> Cut {
+async fn watch(shared: &Shared, idle_ms: u32, silence_max: Duration, progress: &Progress) -> Cut {
     // Often enough for the server not to think that we have gone.
     let ours = if idle_ms == 0 { silence_max } else { Duration::from_millis(idle_ms.into()) };
     let interval = ours.min(silence_max).max(Duration::from_millis(40)) / 4;
@@ -255,7 +255,7 @@ async fn watch(shared: &Shared, idle_ms: u32, silence_max: Duration, received: &
     let (mut last, mut silent) = (0, 0_u128);
     loop {
         Timer::after(interval).await;
-        let now = received.load(Ordering::Relaxed);
+        let now = progress.get();
         let waits = shared.lock().waits();
         if now != last {
             (last, silent) = (now, 0);

@@ -14,7 +14,7 @@ use core::task::Poll;
 use mfio_core::FailedRange;
 use mfio_rt::{DirHandle, Entries, Error, ErrorKind, FileHandle, Follow, Op};
 
-use super::handles::{Handle, Listing, Node};
+use super::handles::{Handle, Listing, Node, Place};
 use super::session::Session;
 use crate::wire::{Reply, Request};
 
@@ -40,7 +40,7 @@ fn joined(path: Option<&Vec<u8>>, more: &[u8]) -> Option<Vec<u8>> {
     (joined.len() <= PATH_KEPT).then_some(joined)
 }
 
-impl<D: DirHandle> Session<'_, D> {
+impl<'s, D: DirHandle> Session<'s, D> {
     fn root(&self) -> Result<Rc<Node<D>>, Error> {
         self.handles.dir(0, Op::OpenDir)
     }
@@ -110,38 +110,43 @@ impl<D: DirHandle> Session<'_, D> {
         done(work(&root.dir, &path, &root.dir, &to_path).await)
     }
 
-    fn opened(&self, handle: Handle<D>) -> Reply {
-        Reply::Opened { handle: self.handles.insert(handle) }
+    fn opened(&self, place: Place<'s>, handle: Handle<D>) -> Reply {
+        Reply::Opened { handle: self.handles.insert(place, handle) }
     }
 
     /// Everything but reads, writes, locks that are waited for, and what is not answered.
     pub(super) async fn answer(&self, request: Request) -> Result<Reply, Error> {
         match request {
+            // Its transfers would fail: what a server receives into and sends from is aligned as
+            // it comes, whatever the client's memory is.
+            Request::OpenFile { options, .. } if options.direct => {
+                Err(Error::new(Op::Open, ErrorKind::Unsupported))
+            }
             Request::OpenFile { dir, path, options } => {
-                self.handles.room(Op::Open)?;
+                let place = self.handles.place(Op::Open)?;
                 let node = self.handles.dir(dir, Op::Open)?;
                 let open = async |dir: &D, path: &[u8]| dir.open_file(path, &options).await;
                 let file = self.at(&node, &path, open).await?;
-                Ok(self.opened(Handle::File(Rc::new(file))))
+                Ok(self.opened(place, Handle::File(Rc::new(file))))
             }
             Request::OpenDir { dir, path } => {
-                self.handles.room(Op::OpenDir)?;
+                let place = self.handles.place(Op::OpenDir)?;
                 let node = self.handles.dir(dir, Op::OpenDir)?;
                 let open = async |dir: &D, path: &[u8]| dir.open_dir(path).await;
                 let dir = self.at(&node, &path, open).await?;
                 let node = Node { dir, path: joined(node.path.as_ref(), &path) };
-                Ok(self.opened(Handle::Dir(Rc::new(node))))
+                Ok(self.opened(place, Handle::Dir(Rc::new(node))))
             }
             Request::Confined { dir } => {
-                self.handles.room(Op::OpenDir)?;
+                let place = self.handles.place(Op::OpenDir)?;
                 let dir = self.handles.dir(dir, Op::OpenDir)?.dir.confined().await?;
-                Ok(self.opened(Handle::Dir(Rc::new(Node { dir, path: None }))))
+                Ok(self.opened(place, Handle::Dir(Rc::new(Node { dir, path: None }))))
             }
             Request::ReadDir { dir } => {
-                self.handles.room(Op::ReadDir)?;
+                let place = self.handles.place(Op::ReadDir)?;
                 let entries = self.handles.dir(dir, Op::ReadDir)?.dir.read_dir().await?;
                 let listing = Some(Listing { entries, left: None });
-                Ok(self.opened(Handle::Listing(Rc::new(RefCell::new(listing)))))
+                Ok(self.opened(place, Handle::Listing(Rc::new(RefCell::new(listing)))))
             }
             Request::NextEntries { listing, entries_max } => {
                 self.next_entries(listing, entries_max).await

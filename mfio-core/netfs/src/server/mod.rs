@@ -27,42 +27,59 @@ use crate::auth::Secret;
 use crate::carrier::{Carrier, Cut, within};
 
 mod answer;
+mod door;
 mod handles;
 mod reads;
 mod session;
 
+use door::{Door, Greetings};
+use handles::Places;
 use session::Session;
 
-/// Limits of a server. All of them are per connection, but for their number.
+/// How long to wait where no connection can be taken, and how often that is told once.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+const REFUSED_UNTOLD: usize = 500;
+
+/// Limits of a server. They are per connection, where nothing else is said.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerConfig {
     /// What clients must know. Without one, everybody who can connect is served.
     pub secret: Option<Secret>,
-    /// Connections at the same time; more are told to try later.
+    /// Connections at the same time that have proved that they know the secret; more are told
+    /// to try later.
     pub connections_max: usize,
+    /// Connections that have yet to prove it. They count apart, so that who does not know the
+    /// secret keeps nobody out who does; where there are more, the oldest of them is cut.
+    pub greetings_max: usize,
     /// Requests without their last reply.
     pub requests_max: u32,
     /// Bytes of data in memory.
     pub bytes_max: u64,
     /// Open files, directories and listings.
     pub handles_max: usize,
-    /// A peer from which nothing comes, or that takes nothing, for this long is cut off.
+    /// Those of all connections together. Each may always have its share of one half; the other
+    /// half is for whoever comes first. Where the exported file system opens a file for each,
+    /// keep it below what the process may open, with room for the connections themselves.
+    pub handles_all_max: usize,
+    /// A peer from which no byte comes, and that takes none, for this long is cut off.
     pub idle_max: Duration,
     /// How long a hello may take.
     pub greeting_max: Duration,
 }
 
 impl Default for ServerConfig {
-    /// No secret; 64 connections of 256 requests, 16 MiB and 4096 handles; 60 s idle; 10 s to
-    /// say hello.
+    /// No secret; 64 connections of 256 requests, 16 MiB and 4096 handles, 65,536 together; 64
+    /// that say hello, for 10 s at most; 60 s idle.
     fn default() -> Self {
         Self {
             secret: None,
             connections_max: 64,
+            greetings_max: 64,
             requests_max: 256,
             bytes_max: 16 << 20,
             handles_max: 4096,
+            handles_all_max: 65_536,
             idle_max: Duration::from_secs(60),
             greeting_max: Duration::from_secs(10),
         }
@@ -86,8 +103,9 @@ macro_rules! setters {
 
 impl ServerConfig {
     setters! {
-        secret: Option<Secret> connections_max: usize requests_max: u32 bytes_max: u64
-        handles_max: usize idle_max: Duration greeting_max: Duration
+        secret: Option<Secret> connections_max: usize greetings_max: usize requests_max: u32
+        bytes_max: u64 handles_max: usize handles_all_max: usize idle_max: Duration
+        greeting_max: Duration
     }
 }
 
@@ -99,7 +117,8 @@ pub enum Event {
     Connected(SocketAddr),
     /// One has ended, and why.
     Disconnected(SocketAddr, Cut),
-    /// One could not be taken; the server goes on.
+    /// One could not be taken; the server goes on. While nothing but the same happens again,
+    /// it is told once in some ten seconds.
     Refused(Error),
 }
 
@@ -117,6 +136,8 @@ impl fmt::Display for Event {
 pub struct Server<D> {
     root: D,
     config: ServerConfig,
+    door: Door,
+    places: Places,
 }
 
 impl<D: DirHandle> Server<D> {
@@ -128,26 +149,40 @@ impl<D: DirHandle> Server<D> {
     /// # Cancel safety
     /// Nothing is exported.
     pub async fn new(dir: &D, config: ServerConfig) -> Result<Self, Error> {
-        Ok(Self { root: dir.confined().await?, config })
+        let places = Places::new(config.handles_all_max, config.connections_max);
+        Ok(Self { root: dir.confined().await?, config, door: Door::default(), places })
     }
 
-    /// Serves one connection until it ends; why it did.
+    /// Serves one connection until it ends; why it did. How many there are is the caller's
+    /// affair: [`ServerConfig::connections_max`](field@ServerConfig::connections_max) is for
+    /// [`Server::serve`], which counts this one, too.
     ///
     /// # Cancel safety
     /// The connection is cut. What was started is finished or not, as the file system says.
     pub async fn serve_connection<C: Carrier>(&self, carrier: C) -> Cut {
-        self.serve_or_refuse(&carrier, false).await
+        self.serve_or_refuse(&carrier, &Greetings::default(), usize::MAX).await
     }
 
-    async fn serve_or_refuse<C: Carrier>(&self, carrier: &C, crowded: bool) -> Cut {
-        let greeting = session::greet(carrier, &self.config, crowded);
-        let checked = match within(self.config.greeting_max, greeting).await {
-            Some(Ok(checked)) => checked,
+    async fn serve_or_refuse<C: Carrier>(
+        &self,
+        carrier: &C,
+        greetings: &Greetings,
+        places: usize,
+    ) -> Cut {
+        let greeting = greetings.begin(self.config.greetings_max);
+        let admit = || {
+            greeting.over();
+            self.door.enter(places)
+        };
+        let greet = greeting.unless_cut(door::greet(carrier, &self.config, admit));
+        let (checked, _place) = match within(self.config.greeting_max, greet).await {
+            Some(Ok(admitted)) => admitted,
             Some(Err(cut)) => return cut,
             None => return Cut::Silent,
         };
+        drop(greeting);
         let Ok(root) = self.root.confined().await else { return Cut::Ended };
-        Session::new(root, &self.config).run(carrier, checked).await
+        Session::new(root, &self.config, &self.places).run(carrier, checked).await
     }
 
     /// Serves all who connect, until the future is dropped. Errors of the listener do not end
@@ -157,17 +192,17 @@ impl<D: DirHandle> Server<D> {
     /// All connections are cut.
     pub async fn serve<L: ListenerHandle>(&self, listener: &L, told: impl Fn(Event)) {
         type Connection<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Cut)> + 'a>>;
+        let greetings = Greetings::default();
         let mut connections: FuturesUnordered<Connection<'_>> = FuturesUnordered::new();
-        // A few more than there may be, to be told so.
-        let most = self.config.connections_max.saturating_add(8);
         let accept = async || match listener.accept().await {
             Ok(accepted) => Ok(accepted),
             Err(error) => {
                 // What keeps it from accepting may last, and must not keep it busy.
-                Timer::after(Duration::from_millis(20)).await;
+                Timer::after(REFUSED_PAUSE).await;
                 Err(error)
             }
         };
+        let mut refused: Option<(Error, usize)> = None;
         // One at a time, and asked only when it has woken: not whenever a connection has.
         let mut accepting = FuturesUnordered::new();
         loop {
@@ -178,24 +213,30 @@ impl<D: DirHandle> Server<D> {
                 while let Poll::Ready(Some((from, cut))) = connections.poll_next_unpin(cx) {
                     told(Event::Disconnected(from, cut));
                 }
-                if connections.len() >= most {
-                    return Poll::Pending;
-                }
                 accepting.poll_next_unpin(cx)
             })
             .await;
             let Some(accepted) = accepted else { continue };
             match accepted {
                 Ok((stream, from)) => {
+                    refused = None;
                     told(Event::Connected(from));
-                    let crowded = connections.len() >= self.config.connections_max;
                     // A stream that refuses is merely slower.
                     let _slower = stream.set_nodelay(true);
+                    let (greetings, places) = (&greetings, self.config.connections_max);
                     connections.push(Box::pin(async move {
-                        (from, stream.hosting(self.serve_or_refuse(&stream, crowded)).await)
+                        let serving = self.serve_or_refuse(&stream, greetings, places);
+                        (from, stream.hosting(serving).await)
                     }));
                 }
-                Err(error) => told(Event::Refused(error)),
+                Err(error) => {
+                    let again = refused.take().filter(|(before, _)| *before == error);
+                    let times = again.map_or(0, |(_, times)| (times + 1) % REFUSED_UNTOLD);
+                    if times == 0 {
+                        told(Event::Refused(error.clone()));
+                    }
+                    refused = Some((error, times));
+                }
             }
         }
     }

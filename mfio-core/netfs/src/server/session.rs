@@ -1,13 +1,14 @@
-//! One connection of a server, from its first byte to its last.
+//! One connection of a server, once it is let in.
 //!
 //! Data flow: carrier → frame, whole → task → replies, as they are ready → carrier. Requests
 //! and bytes are counted until their replies are out; who has too many of them is not listened
 //! to until there are fewer.
 //!
-//! Not here: what is done for a request (`answer`).
+//! Not here: who is let in (`door`), what is done for a request (`answer`).
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
@@ -22,15 +23,11 @@ use mfio_core::{Error as ByteError, FailedRange, Packet, PacketIoExt, Write};
 use mfio_rt::{DirHandle, Error, ErrorKind, Op};
 
 use super::answer::told;
-use super::handles::{Handles, Node};
+use super::handles::{Handles, Node, Places};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
-use crate::auth::{Side, nonce};
-use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, receive_bytes, receive_header};
-use crate::carrier::{receive_hello, verify, within};
-use crate::wire::{
-    DATA_BYTES_MAX, Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, WireError,
-};
+use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress, verify, within};
+use crate::wire::{DATA_BYTES_MAX, HEADER_BYTES, Header, Reason, Reply, Request, WireError};
 
 /// Bytes answered at a time.
 pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
@@ -48,48 +45,10 @@ const COPY_BYTES: usize = 16 << 10;
 const BUFFERS_KEPT: usize = 16;
 const KEPT_BYTES: usize = 1 << 10;
 pub(super) const EBADF: i32 = 9;
-
-/// Says hello, and lets in who knows the secret. Whether frames have checksums.
-pub(super) async fn greet<C: Carrier>(
-    carrier: &C,
-    config: &ServerConfig,
-    crowded: bool,
-) -> Result<bool, Cut> {
-    let theirs = receive_hello(carrier).await?;
-    let flags = Flags { checksums: theirs.flags.checksums, secret: config.secret.is_some() };
-    let idle_ms = u32::try_from(config.idle_max.as_millis()).unwrap_or(u32::MAX);
-    let limits = Limits { requests: config.requests_max, bytes: config.bytes_max, idle_ms };
-    let ours = Hello { flags, nonce: nonce().map_err(|_| Cut::Secret)?, limits };
-    let mut egress = Egress::new(carrier, false);
-    egress.raw(&ours.encode());
-    egress.flush().await?;
-    let checked = flags.checksums;
-    let header = receive_header(carrier, checked).await?;
-    if header.data_len != 0 {
-        return Err(WireError::Unasked.into());
-    }
-    let body = receive_bytes(carrier, header.body_len).await?;
-    verify(&header, &body, &[])?;
-    let Request::Proof { code } = Request::decode(header.kind, &body)? else {
-        return Err(WireError::Unasked.into());
-    };
-    let secret = config.secret.as_ref();
-    let proven = secret.is_none_or(|s| s.proves(Side::Client, &theirs, &ours, &code));
-    let refusal = match (proven, crowded) {
-        (false, _) => Some(Reason::Secret),
-        (true, true) => Some(Reason::Crowded),
-        (true, false) => None,
-    };
-    let proof = secret.map(|secret| secret.proof(Side::Server, &theirs, &ours));
-    let reply = match refusal {
-        Some(reason) => Reply::Goodbye { reason },
-        None => Reply::Proven { code: proof.unwrap_or_default() },
-    };
-    let mut egress = Egress::new(carrier, checked);
-    egress.push(Head { kind: reply.kind(), id: 0, place: 0, body: &reply.body() }, &[])?;
-    egress.flush().await?;
-    refusal.map_or(Ok(checked), |reason| Err(Cut::Goodbye(reason)))
-}
+/// Bytes of requests in a turn, and what a request counts at least: one that asks for nothing is
+/// work as well. What is done for them in the turn is bounded by that, too.
+const TURN_BYTES: u64 = 256 << 10;
+const FRAME_COST: u64 = 4 << 10;
 
 /// A reply on its way out.
 pub(super) struct Out {
@@ -107,7 +66,7 @@ pub(super) struct Out {
 /// What a connection has.
 pub(super) struct Session<'s, D: DirHandle> {
     config: &'s ServerConfig,
-    pub(super) handles: Handles<D>,
+    pub(super) handles: Handles<'s, D>,
     out: RefCell<VecDeque<Out>>,
     out_waker: RefCell<Option<Waker>>,
     requests: Cell<u32>,
@@ -118,21 +77,23 @@ pub(super) struct Session<'s, D: DirHandle> {
     pub(super) reads: RefCell<VecDeque<Fragment<D>>>,
     /// A write waits for room: nothing more is read until it has it.
     write_waits: Cell<bool>,
+    /// What was received in this turn.
+    turn: Cell<u64>,
     room: RefCell<Vec<Waker>>,
     /// Waits for locks, and who is to be woken when they are given up.
     locks: RefCell<BTreeMap<u64, Option<Waker>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
-    progress: Cell<u64>,
+    progress: Arc<Progress>,
     /// A frame is partly out: nothing else can be said.
     inside: Cell<bool>,
 }
 
 impl<'s, D: DirHandle> Session<'s, D> {
-    pub(super) fn new(root: D, config: &'s ServerConfig) -> Self {
+    pub(super) fn new(root: D, config: &'s ServerConfig, places: &'s Places) -> Self {
         let root = Node { dir: root, path: Some(Vec::new()) };
         Self {
             config,
-            handles: Handles::new(root, config.handles_max),
+            handles: Handles::new(root, config.handles_max, places),
             out: RefCell::default(),
             out_waker: RefCell::default(),
             requests: Cell::new(0),
@@ -140,10 +101,11 @@ impl<'s, D: DirHandle> Session<'s, D> {
             unsent: Cell::new(0),
             reads: RefCell::default(),
             write_waits: Cell::new(false),
+            turn: Cell::new(0),
             room: RefCell::default(),
             locks: RefCell::default(),
             buffers: RefCell::default(),
-            progress: Cell::new(0),
+            progress: Arc::default(),
             inside: Cell::new(false),
         }
     }
@@ -155,6 +117,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
             let mut egress = pin!(self.egress(carrier, checked));
             let mut watch = pin!(self.watch());
             poll_fn(|cx| {
+                self.turn.set(0);
                 for _ in 0..ROUNDS_MAX {
                     if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
@@ -198,8 +161,20 @@ impl<'s, D: DirHandle> Session<'s, D> {
         cut
     }
 
+    /// Waits for the next turn, where this one's bytes have been received.
+    async fn wait_for_turn(&self) {
+        poll_fn(|cx: &mut Context<'_>| {
+            if self.turn.get() < TURN_BYTES {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn step(&self) {
-        self.progress.set(self.progress.get().wrapping_add(1));
+        self.progress.step();
     }
 
     /// Returns when nothing has come or gone for too long.
@@ -223,7 +198,10 @@ impl<'s, D: DirHandle> Session<'s, D> {
             if there_is_room() {
                 return Poll::Ready(());
             }
-            self.room.borrow_mut().push(cx.waker().clone());
+            let mut room = self.room.borrow_mut();
+            if !room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+                room.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -286,11 +264,14 @@ impl<'s, D: DirHandle> Session<'s, D> {
         checked: bool,
         tasks: &RefCell<FuturesUnordered<Task<'t>>>,
     ) -> Result<(), Cut> {
-        let mut ingress = Ingress::new(carrier, checked);
+        let mut ingress = Ingress::new(carrier, checked, Arc::clone(&self.progress));
         loop {
             // Those that keep to the window never wait here.
             self.wait_for(|| self.requests.get() <= self.config.requests_max).await;
+            self.wait_for_turn().await;
             let header = ingress.header().await?;
+            let long = u64::from(header.body_len) + u64::from(header.data_len);
+            self.turn.set(self.turn.get() + FRAME_COST.max(long));
             let body = ingress.body(&header).await?;
             self.step();
             let request = Request::decode(header.kind, body)?;
@@ -402,7 +383,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
     }
 
     async fn egress<C: Carrier>(&self, carrier: &C, checked: bool) -> Result<(), Cut> {
-        let mut egress = Egress::new(carrier, checked);
+        let mut egress = Egress::new(carrier, checked).counted(Arc::clone(&self.progress));
         let (mut requests, mut bytes) = (0, 0);
         loop {
             let next = self.out.borrow_mut().pop_front();

@@ -199,7 +199,8 @@ impl Field for OpenOptions {
         ];
         let bits = (0..).zip(bits).fold(0_u16, |all, (at, bit)| all | u16::from(bit) << at);
         bits.put(to);
-        self.mode.put(to);
+        // The field can be set past its setter, to more than there is a form for.
+        (self.mode & 0o7777).put(to);
     }
 
     fn take(from: &mut Fields<'_>) -> Result<Self, WireError> {

@@ -312,7 +312,8 @@ pub async fn names_have_limits<F: Fs>(fs: &F) {
     }
 }
 
-/// Permission bits and times are given back as they were set.
+/// Permission bits and times are given back as they were set, and what is no time is refused:
+/// some systems have meanings of their own for such numbers.
 pub async fn permissions_and_times_are_kept<F: Fs>(fs: &F) {
     let dir = fs.current_dir();
     let file = fs.open("file", &BOTH.mode(0o600)).await.expect("a file is made");
@@ -330,6 +331,19 @@ pub async fn permissions_and_times_are_kept<F: Fs>(fs: &F) {
     );
     let times = Times { accessed: Some(accessed), modified: Some(modified) };
     dir.set_times("file", times, Follow::Yes).await.expect("times are set");
+    let found = file.metadata().await.expect("facts");
+    assert_eq!((found.accessed, found.modified), (Some(accessed), Some(modified)));
+    for nanos in [1_000_000_000, (1 << 30) - 2, (1 << 30) - 1, u32::MAX] {
+        let never = Some(Timestamp { secs: 0, nanos });
+        for (accessed, modified) in [(never, None), (None, never)] {
+            let times = Times { accessed, modified };
+            refused(file.set_times(times).await, ErrorKind::InvalidInput, "by handle");
+            for follow in [Follow::Yes, Follow::No] {
+                let set = dir.set_times("file", times, follow).await;
+                refused(set, ErrorKind::InvalidInput, "by name");
+            }
+        }
+    }
     let found = file.metadata().await.expect("facts");
     assert_eq!((found.accessed, found.modified), (Some(accessed), Some(modified)));
     let times = Times { accessed: None, modified: Some(accessed) };

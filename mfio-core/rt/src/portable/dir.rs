@@ -165,6 +165,7 @@ impl DirHandle for PortableDir {
         times: Times,
         follow: Follow,
     ) -> Result<(), Error> {
+        times.check().map_err(|error| error.at(path.as_ref()))?;
         let set = move |dir: &sys::Dir, path: &[u8]| dir.set_times(path, times, follow);
         self.call(Op::SetTimes, path.as_ref(), set).await
     }

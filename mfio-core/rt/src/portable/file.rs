@@ -390,6 +390,7 @@ impl FileHandle for PortableFile {
     }
 
     async fn set_times(&self, times: Times) -> Result<(), Error> {
+        times.check()?;
         self.call(Op::SetTimes, move |file| {
             let mut new = FileTimes::new();
             if let Some(time) = times.accessed {

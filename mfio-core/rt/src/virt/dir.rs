@@ -168,6 +168,7 @@ impl DirHandle for VirtDir {
         follow: Follow,
     ) -> Result<(), Error> {
         let path = path.as_ref();
+        times.check().map_err(|error| error.at(path))?;
         let inode = self.base().find(path, follow).map_err(about(Op::SetTimes, path))?;
         set_times(&self.volume, &inode, times);
         Ok(())

@@ -233,6 +233,7 @@ impl FileHandle for VirtFile {
     }
 
     async fn set_times(&self, times: Times) -> Result<(), Error> {
+        times.check()?;
         dir::set_times(&self.volume, &self.inode, times);
         Ok(())
     }
