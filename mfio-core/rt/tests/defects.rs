@@ -543,6 +543,35 @@ fn virtual_space_is_limited_counted_and_given_back() {
     });
 }
 
+/// Nothing has to be opened for it: a socket cannot be, nor can a file of mode 0 by its owner.
+#[cfg(target_os = "linux")]
+#[test]
+fn permissions_are_set_in_confined_directories_whatever_they_are_of() {
+    let temp = tempfile::tempdir().unwrap();
+    let fs = Portable::at(temp.path()).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("socket")).unwrap();
+    std::fs::write(temp.path().join("file"), b"bytes").unwrap();
+    std::os::unix::fs::symlink("file", temp.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", temp.path().join("out")).unwrap();
+    std::fs::create_dir(temp.path().join("dir")).unwrap();
+    now(&fs, async {
+        let dir = fs.current_dir().confined().await.unwrap();
+        for (path, of) in [("file", "file"), ("link", "file"), ("dir", "dir"), (".", ".")] {
+            for mode in [0, 0o640, 0o750] {
+                dir.set_permissions(path, mode).await.unwrap();
+                let found = dir.metadata(of, Follow::No).await.unwrap();
+                assert_eq!(found.mode, mode, "{path}");
+            }
+        }
+        dir.set_permissions("socket", 0o600).await.unwrap();
+        assert_eq!(dir.metadata("socket", Follow::No).await.unwrap().mode, 0o600);
+        let refused = dir.set_permissions("out", 0o600).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Escapes);
+        let refused = dir.set_permissions("none", 0o600).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+    });
+}
+
 #[test]
 fn f49_confined_directory_lets_no_path_out() {
     fn check<F: Fs>(fs: &F) {
