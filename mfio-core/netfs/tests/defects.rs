@@ -608,6 +608,49 @@ fn lock_granted_to_nobody_is_given_back_before_another_is_taken() {
 }
 
 #[test]
+fn wait_given_up_in_the_same_breath_is_cancelled() {
+    let fs = VirtFs::new();
+    let held = block_on(&fs, fs.open("file", &BOTH)).unwrap();
+    block_on(&fs, held.try_lock(LockKind::Exclusive)).unwrap();
+    let (ours, _) = connection(&fs, ServerConfig::default(), 50_000);
+    let raw = Raw::new(ours);
+    raw.ask(1, &Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH });
+    let (_, Reply::Opened { handle: file }) = raw.reply() else { panic!("it opens") };
+    let framed = |id, request: &Request| {
+        let body = request.body();
+        [&frame(request.kind(), id, &body, 0).unwrap().encode()[..], &body].concat()
+    };
+    let wait = Request::Lock { file, kind: LockKind::Shared, wait: true };
+    raw.say([framed(5, &wait), framed(6, &Request::Cancel { request: 5 })].concat());
+    raw.ask(7, &Request::Ping {});
+    let mut heard = [raw.reply(), {
+        raw.ask(8, &Request::Ping {});
+        raw.reply()
+    }];
+    heard.sort_by_key(|(id, _)| *id);
+    assert!(
+        matches!(&heard[0], (5, Reply::Failed { error }) if error.kind() == ErrorKind::Cancelled),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn waits_of_one_connection_are_bounded() {
+    let fs = VirtFs::new();
+    let held = block_on(&fs, fs.open("file", &BOTH)).unwrap();
+    block_on(&fs, held.try_lock(LockKind::Exclusive)).unwrap();
+    let raw = Raw::new(connection(&fs, ServerConfig::default(), 50_000).0);
+    raw.ask(1, &Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH });
+    let (_, Reply::Opened { handle: file }) = raw.reply() else { panic!("it opens") };
+    for id in 10..75 {
+        raw.ask(id, &Request::Lock { file, kind: LockKind::Shared, wait: true });
+    }
+    raw.ask(99, &Request::Ping {});
+    let (id, reply) = raw.reply();
+    assert!(matches!(reply, Reply::Failed { .. }) && id == 74, "{id} {reply:?}");
+}
+
+#[test]
 fn keepalive_keeps_a_quiet_connection_and_silence_is_noticed() {
     let config = ServerConfig::default().idle_max(Duration::from_millis(400));
     let (ours, _) = connection(&VirtFs::new(), config, 50_000);
