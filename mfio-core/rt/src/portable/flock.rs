@@ -187,12 +187,13 @@ impl PortableFile {
         let wait = self.shared.lock.waits.begin(identity);
         let mut wait = wait.ok_or_else(|| Error::new(Op::Lock, ErrorKind::TooManyOpen))?;
         loop {
-            // At once, when it is known to be waited for: it may have been given back before.
+            // Before it is asked again: what is given back from here on is heard of.
+            wait.begin_pause();
             done = self.change_lock(Some(kind)).await;
             if !refused(&done) {
                 return done;
             }
-            wait.pause().await;
+            poll_fn(|cx| wait.poll_pause(cx)).await;
         }
     }
 
@@ -303,14 +304,14 @@ impl Wait {
         guarded(&self.waits.state).waiting.get_mut(&self.number).map(work)
     }
 
-    /// Until it is worth while to ask again.
-    async fn pause(&mut self) {
+    /// Each pause is longer than the one before.
+    fn begin_pause(&mut self) {
         self.ticks = (self.ticks * 2).clamp(1, PAUSE_TICKS_MAX);
         self.with(|waiting| waiting.ticks = self.ticks);
-        poll_fn(|cx| self.poll(cx)).await;
     }
 
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Until it is worth while to ask again.
+    fn poll_pause(&self, cx: &Context<'_>) -> Poll<()> {
         // Cloned and dropped outside the lock: both may run anything.
         let mut waker = Some(cx.waker().clone());
         let over = self.with(|waiting| {
