@@ -178,7 +178,8 @@ impl PortableFile {
     }
 
     pub(super) async fn wait_for_lock(&self, kind: LockKind) -> Result<(), Error> {
-        let refused = |done: &Result<(), Error>| matches!(done, Err(error) if error.kind() == ErrorKind::Locked);
+        let locked = |error: &Error| error.kind() == ErrorKind::Locked;
+        let refused = |done: &Result<(), Error>| done.as_ref().is_err_and(locked);
         let mut done = self.change_lock(Some(kind)).await;
         if !refused(&done) {
             return done;
