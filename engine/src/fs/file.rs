@@ -7,7 +7,7 @@
 //!
 //! Not here: opening (`dir`), ops on names (`names`).
 
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs::File as OpenFile;
 use std::task::{Context, Poll};
@@ -36,8 +36,8 @@ pub struct ShardFile<R: Ring = AutoRing> {
     options: OpenOptions,
     /// What writes of a handle that appends go through.
     appends: Option<PortableFile>,
-    /// A lock was asked for, and may be held.
-    locked: Cell<bool>,
+    /// What locks are asked for by, once any was: it knows which of them is still wanted.
+    locks: OnceCell<PortableFile>,
 }
 
 impl<R: Ring> ShardFile<R> {
@@ -60,7 +60,7 @@ impl<R: Ring> ShardFile<R> {
             threads: threads.clone(),
             options: *options,
             appends: None,
-            locked: Cell::new(false),
+            locks: OnceCell::new(),
         };
         if options.append {
             made.appends = Some(made.duplicate(Op::Open).map_err(|error| error.at(path))?);
@@ -93,6 +93,14 @@ impl<R: Ring> ShardFile<R> {
     fn duplicate(&self, op: Op) -> Result<PortableFile, Error> {
         let file = self.file.duplicate().map_err(|error| error_of(op, &error))?;
         Ok(self.threads.adopt_file(file, &self.options))
+    }
+
+    fn locks(&self) -> Result<&PortableFile, Error> {
+        if let Some(locks) = self.locks.get() {
+            return Ok(locks);
+        }
+        let made = self.duplicate(Op::Lock)?;
+        Ok(self.locks.get_or_init(|| made))
     }
 }
 
@@ -231,28 +239,24 @@ impl<R: Ring> FileHandle for ShardFile<R> {
     }
 
     async fn try_lock(&self, kind: LockKind) -> Result<(), Error> {
-        self.locked.set(true);
-        self.duplicate(Op::Lock)?.try_lock(kind).await
+        self.locks()?.try_lock(kind).await
     }
 
     async fn lock(&self, kind: LockKind) -> Result<(), Error> {
-        self.locked.set(true);
-        self.duplicate(Op::Lock)?.lock(kind).await
+        self.locks()?.lock(kind).await
     }
 
     async fn unlock(&self) -> Result<(), Error> {
-        self.duplicate(Op::Lock)?.unlock().await
+        self.locks()?.unlock().await
     }
 }
 
 impl<R: Ring> Drop for ShardFile<R> {
     fn drop(&mut self) {
         // The ring may keep the file open for a while, and a lock lives as long as that.
-        if self.locked.get()
-            && let Ok(file) = self.file.duplicate()
-        {
+        if let Some(locks) = self.locks.get() {
             // An error means that there is no lock to give back.
-            drop(file.unlock());
+            drop(locks.unlock_now());
         }
     }
 }

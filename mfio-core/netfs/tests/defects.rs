@@ -17,9 +17,9 @@ use mfio_rt::portable::Portable;
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{
     DirHandle, DirHandleExt, Entries, ErrorKind, FileHandle, Follow, Fs, ListenOptions,
-    ListenerHandle,
+    ListenerHandle, LockKind,
 };
-use mfio_rt::{OpenOptions, Tcp, Whole};
+use mfio_rt::{OpenOptions, SyncLevel, Tcp, Whole};
 
 const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
 
@@ -99,6 +99,13 @@ impl Raw {
         drop(self.hear(header.body_len as usize));
         drop(self.hear(header.data_len as usize));
         header.id
+    }
+
+    /// The next request that has no data, as a server.
+    fn request(&self) -> (u64, Request) {
+        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
+        let body = self.hear(header.body_len as usize);
+        (header.id, Request::decode(header.kind, &body).unwrap())
     }
 
     fn answer(&self, id: u64, reply: &Reply) {
@@ -545,6 +552,102 @@ fn dropped_operations_never_reach_another_file() {
             assert_eq!(get(net.current_dir(), "other").await, [round; 100]);
         }
     });
+}
+
+/// A server that grants a lock at the moment at which it is given up.
+#[test]
+fn lock_granted_to_nobody_is_given_back_before_another_is_taken() {
+    let (tell, told) = mpsc::channel();
+    let net = lying(move |raw| {
+        let (mut waits, mut held) = (None, Vec::new());
+        loop {
+            let (id, request) = raw.request();
+            match request {
+                Request::Lock { wait: true, .. } => {
+                    waits = Some(id);
+                    continue;
+                }
+                Request::Cancel { .. } => {
+                    // Whatever the client asks next is on its way by now.
+                    async_io_block_on(async_sleep(100));
+                    held.push("waited");
+                    raw.answer(waits.take().unwrap(), &Reply::Done {});
+                    continue;
+                }
+                Request::Lock { wait: false, .. } => held.push("taken"),
+                Request::Unlock { .. } => held.clear(),
+                Request::SyncFile { .. } => tell.send(held.clone()).unwrap(),
+                _ => return,
+            }
+            raw.answer(id, &Reply::Done {});
+        }
+    });
+    block_on(&net, async {
+        let file = net.open("file", &BOTH).await.unwrap();
+        for dropped in [true, false] {
+            {
+                let mut waiting = pin!(file.lock(LockKind::Exclusive));
+                let begun = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx)));
+                assert!(begun.await.is_pending());
+                // So that it is sent.
+                async_sleep(50).await;
+            }
+            if dropped {
+                // Asked and given up as well: it is neither sent nor in the way.
+                let mut asked = pin!(file.try_lock(LockKind::Shared));
+                let begun = std::future::poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx)));
+                assert!(begun.await.is_pending());
+            }
+            file.try_lock(LockKind::Shared).await.unwrap();
+            for _ in 0..2 {
+                file.sync(SyncLevel::Data).await.unwrap();
+            }
+            assert_eq!(told.try_iter().last().unwrap(), ["taken"], "it stays locked");
+        }
+    });
+}
+
+#[test]
+fn wait_given_up_in_the_same_breath_is_cancelled() {
+    let fs = VirtFs::new();
+    let held = block_on(&fs, fs.open("file", &BOTH)).unwrap();
+    block_on(&fs, held.try_lock(LockKind::Exclusive)).unwrap();
+    let (ours, _) = connection(&fs, ServerConfig::default(), 50_000);
+    let raw = Raw::new(ours);
+    raw.ask(1, &Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH });
+    let (_, Reply::Opened { handle: file }) = raw.reply() else { panic!("it opens") };
+    let framed = |id, request: &Request| {
+        let body = request.body();
+        [&frame(request.kind(), id, &body, 0).unwrap().encode()[..], &body].concat()
+    };
+    let wait = Request::Lock { file, kind: LockKind::Shared, wait: true };
+    raw.say([framed(5, &wait), framed(6, &Request::Cancel { request: 5 })].concat());
+    raw.ask(7, &Request::Ping {});
+    let mut heard = [raw.reply(), {
+        raw.ask(8, &Request::Ping {});
+        raw.reply()
+    }];
+    heard.sort_by_key(|(id, _)| *id);
+    assert!(
+        matches!(&heard[0], (5, Reply::Failed { error }) if error.kind() == ErrorKind::Cancelled),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn waits_of_one_connection_are_bounded() {
+    let fs = VirtFs::new();
+    let held = block_on(&fs, fs.open("file", &BOTH)).unwrap();
+    block_on(&fs, held.try_lock(LockKind::Exclusive)).unwrap();
+    let raw = Raw::new(connection(&fs, ServerConfig::default(), 50_000).0);
+    raw.ask(1, &Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH });
+    let (_, Reply::Opened { handle: file }) = raw.reply() else { panic!("it opens") };
+    for id in 10..75 {
+        raw.ask(id, &Request::Lock { file, kind: LockKind::Shared, wait: true });
+    }
+    raw.ask(99, &Request::Ping {});
+    let (id, reply) = raw.reply();
+    assert!(matches!(reply, Reply::Failed { .. }) && id == 74, "{id} {reply:?}");
 }
 
 #[test]

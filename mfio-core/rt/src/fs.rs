@@ -328,7 +328,8 @@ pub trait FileHandle: PacketIo<Read, u64> + PacketIo<Write, u64> + IoBackend {
     async fn set_times(&self, times: Times) -> Result<(), Error>;
 
     /// Locks the file, for those who ask: nobody is kept from reading or writing. The lock is
-    /// this handle's, until it unlocks or is closed; another kind replaces it.
+    /// this handle's, until it unlocks or is closed; another kind replaces it. For that the old
+    /// one is given up first, as by Linux: a change that is refused leaves no lock.
     ///
     /// # Errors
     /// `Locked` where another handle's lock stands against it.
@@ -337,14 +338,15 @@ pub trait FileHandle: PacketIo<Read, u64> + PacketIo<Write, u64> + IoBackend {
     /// Locked or not: unlock.
     async fn try_lock(&self, kind: LockKind) -> Result<(), Error>;
 
-    /// As [`FileHandle::try_lock`], but waits. Waiting keeps nothing else of the backend
-    /// waiting.
+    /// As [`FileHandle::try_lock`], but waits, holding none meanwhile. Waiting keeps nothing
+    /// else of the backend waiting.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; `TooManyOpen` where as many wait as may.
     ///
     /// # Cancel safety
-    /// Not locked, or not for longer than it takes to undo it.
+    /// Not locked, or not for longer than it takes to undo it. What the handle locks afterwards
+    /// is not undone.
     async fn lock(&self, kind: LockKind) -> Result<(), Error>;
 
     /// Gives the lock back, if there is one.

@@ -481,6 +481,92 @@ fn virtual_space_is_limited_counted_and_given_back() {
 }
 
 #[test]
+fn virtual_hard_links_are_counted() {
+    let mut config = VirtConfig::default();
+    config.nodes_max = 4;
+    let fs = VirtFs::with_config(&config);
+    now(&fs, async {
+        let dir = fs.current_dir();
+        let file = fs.open("file", &BOTH).await.unwrap();
+        dir.hard_link("file", dir, "second").await.unwrap();
+        dir.hard_link("file", dir, "third").await.unwrap();
+        assert_eq!(fs.nodes(), 4, "the root and three names");
+        let full = dir.hard_link("file", dir, "fourth").await.unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::NoSpace);
+        assert_eq!(dir.metadata("file", Follow::Yes).await.unwrap().links, Some(3));
+        let full = dir.create_dir("dir", 0o755).await.unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::NoSpace);
+        dir.rename("third", dir, "moved").await.unwrap();
+        dir.rename("moved", dir, "file").await.unwrap();
+        assert_eq!(fs.nodes(), 4, "two names of one file stay as they are");
+        dir.remove_file("second").await.unwrap();
+        dir.create_dir("dir", 0o755).await.unwrap();
+        for name in ["file", "moved"] {
+            dir.remove_file(name).await.unwrap();
+        }
+        dir.remove_dir("dir").await.unwrap();
+        assert_eq!(fs.nodes(), 2, "the root and what is open");
+        drop(file);
+        assert_eq!(fs.nodes(), 1);
+    });
+}
+
+#[test]
+fn virtual_targets_of_links_take_space() {
+    let mut config = VirtConfig::default();
+    config.capacity_bytes = 16 << 10;
+    let fs = VirtFs::with_config(&config);
+    now(&fs, async {
+        let dir = fs.current_dir();
+        for number in 0..100 {
+            dir.symlink("short", format!("{number}")).await.unwrap();
+        }
+        assert_eq!(fs.used_bytes(), 0, "short ones are part of their nodes");
+        let long = [b'x'; 4000];
+        for name in ["a", "b", "c", "d"] {
+            dir.symlink(long, name).await.unwrap();
+        }
+        assert_eq!(fs.used_bytes(), 16 << 10);
+        let full = dir.symlink(long, "e").await.unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::NoSpace);
+        assert_eq!(fs.nodes(), 105, "what was refused is not there");
+        dir.remove_file("a").await.unwrap();
+        assert_eq!(fs.used_bytes(), 12 << 10);
+        dir.symlink(long, "e").await.unwrap();
+        assert_eq!(dir.read_link("e").await.unwrap(), long);
+    });
+}
+
+/// Nothing has to be opened for it: a socket cannot be, nor can a file of mode 0 by its owner.
+#[cfg(target_os = "linux")]
+#[test]
+fn permissions_are_set_in_confined_directories_whatever_they_are_of() {
+    let temp = tempfile::tempdir().unwrap();
+    let fs = Portable::at(temp.path()).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("socket")).unwrap();
+    std::fs::write(temp.path().join("file"), b"bytes").unwrap();
+    std::os::unix::fs::symlink("file", temp.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("/dev/null", temp.path().join("out")).unwrap();
+    std::fs::create_dir(temp.path().join("dir")).unwrap();
+    now(&fs, async {
+        let dir = fs.current_dir().confined().await.unwrap();
+        for (path, of) in [("file", "file"), ("link", "file"), ("dir", "dir"), (".", ".")] {
+            for mode in [0, 0o640, 0o750] {
+                dir.set_permissions(path, mode).await.unwrap();
+                let found = dir.metadata(of, Follow::No).await.unwrap();
+                assert_eq!(found.mode, mode, "{path}");
+            }
+        }
+        dir.set_permissions("socket", 0o600).await.unwrap();
+        assert_eq!(dir.metadata("socket", Follow::No).await.unwrap().mode, 0o600);
+        let refused = dir.set_permissions("out", 0o600).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Escapes);
+        let refused = dir.set_permissions("none", 0o600).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
 fn f49_confined_directory_lets_no_path_out() {
     fn check<F: Fs>(fs: &F) {
         now(fs, async {

@@ -6,13 +6,13 @@
 //! Not here: what waits to be sent (`shared`).
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Read, View, Write};
-use mfio_rt::{Error, ErrorKind, Op};
+use mfio_rt::{Error, ErrorKind};
 
+use super::locks::Undoing;
 use super::pending::Slot;
-use super::shared::{CUT, Call, Control, ECONNRESET, ENOTCONN, Phase, Shared, refuse};
+use super::shared::{CUT, Call, ECONNRESET, ENOTCONN, Phase, Shared, refuse};
 use crate::carrier::Cut;
 use crate::wire::{Reply, Request, WireError};
 
@@ -124,24 +124,11 @@ impl Shared {
 
     /// Gives back what nobody wants any more.
     pub(crate) fn undo(&self, epoch: u32, slot: &Slot, unwanted: &Result<Reply, Error>) {
-        match (unwanted, slot.locks) {
-            (Ok(Reply::Opened { handle }), _) => {
+        match unwanted {
+            Ok(Reply::Opened { handle }) => {
                 self.notify(epoch, Request::Close { handle: *handle });
             }
-            (Ok(Reply::Done {}), Some(file)) => {
-                let mut state = self.lock();
-                let request = Request::Unlock { file };
-                let (epoch, keep) = (Some(epoch), Vec::new());
-                state.controls.push_front(Control {
-                    request,
-                    op: Op::Lock,
-                    epoch,
-                    keep,
-                    slot: None,
-                });
-                state.wake_driver();
-            }
-            _ => {}
+            _ => self.undo_lock(epoch, slot, unwanted),
         }
     }
 
@@ -152,6 +139,7 @@ impl Shared {
             state.phase = phase;
             state.bytes = 0;
             state.notices.clear();
+            state.undoing = Undoing::default();
             let calls = core::mem::take(&mut state.calls);
             if phase != Phase::Down {
                 (calls, VecDeque::new(), VecDeque::new())

@@ -8,20 +8,23 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::Future;
 use core::pin::Pin;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::task::{Context, Poll, Waker};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mfio_rt::{Error, ErrorKind, Op};
 
+use super::locks::Locking;
 use super::shared::{Control, Opened, User};
 use crate::wire::{PATH_BYTES_MAX, Reply, Request};
 
 /// Where the result is put down.
 pub(crate) struct Slot {
     state: Mutex<SlotState>,
-    /// The file that a lock is waited for.
-    pub(crate) locks: Option<u64>,
+    /// What is asked about the lock of a file.
+    pub(crate) locks: Option<Locking>,
+    /// It is given up, and what is asked about that lock later waits for its answer.
+    undoing: AtomicBool,
     /// The connection that the answer came by: numbers in it mean nothing to another.
     answered: AtomicU32,
 }
@@ -34,6 +37,25 @@ struct SlotState {
 }
 
 impl Slot {
+    fn new(locks: Option<Locking>, state: SlotState) -> Self {
+        let (undoing, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+        Self { state: Mutex::new(state), locks, undoing, answered }
+    }
+
+    /// Of what is asked for nobody.
+    pub(crate) fn abandoned(locks: Option<Locking>) -> Self {
+        Self::new(locks, SlotState { abandoned: true, ..SlotState::default() })
+    }
+
+    /// Under the lock of the connection. What it was before.
+    pub(crate) fn set_undoing(&self, undoing: bool) -> bool {
+        self.undoing.swap(undoing, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_undoing(&self) -> bool {
+        self.undoing.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,11 +97,7 @@ impl Pending {
         // Handles of two connections have nothing in common.
         let mixed = keep.iter().filter_map(|opened| opened.epoch).any(|one| Some(one) != epoch);
         let epoch = if mixed { Some(0) } else { epoch };
-        let locks = match &request {
-            Request::Lock { file, wait: true, .. } => Some(*file),
-            _ => None,
-        };
-        let slot = Arc::new(Slot { state: Mutex::default(), locks, answered: AtomicU32::new(0) });
+        let slot = Arc::new(Slot::new(Locking::of(&request), SlotState::default()));
         let unsent = Some(Control { request, op, epoch, keep, slot: Some(Arc::clone(&slot)) });
         Some(Self { user, unsent, slot, over: false })
     }

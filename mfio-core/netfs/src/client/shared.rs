@@ -20,6 +20,7 @@ use mfio_core::{Perms, Read, View, Write};
 use mfio_rt::portable::Portable;
 use mfio_rt::{Error, ErrorKind, Op};
 
+use super::locks::Undoing;
 use super::pending::Slot;
 use crate::wire::{DATA_BYTES_MAX, Limits, Request};
 
@@ -153,6 +154,7 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(super) notices: VecDeque<Request>,
     pub(super) controls: VecDeque<Control>,
+    pub(super) undoing: Undoing,
     pub(super) transfers: VecDeque<Transfer>,
     reserved: usize,
     pub(super) calls: BTreeMap<u64, Call>,
@@ -193,6 +195,7 @@ impl Shared {
             limits,
             notices: VecDeque::new(),
             controls: VecDeque::new(),
+            undoing: Undoing::default(),
             transfers: VecDeque::new(),
             reserved: 0,
             calls: BTreeMap::new(),
@@ -239,8 +242,8 @@ impl Shared {
         None
     }
 
-    /// The answer to `slot` is not wanted any more: what waits is not sent, a wait for a lock
-    /// ends.
+    /// The answer to `slot`, about a lock, is not wanted any more: what waits is not sent, a
+    /// wait for a lock ends.
     pub(crate) fn cancel(&self, slot: &Arc<Slot>) {
         let mut state = self.lock();
         let same = |other: &Option<Arc<Slot>>| other.as_ref().is_some_and(|s| Arc::ptr_eq(s, slot));
@@ -251,8 +254,11 @@ impl Shared {
             _ => false,
         });
         if let Some(request) = under_way.map(|(id, _)| *id) {
-            state.notices.push_back(Request::Cancel { request });
-            state.wake_driver();
+            state.undoing.begin(slot);
+            if slot.locks.is_some_and(|locking| locking.waits) {
+                state.notices.push_back(Request::Cancel { request });
+                state.wake_driver();
+            }
         }
         drop(state);
         drop(removed);
@@ -327,7 +333,7 @@ impl Shared {
                 return Poll::Ready(Work::Send { id, request, keep: Vec::new() });
             }
             if state.calls.len() < window
-                && let Some(control) = state.controls.pop_front()
+                && let Some(control) = state.next_control()
             {
                 if control.epoch.is_some_and(|epoch| epoch != state.epoch) {
                     drop(state);

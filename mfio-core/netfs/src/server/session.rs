@@ -44,6 +44,9 @@ const COPY_BYTES: usize = 16 << 10;
 /// Buffers kept for the next fragments of the same connection, and how long they are at least.
 const BUFFERS_KEPT: usize = 16;
 const KEPT_BYTES: usize = 1 << 10;
+/// Locks that one connection waits for at most: as many connections as there are by default may
+/// have so many each with a portable runtime.
+const LOCK_WAITS_MAX: u32 = 64;
 pub(super) const EBADF: i32 = 9;
 /// Bytes of requests in a turn, and what a request counts at least: one that asks for nothing is
 /// work as well. What is done for them in the turn is bounded by that, too.
@@ -293,7 +296,9 @@ impl<'s, D: DirHandle> Session<'s, D> {
                 Request::Read { file, at, len } => self.start_read((id, file), at, len),
                 Request::Lock { wait: true, .. } => {
                     self.count();
-                    tasks.borrow().push(Box::pin(self.wait_for_lock(id, request)));
+                    if self.begin_wait(id) {
+                        tasks.borrow().push(Box::pin(self.wait_for_lock(id, request)));
+                    }
                 }
                 request => {
                     self.count();
@@ -310,14 +315,22 @@ impl<'s, D: DirHandle> Session<'s, D> {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// A wait for a lock can be given up, and must not fill the whole window.
-    async fn wait_for_lock(&self, id: u64, request: Request) {
-        let failed = |kind| Reply::Failed { error: Error::new(Op::Lock, kind) };
-        let waits_max = (self.config.requests_max / 2).max(1) as usize;
-        if self.locks.borrow().len() >= waits_max || self.locks.borrow().contains_key(&id) {
-            return self.reply(id, failed(ErrorKind::TooManyOpen), 0);
+    /// A wait for a lock must not fill the whole window, nor many of them take all that the file
+    /// system can have. It can be given up from now on. Whether there is room for it.
+    fn begin_wait(&self, id: u64) -> bool {
+        let waits_max = (self.config.requests_max / 2).clamp(1, LOCK_WAITS_MAX) as usize;
+        let mut locks = self.locks.borrow_mut();
+        if locks.len() < waits_max && !locks.contains_key(&id) {
+            locks.insert(id, None);
+            return true;
         }
-        self.locks.borrow_mut().insert(id, None);
+        drop(locks);
+        let error = Error::new(Op::Lock, ErrorKind::TooManyOpen);
+        self.reply(id, Reply::Failed { error }, 0);
+        false
+    }
+
+    async fn wait_for_lock(&self, id: u64, request: Request) {
         let mut answer = Box::pin(self.answer(request));
         let reply = poll_fn(|cx| {
             match self.locks.borrow_mut().get_mut(&id) {
@@ -330,7 +343,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
         drop(answer);
         self.locks.borrow_mut().remove(&id);
         let reply = match reply {
-            None => failed(ErrorKind::Cancelled),
+            None => Reply::Failed { error: Error::new(Op::Lock, ErrorKind::Cancelled) },
             Some(reply) => reply.unwrap_or_else(|error| Reply::Failed { error }),
         };
         self.reply(id, reply, 0);

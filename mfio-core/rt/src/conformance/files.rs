@@ -234,6 +234,50 @@ pub async fn locks_keep_others_out<F: Fs>(fs: &F) {
     refused(open().await.try_lock(LockKind::Exclusive).await, ErrorKind::Locked, "it has it");
 }
 
+/// A change that is refused, or waits, leaves its handle with no lock: two that share one and
+/// both want it alone do not wait for each other.
+pub async fn a_refused_change_of_a_lock_gives_it_up<F: Fs>(fs: &F) {
+    let open = async || fs.open("file", &BOTH).await.expect("it opens");
+    let (one, two) = (open().await, open().await);
+    one.try_lock(LockKind::Shared).await.expect("nobody has it");
+    two.try_lock(LockKind::Shared).await.expect("readers share");
+    refused(two.try_lock(LockKind::Exclusive).await, ErrorKind::Locked, "there is a reader");
+    one.try_lock(LockKind::Exclusive).await.expect("there was one reader, and it gave up");
+    one.try_lock(LockKind::Shared).await.expect("it is its own");
+    two.try_lock(LockKind::Shared).await.expect("readers share");
+    let upgraded = [&one, &two].into_iter().map(|file| -> Boxed<'_, ()> {
+        Box::pin(async move {
+            file.lock(LockKind::Exclusive).await.expect("it is waited for");
+            file.unlock().await.expect("it was locked");
+        })
+    });
+    all(upgraded.collect()).await;
+    one.try_lock(LockKind::Exclusive).await.expect("both have given it back");
+}
+
+/// Whoever stops waiting for a lock keeps what it takes afterwards.
+pub async fn a_dropped_wait_for_a_lock_takes_none_back<F: Fs>(fs: &F) {
+    let open = async || fs.open("file", &BOTH).await.expect("it opens");
+    let (one, two, three) = (open().await, open().await, open().await);
+    for round in 0..5 {
+        one.try_lock(LockKind::Shared).await.expect("nobody has it alone");
+        {
+            let mut waiting = pin!(two.lock(LockKind::Exclusive));
+            for _ in 0..round {
+                let begun = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
+                assert!(begun.await, "another has it");
+                one.metadata().await.expect("an open file has facts");
+            }
+        }
+        two.try_lock(LockKind::Shared).await.expect("readers share");
+        one.unlock().await.expect("it was locked");
+        for _ in 0..20 {
+            refused(three.try_lock(LockKind::Exclusive).await, ErrorKind::Locked, "it has it");
+        }
+        two.unlock().await.expect("it was locked");
+    }
+}
+
 /// Whoever stops waiting for a lock does not get it.
 pub async fn a_dropped_wait_for_a_lock_holds_nothing<F: Fs>(fs: &F) {
     let open = async || fs.open("file", &BOTH).await.expect("it opens");

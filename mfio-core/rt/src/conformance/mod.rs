@@ -51,7 +51,8 @@ macro_rules! fs_suite {
             handles_refuse_what_they_were_not_opened_for options_must_go_together
             created_emptied_and_appended_as_asked holes_read_as_zeros_and_lengths_follow
             space_is_set_aside_and_given_back locks_keep_others_out
-            a_dropped_wait_for_a_lock_holds_nothing
+            a_refused_change_of_a_lock_gives_it_up
+            a_dropped_wait_for_a_lock_holds_nothing a_dropped_wait_for_a_lock_takes_none_back
             dropped_transfers_reach_no_other_file cancelled_packets_give_their_buffers_back
             many_transfers_are_under_way_at_once pieces_of_a_packet_land_where_they_belong
             bytes_that_are_made_up_are_written_whole what_is_read_is_never_stale

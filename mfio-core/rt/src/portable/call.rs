@@ -98,10 +98,20 @@ impl Pool {
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
     {
+        self.call_while_wanted(op, |_| work()).await
+    }
+
+    /// As `call`, for work that can see on its way whether anybody waits for it.
+    pub(super) async fn call_while_wanted<T, W>(&self, op: Op, work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Maker<T>) -> T + Send + 'static,
+    {
         let (maker, waiter) = slot();
         let mut job: Option<Job> = Some(Job::Call(Box::new(move || {
             if maker.is_wanted() {
-                let unwanted = maker.finish(work());
+                let result = work(&maker);
+                let unwanted = maker.finish(result);
                 drop(unwanted);
             }
         })));

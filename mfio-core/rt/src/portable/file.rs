@@ -4,15 +4,14 @@
 //! was left out → completed there. A short read of what is in memory is done at once, where the
 //! system can say so.
 //!
-//! Not here: opening (`dir`), the calls that systems do not share (`sys`).
+//! Not here: opening (`dir`), locks (`flock`), the calls that systems do not share (`sys`).
 
 use alloc::sync::Arc;
 use alloc::vec;
 use core::fmt;
-use core::future::poll_fn;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll};
-use std::fs::{File, FileTimes, TryLockError};
+use std::fs::{File, FileTimes};
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -20,8 +19,8 @@ use mfio_core::stream::Length;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
 use mfio_core::{PacketId, PacketIo, Read, Refused, View, Write};
 
-use super::call::slot;
 use super::errno;
+use super::flock::FileLock;
 use super::pool::{Job, Pool};
 use super::sys;
 use crate::error::{Error, ErrorKind, Op};
@@ -39,12 +38,14 @@ const OFFSET_END: u64 = (1 << 63) - 1;
 
 /// An open file.
 pub struct PortableFile {
-    shared: Arc<Shared>,
-    pool: Pool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Pool,
 }
 
-struct Shared {
-    file: File,
+pub(super) struct Shared {
+    pub(super) file: File,
+    // Behind the file: that is closed first.
+    pub(super) lock: FileLock,
     direct: bool,
     /// Writes go to the end, so that what they name as their place means nothing.
     append: bool,
@@ -245,6 +246,7 @@ impl PortableFile {
         Self {
             shared: Arc::new(Shared {
                 file,
+                lock: FileLock::new(pool.lock_waits()),
                 direct: options.direct,
                 append: options.append,
                 cached: AtomicBool::new(true),
@@ -330,25 +332,6 @@ macro_rules! packet_io {
 packet_io!(Read);
 packet_io!(Write);
 
-/// A lock that was waited for, until whoever waited has it.
-struct Unclaimed(Option<Arc<Shared>>);
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.0 {
-            // An error means that there is no lock to give back.
-            drop(shared.file.unlock());
-        }
-    }
-}
-
-fn locked(error: TryLockError) -> Result<(), io::Error> {
-    match error {
-        TryLockError::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
-        TryLockError::Error(error) => Err(error),
-    }
-}
-
 /// As the system's own type; a time that it cannot say is refused.
 pub(super) fn system_time(time: Timestamp) -> io::Result<SystemTime> {
     let whole = Duration::from_secs(time.secs.unsigned_abs());
@@ -405,41 +388,15 @@ impl FileHandle for PortableFile {
     }
 
     async fn try_lock(&self, kind: LockKind) -> Result<(), Error> {
-        self.call(Op::Lock, move |file| {
-            let taken = match kind {
-                LockKind::Shared => file.try_lock_shared(),
-                LockKind::Exclusive => file.try_lock(),
-            };
-            taken.or_else(locked)
-        })
-        .await
+        self.change_lock(Some(kind)).await
     }
 
     async fn lock(&self, kind: LockKind) -> Result<(), Error> {
-        match self.try_lock(kind).await {
-            Err(error) if error.kind() == ErrorKind::Locked => {}
-            done => return done,
-        }
-        let (maker, waiter) = slot();
-        let shared = Arc::clone(&self.shared);
-        let waits = self.pool.run_apart(move || {
-            let taken = match kind {
-                LockKind::Shared => shared.file.lock_shared(),
-                LockKind::Exclusive => shared.file.lock(),
-            };
-            // Given back at once where nobody waits any more.
-            drop(maker.finish(taken.map(|()| Unclaimed(Some(shared)))));
-        });
-        if !waits {
-            return Err(Error::new(Op::Lock, ErrorKind::TooManyOpen));
-        }
-        let taken = poll_fn(|cx| waiter.poll(cx)).await;
-        let taken = taken.ok_or_else(|| Error::new(Op::Lock, ErrorKind::Cancelled))?;
-        taken.map(|mut unclaimed| unclaimed.0 = None).map_err(|error| errno::of(Op::Lock, &error))
+        self.wait_for_lock(kind).await
     }
 
     async fn unlock(&self) -> Result<(), Error> {
-        self.call(Op::Lock, File::unlock).await
+        self.change_lock(None).await
     }
 }
 

@@ -35,6 +35,7 @@ mod call;
 mod dir;
 mod errno;
 mod file;
+mod flock;
 mod net;
 mod pool;
 #[cfg_attr(unix, path = "sys_unix.rs")]
@@ -56,15 +57,16 @@ pub struct PortableConfig {
     pub threads: NonZeroUsize,
     /// Packets and operations that wait for a thread at most; more wait with their callers.
     pub queued_max: NonZeroUsize,
-    /// Locks of files that are waited for at the same time: each has a thread for itself.
+    /// Locks of files that are waited for at the same time. They share one thread, which is
+    /// there while any are.
     pub lock_waits_max: usize,
 }
 
 impl Default for PortableConfig {
-    /// 4 threads, 256 waiting, 64 locks.
+    /// 4 threads, 256 waiting, 4096 locks.
     fn default() -> Self {
         let number = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
-        Self { threads: number(4), queued_max: number(256), lock_waits_max: 64 }
+        Self { threads: number(4), queued_max: number(256), lock_waits_max: 4096 }
     }
 }
 

@@ -21,6 +21,7 @@ use mfio_core::PacketId;
 use super::PortableConfig;
 use super::errno;
 use super::file::Transfer;
+use super::flock::LockWaits;
 use crate::error::{Error, Op};
 
 /// What a thread is to do.
@@ -36,14 +37,13 @@ struct State {
     /// Those who were refused.
     waiting: Vec<Waker>,
     closing: bool,
-    lock_waits: usize,
 }
 
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
     queued_max: usize,
-    lock_waits_max: usize,
+    lock_waits: Arc<LockWaits>,
 }
 
 impl Shared {
@@ -100,13 +100,12 @@ impl Pool {
             reserved: 0,
             waiting: Vec::new(),
             closing: false,
-            lock_waits: 0,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
             queued_max: config.queued_max.get(),
-            lock_waits_max: config.lock_waits_max,
+            lock_waits: Arc::new(LockWaits::new(config.lock_waits_max)),
         });
         // Owned from here on: an error below ends the threads that have been started.
         let owner = Owner(Arc::clone(&shared));
@@ -196,34 +195,9 @@ impl Pool {
         }
     }
 
-    /// Runs `wait` on a thread of its own, because it may take for ever. False where too many
-    /// do already, or the system has no thread to give.
-    pub(super) fn run_apart(&self, wait: impl FnOnce() + Send + 'static) -> bool {
-        let shared = Arc::clone(&self.0.0);
-        {
-            let mut state = shared.state();
-            if state.lock_waits >= shared.lock_waits_max {
-                return false;
-            }
-            state.lock_waits += 1;
-        }
-        let apart = Apart(shared);
-        let named = thread::Builder::new().name("mfio-rt-lock".into());
-        named
-            .spawn(move || {
-                wait();
-                drop(apart);
-            })
-            .is_ok()
-    }
-}
-
-/// One thread of those that [`Pool::run_apart`] counts; also where it never ran.
-struct Apart(Arc<Shared>);
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        self.0.state().lock_waits -= 1;
+    /// Those who wait for locks of files.
+    pub(super) fn lock_waits(&self) -> Arc<LockWaits> {
+        Arc::clone(&self.shared().lock_waits)
     }
 }
 

@@ -270,8 +270,7 @@ impl Dir {
 
     pub(super) fn set_mode(&self, path: &[u8], mode: u32) -> io::Result<()> {
         if self.confined {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | ALWAYS;
-            return Ok(fs::fchmod(self.open(path, flags, Mode::empty())?, mode_of(mode))?);
+            return set_mode_beneath(self, path, mode_of(mode));
         }
         Ok(fs::chmodat(&self.fd, path, mode_of(mode), AtFlags::empty())?)
     }
@@ -361,6 +360,30 @@ fn set_times_beneath(dir: &Dir, path: &[u8], times: &Timestamps, follow: Follow)
 #[cfg(not(target_os = "linux"))]
 fn set_times_beneath(_: &Dir, _: &[u8], _: &Timestamps, _: Follow) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The file is found without being opened, which not everything can be, nor by everybody who
+/// may change its mode. Such a descriptor takes a new mode only by its name in `/proc`.
+#[cfg(target_os = "linux")]
+fn set_mode_beneath(dir: &Dir, path: &[u8], mode: Mode) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let found = dir.open(path, path_only(), Mode::empty())?;
+    let name = std::format!("/proc/self/fd/{}", found.as_raw_fd());
+    match fs::chmodat(CWD, name, mode, AtFlags::empty()) {
+        // Nothing is mounted there.
+        Err(Errno::NOENT) => set_mode_of_opened(dir, path, mode),
+        done => Ok(done?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_mode_beneath(dir: &Dir, path: &[u8], mode: Mode) -> io::Result<()> {
+    set_mode_of_opened(dir, path, mode)
+}
+
+fn set_mode_of_opened(dir: &Dir, path: &[u8], mode: Mode) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | ALWAYS;
+    Ok(fs::fchmod(dir.open(path, flags, Mode::empty())?, mode)?)
 }
 
 impl Entries {

@@ -7,7 +7,6 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::future::poll_fn;
 
 use mfio_core::stream::Length;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
@@ -246,7 +245,7 @@ impl FileHandle for VirtFile {
     }
 
     async fn lock(&self, kind: LockKind) -> Result<(), Error> {
-        poll_fn(|cx| self.inode.lock.poll_take(self.token, kind, cx)).await;
+        self.inode.lock.wait(self.token, kind).await;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
 
 use super::flock::FileLock;
 use super::sparse::{Sparse, Usage};
@@ -74,12 +75,7 @@ impl Volume {
 
     /// A new inode; `None` where the file system has as many as it may.
     pub(super) fn make(&self, body: Body, mode: u32) -> Option<Arc<Inode>> {
-        let fits = self.usage.with(|usage| {
-            let fits = usage.nodes < usage.nodes_max;
-            usage.nodes += u64::from(fits);
-            fits
-        });
-        if !fits {
+        if !self.usage.with(Usage::take_node) {
             return None;
         }
         let id = self.next_number();
@@ -117,7 +113,44 @@ pub(super) struct Inode {
 pub(super) enum Body {
     File(Lock<Sparse>),
     Directory(Directory),
-    Symlink(Box<[u8]>),
+    Symlink(Target),
+}
+
+/// Up to this length the target of a link is part of its node.
+const TARGET_BYTES_FREE: usize = 60;
+
+/// Where a symbolic link points to. A long one takes a page of the capacity, into which any
+/// that a path may be fits.
+pub(super) struct Target {
+    bytes: Box<[u8]>,
+    usage: Option<Arc<Lock<Usage>>>,
+}
+
+impl Target {
+    /// `None` where there is no room for it.
+    pub(super) fn new(bytes: &[u8], usage: &Arc<Lock<Usage>>) -> Option<Self> {
+        let long = bytes.len() > TARGET_BYTES_FREE;
+        if long && !usage.with(Usage::take_page) {
+            return None;
+        }
+        Some(Self { bytes: bytes.into(), usage: long.then(|| Arc::clone(usage)) })
+    }
+}
+
+impl Deref for Target {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        if let Some(usage) = &self.usage {
+            usage.with(|usage| usage.pages -= 1);
+        }
+    }
 }
 
 #[derive(Default)]

@@ -40,9 +40,11 @@ pub const FILE_BYTES_MAX: u64 = (1 << 44) - (1 << 12);
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct VirtConfig {
-    /// Bytes that all files together may take, counted in pages of 4 KiB; holes take none.
+    /// Bytes that all files together may take, counted in pages of 4 KiB; holes take none. A
+    /// symbolic link whose target is longer than 60 bytes takes a page.
     pub capacity_bytes: u64,
-    /// How many files, directories and links there may be.
+    /// How many files, directories and links there may be; every name of a file with several
+    /// counts. Names, of 255 bytes at most, take nothing of the capacity.
     pub nodes_max: u64,
     /// Mode bits that new files and directories do not get.
     pub umask: u32,
@@ -99,14 +101,15 @@ impl VirtFs {
         Self { root: VirtDir::root(Arc::new(volume)) }
     }
 
-    /// Bytes that all files take together, those included that only handles keep alive.
+    /// Bytes that all files and long targets of symbolic links take together, those included
+    /// that only handles keep alive.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.root.usage(|usage| usage.pages * PAGE_BYTES as u64)
     }
 
-    /// How many files, directories and links there are, the root and those included that only
-    /// handles keep alive.
+    /// How many files, directories and links there are, the root, second names and those
+    /// included that only handles keep alive.
     #[must_use]
     pub fn nodes(&self) -> u64 {
         self.root.usage(|usage| usage.nodes)

@@ -10,8 +10,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::inode::{Body, Directory, Inode, Volume};
-use super::sparse::Sparse;
+use super::inode::{Body, Directory, Inode, Target, Volume};
+use super::sparse::{Sparse, Usage};
 use super::walk::{Last, Place, Walk, check_path, is_removed, lookup};
 use crate::error::ErrorKind;
 use crate::lock::Lock;
@@ -73,8 +73,9 @@ impl<'a> Base<'a> {
         check_path(target)?;
         self.volume.names.with(|()| {
             let (dir, name) = self.vacancy(path, false)?;
-            let body = Body::Symlink(target.into());
-            let made = self.volume.make(body, 0o777).ok_or(ErrorKind::NoSpace)?;
+            let target = Target::new(target, &self.volume.usage).ok_or(ErrorKind::NoSpace)?;
+            let made = self.volume.make(Body::Symlink(target), 0o777);
+            let made = made.ok_or(ErrorKind::NoSpace)?;
             self.enter(&dir, name, made);
             Ok(())
         })
@@ -184,6 +185,10 @@ impl<'a> Base<'a> {
                 LINKS_MAX.. => return Err(ErrorKind::TooManyLinks),
                 _ => {}
             }
+            // Its first name is counted with the file itself.
+            if !self.volume.usage.with(Usage::take_node) {
+                return Err(ErrorKind::NoSpace);
+            }
             let now = self.volume.now();
             found.facts.with(|facts| (facts.links, facts.changed) = (facts.links + 1, now));
             self.enter(&dir, name, found);
@@ -259,10 +264,14 @@ impl<'a> Base<'a> {
             facts.links -= u64::from(is_dir);
             facts.touch(now);
         });
-        inode.facts.with(|facts| {
+        let left = inode.facts.with(|facts| {
             facts.links = if is_dir { 0 } else { facts.links - 1 };
             facts.changed = now;
+            facts.links
         });
+        if left > 0 {
+            self.volume.usage.with(|usage| usage.nodes -= 1);
+        }
         inode.listed(|listed| listed.removed = true);
     }
 }

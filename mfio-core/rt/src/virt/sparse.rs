@@ -25,7 +25,13 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    fn take_page(&mut self) -> bool {
+    pub(super) fn take_node(&mut self) -> bool {
+        let fits = self.nodes < self.nodes_max;
+        self.nodes += u64::from(fits);
+        fits
+    }
+
+    pub(super) fn take_page(&mut self) -> bool {
         let fits = self.pages < self.pages_max;
         self.pages += u64::from(fits);
         fits
