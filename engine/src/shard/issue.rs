@@ -434,6 +434,7 @@ impl<R: Ring> Core<R> {
         }
     }
 
+    #[inline(never)]
     fn issue_waiting(&mut self) {
         if !self.retries.is_empty() {
             self.issue_retries();
