@@ -36,6 +36,14 @@ impl Turn {
         (Self(turn | u64::from(index)), (offset & !Self::OFFSETS) | (kind & !kinds) == 0)
     }
 
+    /// Whether `next` may begin where `len_bytes` from here on end, as far as turns tell.
+    #[inline]
+    const fn may_adjoin(self, len_bytes: u64, next: Self) -> bool {
+        let apart = (next.0 >> Self::INDEX_BITS).wrapping_sub(self.0 >> Self::INDEX_BITS);
+        // Of both ends, up to a unit is not told.
+        apart.wrapping_sub(len_bytes / Self::UNIT_BYTES) <= 1
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "cut to the bits of an index")]
     pub(crate) const fn index(self) -> usize {
@@ -53,12 +61,13 @@ impl<R: Ring> Inner<R> {
         let mut core = self.core.borrow_mut();
         let (mut at, mut left) = (0, 0);
         while at < order.len() {
-            let index = order[at].index();
-            let first = staged[index].as_ref();
-            let next = order.get(at + 1).and_then(|next| staged[next.index()].as_ref());
-            let adjoins = first.zip(next).is_some_and(|(first, next)| first.adjoins(next));
-            let alone = !core.coalesce || !adjoins;
-            let first = &mut staged[index];
+            let (turn, next) = (order[at], order.get(at + 1));
+            let len_bytes = staged[turn.index()].as_ref().map_or(0, Staged::len_bytes);
+            let adjoins = next.is_some_and(|&next| {
+                turn.may_adjoin(len_bytes, next) && adjoin(staged, turn.index(), next.index())
+            });
+            let alone = !adjoins || !core.coalesce;
+            let first = &mut staged[turn.index()];
             if alone && core.accept_straight(first) {
                 at += 1;
                 continue;
@@ -88,4 +97,12 @@ impl<R: Ring> Inner<R> {
         }
         left
     }
+}
+
+/// Whether the one entry begins where the other ends.
+#[cold]
+#[inline(never)]
+fn adjoin(staged: &[Option<Staged>], first: usize, next: usize) -> bool {
+    let both = staged[first].as_ref().zip(staged[next].as_ref());
+    both.is_some_and(|(first, next)| first.adjoins(next))
 }
