@@ -4,9 +4,10 @@
 //! `cargo run --release -p mfio-engine --example hot_paths -- PATH N FILE`
 //!
 //! PATH is `nop` (packets that move nothing, on a completion queue), `queue` (the same with
-//! reads), `future` (tasks that await one packet at a time), `batch`, `chain` (two reads each) or
-//! `wal` (a record per task and group commit). All but the log go at depth 32, in batches of 32,
-//! to 4 KiB blocks of FILE: a sparse file, opened for direct I/O where its file system has that.
+//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `batch`,
+//! `chain` (two reads each) or `wal` (a record per task and group commit). All others go at depth
+//! 32, in batches of 32, to 4 KiB blocks of FILE: a sparse file, opened for direct I/O where its
+//! file system has that.
 //! The log is in the directory FILE.
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
@@ -62,20 +63,20 @@ fn buffer(shard: &Shard<KernelRing>) -> Outcome<ArenaBuf> {
     Ok(shard.arena().alloc(BLOCK_BYTES as usize).ok_or("the arena is in use")?)
 }
 
-fn queue(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
+fn queue(shard: &Shard<KernelRing>, file: &File<KernelRing>, depth: u32, ios: u64) -> Outcome<()> {
     let mut offsets = Offsets(1);
     let mut queue = CompletionQueue::<Read, ArenaBuf>::new();
     let mut packets = Vec::new();
-    for _ in 0..DEPTH {
+    for _ in 0..depth {
         packets.push(Packet::new(buffer(shard)?));
     }
-    for _ in 0..ios / u64::from(DEPTH) {
+    for _ in 0..ios / u64::from(depth) {
         for packet in packets.drain(..) {
             queue.send(file, offsets.next(), packet, 0).map_err(|_full| "no room")?;
         }
         let mut reaped = 0;
-        while reaped < DEPTH {
-            reaped += shard.turn(Wait::at_least(DEPTH - reaped))?;
+        while reaped < depth {
+            reaped += shard.turn(Wait::at_least(depth - reaped))?;
         }
         while let Some((_tag, done)) = queue.pop() {
             assert!(done.is_ok());
@@ -188,7 +189,8 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
 }
 
 fn main() -> Outcome<()> {
-    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, future, batch, chain or wal";
+    let usage =
+        "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, batch, chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, ios, file] = &arguments[..] else { return Err(usage.into()) };
     let (ios, place) = (ios.parse()?, Path::new(file));
@@ -198,8 +200,9 @@ fn main() -> Outcome<()> {
     } else {
         let file = open(&shard, place)?;
         match path.as_str() {
-            "nop" => queue(&shard, &shard.nowhere().ok_or("no nops")?, ios)?,
-            "queue" => queue(&shard, &file, ios)?,
+            "nop" => queue(&shard, &shard.nowhere().ok_or("no nops")?, DEPTH, ios)?,
+            "queue" => queue(&shard, &file, DEPTH, ios)?,
+            "lone" => queue(&shard, &file, 1, ios)?,
             "future" => future(&shard, &file, ios)?,
             "batch" => batch(&shard, &file, ios)?,
             "chain" => chain(&shard, &file, ios)?,

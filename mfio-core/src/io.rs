@@ -168,8 +168,7 @@ where
         match core::mem::replace(&mut self.unsent, Unsent::Nothing) {
             Unsent::Nothing => packet.handle_mut().poll_idle(cx),
             Unsent::New(param) => {
-                let view = packet.arm();
-                packet.handle_mut().arm_waker(view.hold(), cx.waker());
+                let view = packet.arm_for(cx.waker());
                 match self.io.send_io(param, view) {
                     Ok(()) => packet.handle_mut().poll_armed(),
                     Err(refused) => self.poll_refused(refused, cx),

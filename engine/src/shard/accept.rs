@@ -36,6 +36,14 @@ impl Turn {
         (Self(turn | u64::from(index)), (offset & !Self::OFFSETS) | (kind & !kinds) == 0)
     }
 
+    /// Whether `next` may begin where `len_bytes` from here on end, as far as turns tell.
+    #[inline]
+    const fn may_adjoin(self, len_bytes: u64, next: Self) -> bool {
+        let apart = (next.0 >> Self::INDEX_BITS).wrapping_sub(self.0 >> Self::INDEX_BITS);
+        // Of both ends, up to a unit is not told.
+        apart.wrapping_sub(len_bytes / Self::UNIT_BYTES) <= 1
+    }
+
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "cut to the bits of an index")]
     pub(crate) const fn index(self) -> usize {
@@ -53,12 +61,13 @@ impl<R: Ring> Inner<R> {
         let mut core = self.core.borrow_mut();
         let (mut at, mut left) = (0, 0);
         while at < order.len() {
-            let index = order[at].index();
-            let first = staged[index].as_ref();
-            let next = order.get(at + 1).and_then(|next| staged[next.index()].as_ref());
-            let adjoins = first.zip(next).is_some_and(|(first, next)| first.adjoins(next));
-            let alone = !core.coalesce || !adjoins;
-            let first = &mut staged[index];
+            let (turn, next) = (order[at], order.get(at + 1));
+            let len_bytes = staged[turn.index()].as_ref().map_or(0, Staged::len_bytes);
+            let adjoins = next.is_some_and(|&next| {
+                turn.may_adjoin(len_bytes, next) && adjoin(staged, turn.index(), next.index())
+            });
+            let alone = !adjoins || !core.coalesce;
+            let first = &mut staged[turn.index()];
             if alone && core.accept_straight(first) {
                 at += 1;
                 continue;
@@ -87,5 +96,64 @@ impl<R: Ring> Inner<R> {
             self.deliver();
         }
         left
+    }
+}
+
+/// Whether the one entry begins where the other ends.
+#[cold]
+#[inline(never)]
+fn adjoin(staged: &[Option<Staged>], first: usize, next: usize) -> bool {
+    let both = staged[first].as_ref().zip(staged[next].as_ref());
+    both.is_some_and(|(first, next)| first.adjoins(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use mfio_core::{Packet, Read, Write};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shard::durable::How;
+    use crate::shard::group::StagedView;
+
+    fn staged(target: u32, is_read: bool, offset_bytes: u64, len: usize) -> Staged {
+        let view = match is_read {
+            true => StagedView::Read(Packet::<Read, _>::new(vec![0; len]).send().1),
+            false => StagedView::Write(Packet::<Write, _>::new(vec![0; len]).send().1),
+        };
+        Staged { target, class: Class::Foreground, offset_bytes, how: How::PLAIN, view }
+    }
+
+    /// Offsets near each other, aligned or not, and near the last that a turn can tell.
+    fn offsets() -> impl Strategy<Value = u64> {
+        let near = prop_oneof![(0..32_u64).prop_map(|at| at * 512), 0..4096_u64];
+        (near, prop_oneof![3 => Just(0), 1 => Just(1 << 48), 1 => Just(1 << 50)])
+            .prop_map(|(at, base)| base + at)
+    }
+
+    proptest! {
+        /// Where turns say that theirs is the order of keys, it is; and of two entries that
+        /// adjoin, the turns never say that they cannot.
+        #[test]
+        fn turns_order_and_adjoin_as_the_entries_do(
+            one in (0..70_u32, any::<bool>(), offsets(), 1..2048_usize),
+            other in (0..70_u32, any::<bool>(), offsets(), 1..2048_usize),
+            neighbours: bool,
+        ) {
+            let first = staged(one.0, one.1, one.2, one.3);
+            let second = match neighbours {
+                true => staged(one.0, one.1, one.2 + one.3 as u64, other.3),
+                false => staged(other.0, other.1, other.2, other.3),
+            };
+            let ((turn, exact), (next, next_exact)) = (Turn::of(&first, 7), Turn::of(&second, 9));
+            prop_assert_eq!((turn.index(), next.index()), (7, 9));
+            if exact && next_exact && first.key() != second.key() {
+                prop_assert_eq!(turn < next, first.key() < second.key());
+            }
+            if first.adjoins(&second) {
+                prop_assert!(turn.may_adjoin(first.len_bytes(), next));
+            }
+            prop_assert!(!neighbours || first.adjoins(&second));
+        }
     }
 }

@@ -33,7 +33,8 @@ impl<R: Ring> CoreCell<R> {
         core
     }
 
-    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`] and nothing else.
+    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`], and for taking out what is to be
+    /// delivered.
     #[inline(always)]
     pub(super) fn straight(&self) -> RefMut<'_, Core<R>> {
         self.0.borrow_mut()

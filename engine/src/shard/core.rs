@@ -17,8 +17,9 @@ use super::barrier::Epoch;
 use super::body::Body;
 use super::bypass::{BypassMode, Timed};
 use super::chain_table::{ChainId, Chains};
-use super::class::{Class, Classes};
+use super::class::Classes;
 use super::durable::How;
+use super::enter::Stop;
 use super::flush::Tickets;
 use super::group::Group;
 use super::lanes::{SocketId, SocketTable, Way};
@@ -28,9 +29,7 @@ use super::slot::{Occupant, Slots};
 use super::tasks::PlaceWakers;
 use super::timer::Timers;
 use crate::buffer::{Arena, Pieces};
-use crate::complete::{self, EAGAIN_RETRIES_MAX, EnterVerdict};
 use crate::config::Config;
-use crate::error::EngineError;
 use crate::metrics::{Metrics, Published, Stamps};
 use crate::ring::{Completion, Knob, Plant, Ring, Tag, Wait};
 use crate::target::Targets;
@@ -109,14 +108,14 @@ pub(super) struct Core<R: Ring> {
     pub(super) done: Vec<Body>,
     /// Whom to tell on the spot that an op is over.
     pub(super) place_wakers: PlaceWakers,
-    /// What has been delivered to queues that are to be told.
+    /// What this turn has delivered to queues that are to be told.
     pub(super) told: CompletionBatch,
     pub(super) endings: Vec<Ending>,
     /// Who waits for room in the backlog.
     pub(super) waiting: Vec<Waker>,
     /// Ops handed to the ring and not reaped.
     pub(super) in_flight: u32,
-    completions: Vec<Completion>,
+    pub(super) completions: Vec<Completion>,
     pub(super) metrics: Metrics,
     /// Where other threads read the metrics.
     pub(super) published: Arc<Published>,
@@ -132,7 +131,7 @@ pub(super) struct Core<R: Ring> {
     /// flight.
     pub(super) watched: bool,
     /// Why the ring takes no more calls, once that is so.
-    broken: Option<Errno>,
+    pub(super) broken: Option<Errno>,
     /// What is registered besides the arena.
     pub(super) regions: Regions,
     pub(super) chains: Chains,
@@ -214,7 +213,7 @@ impl<R: Ring> Core<R> {
     /// Whether something waits to be delivered.
     #[inline]
     pub(super) fn has_news(&self) -> bool {
-        !self.done.is_empty() || !self.endings.is_empty() || !self.told.is_empty()
+        !self.done.is_empty() || !self.endings.is_empty()
     }
 
     /// Whether another view is accepted.
@@ -257,7 +256,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// One turn: hand the ring what it can take, wait as told, judge what has completed.
-    pub(super) fn turn(&mut self, wait: Wait) -> Result<u32, EngineError> {
+    pub(super) fn turn(&mut self, wait: Wait) -> Result<u32, Stop> {
         if self.cancels_owed {
             self.send_cancels();
         }
@@ -288,6 +287,7 @@ impl<R: Ring> Core<R> {
             self.metrics.inline_ops = self.ring.inline_ops();
             self.published.publish(&self.metrics);
         }
+        self.grant();
         entered.map(|()| reaped)
     }
 
@@ -300,65 +300,15 @@ impl<R: Ring> Core<R> {
         waits && !self.ring.reserve(1)
     }
 
-    fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
-        if let Some(errno) = self.broken {
-            return Err(EngineError::Ring { errno });
-        }
-        if self.in_flight > 0 && self.retries.is_empty() && self.timers.is_empty() {
-            return self.enter_ring(Wait { min: wait.min.min(self.in_flight), ..wait });
-        }
-        self.enter_with_moments(wait)
-    }
-
-    pub(super) fn enter_ring(&mut self, wait: Wait) -> Result<(), EngineError> {
-        for _ in 0..=EAGAIN_RETRIES_MAX {
-            self.metrics.enters += 1;
-            let errno = match self.ring.enter(wait) {
-                Ok(taken) => {
-                    self.metrics.submitted += u64::from(taken);
-                    self.check_partial_submit();
-                    return Ok(());
-                }
-                Err(errno) => errno,
-            };
-            self.metrics.enter_errors += 1;
-            if self.ring.plant(Plant::FreeAfterFailedEnter) {
-                self.free_queued(errno);
-            }
-            match complete::enter_error(errno, self.in_flight) {
-                EnterVerdict::Again | EnterVerdict::BackOff => {}
-                EnterVerdict::ReapThenAgain => return Ok(()),
-                EnterVerdict::Fatal(errno) => {
-                    self.break_down(errno);
-                    return Err(EngineError::Ring { errno });
-                }
-            }
-        }
-        Err(EngineError::Busy)
-    }
-
-    /// A submit that leaves ops in the queue may have cut a chain in two (F15): its follower
-    /// then runs beside its head and proves nothing. Which one is not told, so none is trusted.
     #[inline]
-    fn check_partial_submit(&mut self) {
-        let whole = self.ring.reserve(self.ring.limits().sq_entries);
-        if !whole && !self.ring.plant(Plant::ChainSplit) {
-            self.distrust_chains();
-        }
-    }
-
     fn reap(&mut self) -> u32 {
-        let mut completions = std::mem::take(&mut self.completions);
-        let ended = self.reap_plain(&mut completions);
-        if let Some(stamps) = &mut self.slots.stamps {
-            stamps.reaped(self.ring.now_ns());
+        let mut reaped = self.reap_plain();
+        if let Some(waker) = self.told.tell() {
+            self.endings.push(Ending::Wake(waker));
         }
-        for completion in &completions {
-            self.complete(*completion);
+        if self.slots.is_stamped() || !self.completions.is_empty() {
+            reaped += self.complete_rest();
         }
-        let reaped = ended + u32::try_from(completions.len()).unwrap_or(u32::MAX);
-        completions.clear();
-        self.completions = completions;
         if self.ring.dropped_completions() != 0 {
             // NODROP makes this impossible; if it happens, results are lost for good (F20).
             self.break_down(Errno::EOVERFLOW);
@@ -366,24 +316,24 @@ impl<R: Ring> Core<R> {
         reaped
     }
 
-    /// The ring takes no more calls: nothing is started any more, and what has not been
-    /// started is told so. Ops in flight keep their memory.
+    /// Ends what did not end on the spot; returns how many that were.
     #[cold]
-    fn break_down(&mut self, errno: Errno) {
-        self.broken = Some(errno);
-        self.refuses = true;
-        self.fail_queued();
-        self.end_sockets();
-        self.end_names();
-    }
-
-    /// Tells everything that has not been started that it will not be.
-    fn fail_queued(&mut self) {
-        for class in [Class::Log, Class::Foreground, Class::Background] {
-            while let Some(job) = self.pop_job(class) {
-                self.fail_job(job, Error::new(ErrorKind::Closed));
-            }
+    #[inline(never)]
+    fn complete_rest(&mut self) -> u32 {
+        if let Some(stamps) = &mut self.slots.stamps {
+            stamps.reaped(self.ring.now_ns());
         }
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in &completions {
+            self.complete(*completion);
+        }
+        let ended = u32::try_from(completions.len()).unwrap_or(u32::MAX);
+        completions.clear();
+        self.completions = completions;
+        if let Some(waker) = self.told.tell() {
+            self.endings.push(Ending::Wake(waker));
+        }
+        ended
     }
 
     /// Whether ops can be handed to the ring.

@@ -64,7 +64,7 @@ impl Staged {
         matches!(self.view, StagedView::Read(_))
     }
 
-    fn len_bytes(&self) -> u64 {
+    pub(super) fn len_bytes(&self) -> u64 {
         match &self.view {
             StagedView::Read(view) => view.len(),
             StagedView::Write(view) => view.len(),
@@ -187,7 +187,7 @@ impl<R: Ring> Core<R> {
     }
 
     /// Starts an entry that goes alone on credit, if it can be. Nothing has changed where not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn accept_straight(&mut self, entry: &mut Option<Staged>) -> bool {
         if self.credit == 0 {
             self.grant();

@@ -434,6 +434,7 @@ impl<R: Ring> Core<R> {
         }
     }
 
+    #[inline(never)]
     fn issue_waiting(&mut self) {
         if !self.retries.is_empty() {
             self.issue_retries();
@@ -443,8 +444,7 @@ impl<R: Ring> Core<R> {
         }
         self.issue_classes();
         if self.targets.waiting_for_flush() > 0 {
-            // A chain has come to a flush, or what a flush waited for was over at once: nothing
-            // else may come that would start it.
+            // A chain has come to a flush, or what one waited for is over: nothing else starts it.
             self.issue_flushes();
         }
     }

@@ -47,6 +47,7 @@ mod commit;
 mod connection;
 mod core;
 mod durable;
+mod enter;
 mod file;
 mod flush;
 mod governor;
@@ -100,6 +101,7 @@ pub use self::timer::Sleep;
 use self::body::Body;
 use self::cell::CoreCell;
 use self::core::{Core, Ending};
+use self::enter::Stop;
 use self::intake::Intake;
 use self::run::{Driven, Unpark};
 use self::tasks::Tasks;
@@ -281,14 +283,14 @@ impl<R: Ring> Shard<R> {
     /// [`EngineError::Busy`]: the kernel lacks resources, try again; [`EngineError::Ring`]:
     /// the ring broke, and ops in flight will not come back.
     pub fn turn(&self, wait: Wait) -> Result<u32, EngineError> {
-        let (result, news) = {
-            let mut core = self.inner.core.borrow_mut();
-            (core.turn(wait), core.has_news())
-        };
+        let mut core = self.inner.core.borrow_mut();
+        let turned = core.turn(wait);
+        let news = core.has_news();
+        drop(core);
         if news {
             self.inner.deliver();
         }
-        result
+        Ok(turned?)
     }
 
     /// Ops handed to the ring that have not completed.
@@ -387,20 +389,16 @@ impl<R: Ring> Inner<R> {
 
     /// Delivers endings until there are none. Called with nothing borrowed; where a delivery
     /// comes back here, it leaves its endings to the delivery that is under way.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn deliver(&self) {
         let Ok(mut delivering) = self.delivering.try_borrow_mut() else { return };
         let (done, endings) = &mut *delivering;
         loop {
-            let mut core = self.core.borrow_mut();
+            // What is told next may change anything, and borrows it for that.
+            let mut core = self.core.straight();
             if !core.has_news() {
                 return;
-            }
-            // Last of all, also where a waker panics before.
-            let _told = std::mem::take(&mut core.told);
-            if core.done.is_empty() && core.endings.is_empty() {
-                drop(core);
-                continue;
             }
             if core.done.len() == 1 && core.endings.is_empty() {
                 // One op at a time: nothing to put together, and no others to be told if a
@@ -462,7 +460,7 @@ impl<R: Ring> Drop for Core<R> {
         while in_ring(self) && self.ring.now_ns() < deadline_ns {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.
-            if matches!(self.turn(wait), Err(EngineError::Ring { .. })) {
+            if matches!(self.turn(wait), Err(Stop::Ring(_))) {
                 break;
             }
         }

@@ -51,3 +51,21 @@ impl Ready {
         self.head.load(Ordering::Relaxed) == self.tail.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_come_out_in_the_order_in_which_they_went_in_also_around_the_end() {
+        let ready = Ready::new(3);
+        assert!(ready.is_empty());
+        for round in 0..100 {
+            let places = [round, round + 1, round + 2];
+            places.iter().for_each(|&place| ready.push(place));
+            assert!(!ready.is_empty());
+            assert_eq!([ready.pop(), ready.pop(), ready.pop()], places.map(Some));
+            assert_eq!(ready.pop(), None);
+        }
+    }
+}

@@ -21,15 +21,15 @@ use crate::target::Targets;
 
 impl<R: Ring> Core<R> {
     /// Takes completions out of the ring. Plain ops that are whole, which is what nearly all of
-    /// them are, end on the spot; the others are appended to `rest`. Returns how many ended.
+    /// them are, end on the spot; the others are left in `completions`. Returns how many ended.
     ///
     /// A function of its own, so that the loop has the registers to itself.
     #[inline(never)]
-    pub(super) fn reap_plain(&mut self, rest: &mut Vec<Completion>) -> u32 {
+    pub(super) fn reap_plain(&mut self) -> u32 {
         let mut ended = 0;
-        let Self { ring, slots, targets, told, done, endings, metrics, place_wakers, .. } = self;
-        let tasks = *place_wakers;
-        ring.reap_rest(rest, |completion| {
+        let Self { ring, slots, targets, told, done, endings, metrics, .. } = self;
+        let tasks = self.place_wakers;
+        ring.reap_rest(&mut self.completions, |completion| {
             let mut telling = Telling { tasks, told, done, endings };
             let whole = end_plain(completion, slots, targets, metrics, &mut telling);
             ended += u32::from(whole);

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use mfio_core::backend::{Claim, PollSource, PollingHandle};
 use mfio_core::{BackendBusy, BackendHandle, Drive, IoBackend};
 
+use super::enter::Stop;
 use super::join::JoinHandle;
 use super::tasks::inside_a_shard;
 use super::{Inner, Shard};
@@ -88,11 +89,16 @@ impl<R: Ring> Shard<R> {
 
 impl<R: Ring> Inner<R> {
     /// One turn of the ring. Busy is not lost: ops stay queued, and the next turn tries again.
-    fn turn_io(&self, wait: Wait) -> Result<u32, EngineError> {
-        let result = self.core.borrow_mut().turn(wait);
-        self.deliver();
-        match result {
-            Err(EngineError::Busy) => Ok(0),
+    fn turn_io(&self, wait: Wait) -> Result<u32, Stop> {
+        let mut core = self.core.borrow_mut();
+        let turned = core.turn(wait);
+        let news = core.has_news();
+        drop(core);
+        if news {
+            self.deliver();
+        }
+        match turned {
+            Err(Stop::Busy) => Ok(0),
             other => other,
         }
     }
@@ -103,7 +109,7 @@ impl<R: Ring> Inner<R> {
     }
 
     /// One `enter`: with everything that was sent, and to wait if nothing can run.
-    fn submit_or_sleep(&self) -> Result<u32, EngineError> {
+    fn submit_or_sleep(&self) -> Result<u32, Stop> {
         if self.any_work() {
             return self.turn_io(Wait::NONE);
         }
@@ -115,20 +121,21 @@ impl<R: Ring> Inner<R> {
         let turned = if self.any_work() && !self.forgets_to_look() {
             self.turn_io(Wait::NONE)
         } else {
-            let turned = {
-                let mut core = self.core.borrow_mut();
-                core.may_idle = true;
-                let turned = core.turn(Wait::at_least(1));
-                core.may_idle = false;
-                turned
-            };
+            let mut core = self.core.borrow_mut();
+            core.may_idle = true;
+            let turned = core.turn(Wait::at_least(1));
+            core.may_idle = false;
+            let news = core.has_news();
+            drop(core);
             bell.awake();
-            self.deliver();
+            if news {
+                self.deliver();
+            }
             turned
         };
         bell.awake();
         match turned {
-            Err(EngineError::Busy) => Ok(0),
+            Err(Stop::Busy) => Ok(0),
             other => other,
         }
     }
@@ -148,7 +155,7 @@ impl<R: Ring> Inner<R> {
     fn turn_out(&self) -> bool {
         let mut whole = false;
         for _ in 0..ROUNDS_MAX {
-            if let Err(EngineError::Ring { errno }) = self.turn_io(Wait::NONE)
+            if let Err(Stop::Ring(errno)) = self.turn_io(Wait::NONE)
                 && self.core.borrow().in_flight > 0
             {
                 panic!("the ring broke ({errno}) with I/O in flight");
@@ -227,7 +234,7 @@ impl<R: Ring> Drive for Inner<R> {
         } else {
             self.turn_io(Wait::at_least(1))
         };
-        if let Err(EngineError::Ring { errno }) = result {
+        if let Err(Stop::Ring(errno)) = result {
             panic!("the ring broke ({errno}) with I/O in flight");
         }
         // With nothing in flight and nobody who could wake it, the ring cannot be waited on; a

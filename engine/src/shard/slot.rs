@@ -219,7 +219,10 @@ impl Slots {
     /// Puts `occupant` into a free slot.
     pub(super) fn occupy(&mut self, occupant: Occupant) -> Tag {
         let (slot, entry) = self.take_free();
-        entry.state = State::Long;
+        match entry.state {
+            State::Free => entry.state = State::Long,
+            State::Plain(_) | State::Long => occupied(),
+        }
         let tag = Tag { slot, generation: entry.generation };
         self.long[slot as usize] = Some(occupant);
         tag
@@ -229,7 +232,11 @@ impl Slots {
     #[inline(always)]
     pub(super) fn occupy_plain(&mut self, target: u32, plain: Plain) -> Tag {
         let (slot, entry) = self.take_free();
-        entry.state = State::Plain(plain);
+        // What is overwritten is seen to be nothing right here, so that nothing is dropped.
+        match entry.state {
+            State::Free => entry.state = State::Plain(plain),
+            State::Plain(_) | State::Long => occupied(),
+        }
         entry.link = target;
         Tag { slot, generation: entry.generation }
     }
@@ -239,9 +246,6 @@ impl Slots {
         let slot = self.first_free;
         let entry = self.table.get_mut(slot as usize);
         let entry = entry.expect("a slot is free: checked before the op was made");
-        if !matches!(entry.state, State::Free) {
-            occupied();
-        }
         self.first_free = entry.link;
         self.free -= 1;
         (slot, entry)

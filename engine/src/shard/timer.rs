@@ -15,8 +15,8 @@ use std::task::{Context, Poll, Waker};
 use super::alarm::Alarm;
 use super::bell::Bell;
 use super::core::{Core, Ending};
+use super::enter::Stop;
 use super::{Inner, Shard};
-use crate::error::EngineError;
 use crate::ring::{Ring, Wait};
 
 /// A moment somebody waits for.
@@ -194,7 +194,8 @@ impl<R: Ring> Inner<R> {
 impl<R: Ring> Core<R> {
     /// As `enter`, where there may be something else to wait for than completions.
     #[cold]
-    pub(super) fn enter_with_moments(&mut self, wait: Wait) -> Result<(), EngineError> {
+    #[inline(never)]
+    pub(super) fn enter_with_moments(&mut self, wait: Wait) -> Result<(), Stop> {
         // With nothing in flight there are only moments to wait for, retries and timers, and
         // wakes from elsewhere.
         let due_ns = self.due_ns();

@@ -122,7 +122,9 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
         if self.in_flight == 0 {
             return Poll::Ready(None);
         }
-        self.shared.set_waker(cx.waker());
+        if self.shared.set_waker(cx.waker()) {
+            return Poll::Pending;
+        }
         // What arrived before the waker was set has woken nobody.
         match self.pop() {
             Some(done) => Poll::Ready(Some(done)),

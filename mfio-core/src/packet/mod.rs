@@ -10,6 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
+use core::task::Waker;
 
 use crate::error::{Error, FailedRange};
 
@@ -77,6 +78,17 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
     #[inline(always)]
     pub(crate) fn arm(&mut self) -> View<P> {
         View::new(perms::hold_of::<P, B>(&mut self.handle))
+    }
+
+    /// As [`Packet::arm`], for whoever is to be told by `waker`.
+    #[inline(always)]
+    pub(crate) fn arm_for(&mut self, waker: &Waker) -> View<P> {
+        if let Some(hold) = self.handle.arm_again(waker) {
+            return View::new(hold);
+        }
+        let view = self.arm();
+        self.handle.arm_waker(view.hold(), waker);
+        view
     }
 
     /// The buffer.

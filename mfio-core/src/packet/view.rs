@@ -340,6 +340,14 @@ impl CompletionBatch {
         Self::default()
     }
 
+    /// Tells the queue that waits to be told, and leaves the batch empty. Where somebody waits at
+    /// the queue, the waker comes back: for backends that complete with something borrowed.
+    #[must_use = "whoever waits at the queue is to be woken"]
+    #[inline]
+    pub fn tell(&mut self) -> Option<Waker> {
+        self.0.tell()
+    }
+
     /// Whether no queue waits to be told.
     #[must_use]
     #[inline]

@@ -23,7 +23,9 @@ impl KernelRing {
         // queue of this ring exists while it lives.
         let cq = unsafe { self.ring.get().completion_shared() };
         let before = into.len();
-        into.extend(self.inline_done.take());
+        if self.inline_done.is_some() {
+            into.extend(self.inline_done.take());
+        }
         let first = into.len();
         let (mut settled, mut unusual) = (0, false);
         for cqe in cq {

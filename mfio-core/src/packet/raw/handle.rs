@@ -144,6 +144,18 @@ impl Handle {
         Some(Hold::over(self.0, len))
     }
 
+    /// As arming and [`Handle::arm_waker`], at once, for a packet with the same payload as the last
+    /// time; `None`, and nothing has changed, where it is not.
+    #[inline(always)]
+    pub(crate) fn arm_again(&mut self, waker: &Waker) -> Option<Hold> {
+        let len = self.kept_bytes()?;
+        let header = self.header();
+        // SAFETY: idle, so everything is the handle's.
+        unsafe { &mut *header.notify.get() }.set_waker(waker);
+        header.state.store(HANDLE | WAKER | KEPT | 1, Ordering::Relaxed);
+        Some(Hold::over(self.0, len))
+    }
+
     /// One hold over the whole stored buffer, for a backend to fill.
     #[inline(always)]
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {

@@ -18,8 +18,13 @@ use super::{FLAGS, HANDLE, Handle, Header, Notify, SpinLock};
 pub(crate) struct Queue {
     /// The newest packet; the older ones follow by `next`.
     newest: AtomicPtr<Header>,
+    /// Who waits for the next packet; looked at by whoever finds the queue [`AWAITED`].
     waker: SpinLock<Option<Waker>>,
 }
+
+/// Stands in `newest` when there is nothing and somebody waits: whoever pushes wakes him. Where
+/// nobody does, a push is one compare-and-swap, and looks at nothing else of the queue.
+const AWAITED: *mut Header = ptr::without_provenance_mut(2 * align_of::<Header>());
 
 /// Stands in `newest` when nobody will take any more.
 const CLOSED: *mut Header = ptr::without_provenance_mut(align_of::<Header>());
@@ -34,13 +39,50 @@ impl Queue {
     /// `this` has no holds and no handle, its `notify` names a queue, and it is given up.
     pub(super) unsafe fn push(this: NonNull<Header>) {
         // SAFETY: a chain of one; the rest is handed through from the caller.
-        unsafe { Self::push_chain(Chain { queue: ptr::null(), newest: this, oldest: this }) };
+        let left =
+            unsafe { Self::push_chain(Chain { queue: ptr::null(), newest: this, oldest: this }) };
+        if let Some(waker) = left {
+            waker.wake();
+        }
     }
 
+    /// Returns who is to be woken.
+    ///
     /// # Safety
     /// Every header of the chain has no holds and no handle, its `notify` names the same
     /// queue, and it is given up.
-    unsafe fn push_chain(chain: Chain) {
+    #[inline]
+    unsafe fn push_chain(chain: Chain) -> Option<Waker> {
+        // SAFETY: the headers are ours until they are in the list.
+        let oldest = unsafe { chain.oldest.as_ref() };
+        // SAFETY: as above.
+        let Notify::Queue(queue) = (unsafe { &*oldest.notify.look() }) else {
+            unreachable!("QUEUE is set together with the queue");
+        };
+        let newest = queue.newest.load(Ordering::Relaxed);
+        if newest == CLOSED || newest == AWAITED {
+            // SAFETY: handed through from the caller.
+            return unsafe { Self::push_awaited(chain, newest) };
+        }
+        // SAFETY: not in the list yet.
+        unsafe { *oldest.next.get() = newest };
+        let to = chain.newest.as_ptr();
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        match queue.newest.compare_exchange(newest, to, order.0, order.1) {
+            Ok(_) => None,
+            // SAFETY: handed through from the caller.
+            Err(now) => unsafe { Self::push_awaited(chain, now) },
+        }
+    }
+
+    /// As [`Queue::push_chain`], where `newest` is the latest that was seen of a queue on which
+    /// others are busy too.
+    ///
+    /// # Safety
+    /// As there.
+    #[cold]
+    #[inline(never)]
+    unsafe fn push_awaited(chain: Chain, mut newest: *mut Header) -> Option<Waker> {
         // SAFETY: the headers are ours until they are in the list.
         let oldest = unsafe { chain.oldest.as_ref() };
         // SAFETY: as above.
@@ -48,33 +90,30 @@ impl Queue {
             unreachable!("QUEUE is set together with the queue");
         };
         // The headers may be gone as soon as they are in the list, and the queue with them, so
-        // who may have to wake the taker keeps the queue alive.
+        // who has to wake the taker keeps the queue alive.
         let mut keep = None;
-        let mut newest = queue.newest.load(Ordering::Relaxed);
         loop {
             if newest == CLOSED {
                 // SAFETY: nobody takes any more, so the headers are still ours alone.
-                return unsafe { Self::recycle_from(chain.newest.as_ptr(), chain.oldest.as_ptr()) };
+                unsafe { Self::recycle_from(chain.newest.as_ptr(), chain.oldest.as_ptr()) };
+                return None;
             }
-            if newest.is_null() && keep.is_none() {
+            let awaited = newest == AWAITED;
+            if awaited && keep.is_none() {
                 keep = Some(Arc::clone(queue));
             }
             // SAFETY: not in the list yet.
-            unsafe { *oldest.next.get() = newest };
+            unsafe { *oldest.next.get() = if awaited { ptr::null_mut() } else { newest } };
             match queue.newest.compare_exchange_weak(
                 newest,
                 chain.newest.as_ptr(),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => break,
+                Ok(_) if awaited => return keep.and_then(|queue| queue.waker.with(Option::take)),
+                Ok(_) => return None,
                 Err(now) => newest = now,
             }
-        }
-        if newest.is_null()
-            && let Some(waker) = keep.and_then(|q| q.waker.with(Option::take))
-        {
-            waker.wake();
         }
     }
 
@@ -84,7 +123,8 @@ impl Queue {
     /// They are the caller's alone and given up.
     unsafe fn recycle_from(first: *mut Header, last: *const Header) {
         let mut next = first;
-        while let Some(this) = NonNull::new(next).filter(|at| at.as_ptr() != CLOSED) {
+        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
+        while let Some(this) = NonNull::new(next).filter(|at| !ended(at)) {
             let ends = this.as_ptr().cast_const() == last;
             // SAFETY: the caller's alone.
             let header = unsafe { this.as_ref() };
@@ -98,7 +138,8 @@ impl Queue {
     /// Takes everything that has arrived.
     #[inline]
     pub(crate) fn take(&self) -> Taken {
-        if self.newest.load(Ordering::Relaxed).is_null() {
+        let newest = self.newest.load(Ordering::Relaxed);
+        if newest.is_null() || newest == AWAITED {
             return Taken::default();
         }
         let mut next = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
@@ -124,12 +165,19 @@ impl Queue {
         into[first..].reverse();
     }
 
-    /// Sets who is woken by the next packet to arrive in an empty queue.
-    pub(crate) fn set_waker(&self, waker: &Waker) {
+    /// Sets who is woken by the next packet to arrive in the queue; false where it is not empty.
+    pub(crate) fn set_waker(&self, waker: &Waker) -> bool {
         let new = Some(waker.clone());
         // The old one is dropped outside the lock: that may run anything.
         let old = self.waker.with(|slot| core::mem::replace(slot, new));
         drop(old);
+        let awaited = self.newest.compare_exchange(
+            ptr::null_mut(),
+            AWAITED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        awaited.is_ok() || awaited == Err(AWAITED)
     }
 
     /// Nothing is taken any more: what is here and what still comes is freed.
@@ -245,10 +293,17 @@ impl Batch {
     }
 
     pub(crate) fn flush(&mut self) {
-        if let Some(chain) = self.chain.take() {
-            // SAFETY: `add` takes only headers that are given up, all of one queue.
-            unsafe { Queue::push_chain(chain) };
+        if let Some(waker) = self.tell() {
+            waker.wake();
         }
+    }
+
+    /// As [`Batch::flush`]; returns who is to be woken.
+    #[inline]
+    pub(crate) fn tell(&mut self) -> Option<Waker> {
+        let chain = self.chain.take()?;
+        // SAFETY: `add` takes only headers that are given up, all of one queue.
+        unsafe { Queue::push_chain(chain) }
     }
 }
 
