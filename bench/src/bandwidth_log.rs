@@ -21,19 +21,23 @@ pub(crate) struct BandwidthLog {
     failed: Option<String>,
 }
 
+/// The names of the logs with this prefix.
+pub(crate) fn names(prefix: &str) -> [String; 3] {
+    ["read", "write", "trim"].map(|direction| format!("{prefix}-{direction}_bw.log"))
+}
+
 impl BandwidthLog {
     /// Creates `PREFIX-read_bw.log` and its relatives.
     ///
     /// # Errors
     /// One line.
     pub(crate) fn create(prefix: &str) -> Result<Self, String> {
-        let create = |direction: &str| {
-            let name = format!("{prefix}-{direction}_bw.log");
+        let create = |name: String| {
             File::create(&name).map_err(|error| {
                 format!("cannot write log {name}: {}", crate::plan::reason(&error))
             })
         };
-        let files = ["read", "write", "trim"].into_iter().map(create);
+        let files = names(prefix).into_iter().map(create);
         let files = files.collect::<Result<_, _>>()?;
         let last = <[Totals; 3]>::default();
         Ok(Self { files, begun_ns: 0, last_ns: 0, last, failed: None })

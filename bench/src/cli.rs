@@ -20,7 +20,8 @@ use crate::run::{Finished, conduct};
 use crate::signals::{self, Signals};
 use crate::status::Status;
 use crate::{
-    compare, default_job, device, doctor, environment, refusal, remarks, report, summary, sweep,
+    bandwidth_log, compare, default_job, device, doctor, environment, overwrite, refusal, remarks,
+    report, summary, sweep,
 };
 
 /// The exit code of everything that was refused before it started.
@@ -145,7 +146,8 @@ pub(crate) fn run(
 ) -> Result<Ran, String> {
     let begun_unix_ms = crate::clock::unix_ms();
     let plans = survey(&invocation.jobs)?;
-    check_readonly(invocation, &plans)?;
+    check_readonly(invocation.readonly, &plans)?;
+    check_outputs(invocation, &plans)?;
     let claims = device::claim(&plans)?;
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let mut output = Output::open(invocation.output.as_deref())?;
@@ -180,9 +182,24 @@ pub(crate) fn run(
     ran
 }
 
-/// What a trace writes is known only now.
-fn check_readonly(invocation: &Invocation, plans: &[Plan]) -> Result<(), String> {
-    match plans.iter().find(|plan| invocation.readonly && plan.job.rw.writes()) {
+/// Reports and logs must not end where the jobs' data is.
+fn check_outputs(invocation: &Invocation, plans: &[Plan]) -> Result<(), String> {
+    if let Some(name) = &invocation.output {
+        overwrite::check(&format!("--output={name}"), name, plans)?;
+    }
+    let logs = invocation.bandwidth_log.iter().flat_map(|prefix| bandwidth_log::names(prefix));
+    for name in logs {
+        overwrite::check(&format!("the log {name}"), &name, plans)?;
+    }
+    Ok(())
+}
+
+/// What a trace writes is known only when there are plans.
+///
+/// # Errors
+/// One line, if a job writes although that is `readonly`.
+pub(crate) fn check_readonly(readonly: bool, plans: &[Plan]) -> Result<(), String> {
+    match plans.iter().find(|plan| readonly && plan.job.rw.writes()) {
         None => Ok(()),
         Some(plan) => Err(format!(
             "job `{}`: trim and write operations are not allowed with the --readonly parameter; \

@@ -227,11 +227,9 @@ pub(crate) trait Steps {
     /// What to do next.
     fn step(&mut self) -> Step;
 
-    /// When the I/O of the last step was due; 0 where it had no time.
-    #[inline(always)]
-    fn scheduled_ns(&self) -> u64 {
-        0
-    }
+    /// When the I/O of the last step was due; 0 where it had no time. Without a default: steps
+    /// that are made of others have to hand theirs on.
+    fn scheduled_ns(&self) -> u64;
 }
 
 /// What most jobs are: random, one direction, one file, no map, no flushes.
@@ -396,6 +394,11 @@ impl Steps for Generator {
         self.ios_left -= 1;
         let offset_bytes = plain.start_bytes + self.offsets.below(plain.units) * unit;
         Step::Do { operation: plain.operation, file: 0, offset_bytes, len_bytes }
+    }
+
+    #[inline(always)]
+    fn scheduled_ns(&self) -> u64 {
+        0
     }
 }
 

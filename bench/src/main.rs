@@ -22,6 +22,7 @@ mod machine;
 mod measure;
 mod noise;
 mod output;
+mod overwrite;
 mod plan;
 mod progress;
 mod random;

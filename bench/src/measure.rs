@@ -69,6 +69,8 @@ pub(crate) struct Recorder {
     short_ios: [u64; 3],
     syncs: u64,
     runtime_ns: [u64; 3],
+    /// The phases together, whatever they did.
+    wall_ns: u64,
     usage: ThreadUsage,
     /// Completion measured from when an I/O was due, where there is a schedule: reads, writes,
     /// trims.
@@ -104,6 +106,7 @@ impl Recorder {
             short_ios: [0; 3],
             syncs: 0,
             runtime_ns: [0; 3],
+            wall_ns: 0,
             usage: ThreadUsage::default(),
             intended: None,
             depth_found: None,
@@ -129,7 +132,7 @@ impl Recorder {
         let mut copy = Self { logs: None, ..self.clone() };
         let done = copy.recorded();
         let used = std::array::from_fn(|index| directions[index] && done[index].ios > 0);
-        copy.add_runtime(used, crate::clock::now_ns().saturating_sub(since_ns));
+        copy.add_phase(used, crate::clock::now_ns().saturating_sub(since_ns));
         copy.add_usage(ThreadUsage::now().since(usage));
         copy
     }
@@ -186,7 +189,13 @@ impl Recorder {
         }
     }
 
-    /// Adds the wall time of a phase to the directions it had.
+    /// Adds the wall time of a phase to the job and to the directions it had.
+    pub(crate) fn add_phase(&mut self, directions: [bool; 3], runtime_ns: u64) {
+        self.wall_ns += runtime_ns;
+        self.add_runtime(directions, runtime_ns);
+    }
+
+    /// Adds a part of a phase to directions that the phase as a whole does not have.
     pub(crate) fn add_runtime(&mut self, directions: [bool; 3], runtime_ns: u64) {
         for (total, used) in self.runtime_ns.iter_mut().zip(directions) {
             *total += if used { runtime_ns } else { 0 };
@@ -210,6 +219,11 @@ impl Recorder {
     /// The wall time of a direction: 0 reads, 1 writes, 2 trims.
     pub(crate) fn runtime_ns(&self, direction: usize) -> u64 {
         self.runtime_ns[direction]
+    }
+
+    /// The wall time of all phases: they follow one another.
+    pub(crate) fn wall_ns(&self) -> u64 {
+        self.wall_ns
     }
 
     /// The completion latency of a direction.
@@ -236,7 +250,6 @@ impl Recorder {
             self.distribution.record_many(run.latency_ns, run.count);
         }
         let recorded = self.recorded();
-        let runtime_ns = self.runtime_ns.into_iter().max().unwrap_or(0);
         let [read, write, trim] = self.latencies;
         fill_direction(&mut report.read, read, recorded[0], self.runtime_ns[0]);
         fill_direction(&mut report.write, write, recorded[1], self.runtime_ns[1]);
@@ -247,7 +260,7 @@ impl Recorder {
         report.sync.lat = self.sync;
         report.depth = self.depth;
         report.distribution = self.distribution;
-        report.job_runtime_ms = to_ms(runtime_ns);
+        report.job_runtime_ms = to_ms(self.wall_ns);
         report.usr_cpu_ns = self.usage.user_ns;
         report.sys_cpu_ns = self.usage.system_ns;
         report.ctx = self.usage.switches;

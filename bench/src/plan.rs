@@ -21,7 +21,7 @@ use mfio_engine::OpenOptions;
 use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
 
-use crate::generator::{Blocks, Region, Shape};
+use crate::generator::{Blocks, Mix, Region, Shape};
 use crate::layout::{direct_works, direct_works_on, no_direct};
 use crate::trace::Trace;
 use crate::verify::Scheme;
@@ -94,6 +94,17 @@ pub(crate) struct Plan {
     pub(crate) shape: Shape,
     /// The trace it follows instead.
     pub(crate) trace: Option<Arc<Trace>>,
+}
+
+impl Plan {
+    /// The directions of its main phase: reads, writes, trims.
+    pub(crate) fn directions(&self) -> [bool; 3] {
+        match self.shape.mix {
+            _ if self.job.content.verify_only => [true, false, false],
+            Mix::Both { read_percent } => [read_percent > 0, read_percent < 100, false],
+            mix => mix.directions(),
+        }
+    }
 }
 
 /// Looks at the targets of all jobs; a plan per clone, in order of definition.

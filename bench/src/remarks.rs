@@ -85,7 +85,7 @@ fn shallow(finished: &Finished) -> Option<String> {
 /// The generator, not the target, set the pace.
 fn busy(finished: &Finished) -> Option<String> {
     let (job, recorder) = (&finished.plan.job, &finished.outcome.recorder);
-    let runtime_ns = (0..3).map(|direction| recorder.runtime_ns(direction)).max()?;
+    let runtime_ns = recorder.wall_ns();
     let cpu_ns = recorder.usage().cpu_ns();
     let is_busy = runtime_ns >= RUNTIME_MIN_NS && cpu_ns >= runtime_ns / 100 * BUSY_PERCENT;
     // A synchronous call on the page cache is nothing but CPU time, which `cached` has said.

@@ -91,7 +91,7 @@ fn job_report(live: Live<'_>, failure: Option<JobFailure>, begun_unix_ms: u64) -
     live.recorder.fill(&mut report, failure);
     report.steady.clone_from(&live.samples.steady);
     live.samples.fill([&mut report.read, &mut report.write, &mut report.trim]);
-    let Errors { total, first } = live.errors;
+    let Errors { total, first, .. } = live.errors;
     if live.plan.job.control.continue_on_error != ContinueOnError::default() || total > 0 {
         let first = first.map(|first| first.report());
         report.errors = Some(ErrorCounts { total, first });

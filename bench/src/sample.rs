@@ -10,6 +10,7 @@ use fio_compat::Job;
 use fio_compat::stats::LatencyStat;
 use mfio_engine::PuntCounter;
 
+use crate::cli::check_readonly;
 use crate::clock::CpuTimes;
 use crate::device;
 use crate::output::complain;
@@ -17,7 +18,7 @@ use crate::plan::{Plan, survey};
 use crate::report::failure_lines;
 use crate::run::conductor::Manner;
 use crate::run::lane::Lane;
-use crate::run::{Observer, Tick, conduct};
+use crate::run::{Finished, Observer, Tick, conduct};
 use crate::signals::Signals;
 use crate::summary::ratio;
 
@@ -39,11 +40,30 @@ pub(crate) struct Sample {
     pub(crate) steal_percent: f64,
     /// From the creation of an I/O to its completion; empty without statistics.
     pub(crate) latency: LatencyStat,
+    /// From when an I/O was due to its completion; empty without a rate.
+    pub(crate) intended: LatencyStat,
+    /// I/Os and bytes per second of reads, writes and trims.
+    pub(crate) directions: [(f64, f64); 3],
+    /// Of the rates asked for, the least share that was reached.
+    pub(crate) rate_share: Option<f64>,
+    /// I/Os that failed without ending the job.
+    pub(crate) errors: u64,
+    /// What the engine could not have.
+    pub(crate) degraded: Vec<String>,
+}
+
+/// Ways of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Way {
+    /// Punts are counted. That costs a little at each switch between threads, so a run that is
+    /// measured does not.
+    pub(crate) counts_punts: bool,
+    /// A job that writes is refused.
+    pub(crate) readonly: bool,
 }
 
 /// Runs `job`; `None` after a signal. What its engine could not have goes to stderr unless it
-/// is among `said` already. Counting punts costs a little at each switch between threads, so a
-/// run that is measured does not.
+/// is among `said` already.
 ///
 /// # Errors
 /// One line: the job could not be run, or failed.
@@ -51,17 +71,20 @@ pub(crate) fn run(
     job: Job,
     signals: &Signals,
     said: &mut BTreeSet<String>,
-    counts_punts: bool,
+    way: Way,
 ) -> Result<Option<Sample>, String> {
     let plans = survey(&[job])?;
+    check_readonly(way.readonly, &plans)?;
     let claims = device::claim(&plans)?;
     let manner = Manner { filled: false, remove: false };
-    let punts = counts_punts.then(PuntCounter::of_this_thread_and_its_children).flatten();
+    let punts = way.counts_punts.then(PuntCounter::of_this_thread_and_its_children).flatten();
     let before = CpuTimes::now();
-    let finished = conduct(plans, claims, manner, signals.flag(), &mut Quiet)?;
+    let finished = conduct(plans, claims, manner, signals.flag(), &mut Quiet);
+    // A signal also ends a layout, with an error that is none.
     if signals.received().is_some() {
         return Ok(None);
     }
+    let finished = finished?;
     let steal_percent = CpuTimes::now().steal_percent_since(before);
     if let Some(line) = failure_lines(&finished).first() {
         return Err(line.clone());
@@ -76,14 +99,18 @@ pub(crate) fn run(
                 complain(&line);
             }
         }
+        sample.degraded.extend(job.outcome.traits.degraded.iter().cloned());
+        sample.errors += job.outcome.errors.total + job.outcome.errors.ignored;
         let recorder = &job.outcome.recorder;
-        let done = recorder.recorded();
-        let runtime_ns = (0..3).map(|direction| recorder.runtime_ns(direction)).max();
-        let runtime_ns = runtime_ns.unwrap_or(0).max(1);
-        let sum = |of: fn(&crate::run::lane::Totals) -> u64| done.iter().map(of).sum::<u64>();
-        sample.iops += ratio(sum(|totals| totals.ios), runtime_ns) * 1e9;
-        sample.bytes_per_s += ratio(sum(|totals| totals.bytes), runtime_ns) * 1e9;
-        ios += sum(|totals| totals.ios);
+        let wall_ns = recorder.wall_ns().max(1);
+        for (sum, done) in sample.directions.iter_mut().zip(recorder.recorded()) {
+            sum.0 += ratio(done.ios, wall_ns) * 1e9;
+            sum.1 += ratio(done.bytes, wall_ns) * 1e9;
+            ios += done.ios;
+        }
+        let share = rate_share(job);
+        sample.rate_share = share.into_iter().chain(sample.rate_share).reduce(f64::min);
+        recorder.intended.iter().flat_map(|of| of.iter()).for_each(|of| sample.intended.merge(of));
         cpu_ns += recorder.usage().cpu_ns();
         elsewhere_ns += recorder.usage().elsewhere_ns();
         (0..3).for_each(|direction| sample.latency.merge(recorder.total_latency(direction)));
@@ -91,9 +118,44 @@ pub(crate) fn run(
     if ios == 0 {
         return Err("the job did no I/O".into());
     }
+    sample.iops = sample.directions.iter().map(|(iops, _)| iops).sum();
+    sample.bytes_per_s = sample.directions.iter().map(|(_, bytes)| bytes).sum();
     sample.cpu_ns_per_io = ratio(cpu_ns, ios);
     sample.elsewhere_ns_per_io = ratio(elsewhere_ns, ios);
     Ok(Some(sample))
+}
+
+/// What makes the figures of runs of one job mean something else than they seem to.
+pub(crate) fn remarks<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<String> {
+    let (mut errors, mut lines) = (0, Vec::new());
+    for sample in samples {
+        errors += sample.errors;
+        for line in &sample.degraded {
+            if !lines.contains(line) {
+                lines.push(line.clone());
+            }
+        }
+    }
+    if errors > 0 {
+        lines.push(format!("{errors} I/Os failed and are not counted"));
+    }
+    lines
+}
+
+/// Of the rates that the job asks for, the least share that it reached.
+fn rate_share(job: &Finished) -> Option<f64> {
+    let (recorder, pace) = (&job.outcome.recorder, &job.plan.job.pace);
+    let done = recorder.recorded();
+    let share = |direction: usize| {
+        let (rate, of) = match (pace.rate_iops[direction], pace.rate[direction]) {
+            (0, bytes) => (bytes, done[direction].bytes),
+            (ios, _) => (ios, done[direction].ios),
+        };
+        let reached = ratio(of, recorder.runtime_ns(direction).max(1)) * 1e9;
+        let asked = rate > 0 && job.plan.directions()[direction];
+        asked.then(|| reached / ratio(rate, 1))
+    };
+    (0..3).filter_map(share).reduce(f64::min)
 }
 
 /// Shows nothing.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use fio_compat::{Job, parse_command_line};
+use fio_compat::{Action, Eta, Invocation, Job, parse_command_line};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
@@ -88,6 +88,38 @@ impl Own {
     }
 }
 
+/// What a fio command line asks of a subcommand.
+pub(crate) struct Asked {
+    /// Its one job.
+    pub(crate) job: Job,
+    /// No job may write.
+    pub(crate) readonly: bool,
+    /// Nothing is to be run.
+    pub(crate) parse_only: bool,
+}
+
+/// Options of the program that only mean something where fio's own report is made.
+fn check_program(subcommand: &str, invocation: &Invocation) -> Result<(), String> {
+    let usual = Invocation::default();
+    let foreign = [
+        ("--help, --version, --cmdhelp and --enghelp", invocation.action != Action::Run),
+        ("--showcmd", invocation.showcmd),
+        ("--effective", invocation.effective),
+        ("--status-interval", invocation.status_interval_ns.is_some()),
+        ("--bandwidth-log", invocation.bandwidth_log.is_some()),
+        ("--eta=always", invocation.eta == Eta::Always),
+        ("--eta-interval", invocation.eta_interval_ns != usual.eta_interval_ns),
+        ("--eta-newline", invocation.eta_newline_ns.is_some()),
+        ("--terse-version", invocation.terse_version != usual.terse_version),
+        ("terse output (--minimal, --append-terse)", invocation.formats != usual.formats),
+        ("an abbreviation of --output", invocation.output.is_some()),
+    ];
+    match foreign.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => Err(format!("{option}: not with {subcommand}; leave it out")),
+    }
+}
+
 /// The one job of a fio command line, with `overrides` that win over everything in it. Warnings
 /// go to stderr unless they are among `said` already.
 ///
@@ -98,12 +130,13 @@ pub(crate) fn one_job(
     args: &[String],
     overrides: &[(String, String)],
     said: &mut BTreeSet<String>,
-) -> Result<Job, String> {
+) -> Result<Asked, String> {
     // Without it the parser would have something to say about a missing engine.
     let engine = std::iter::once("--ioengine=io_uring".to_owned());
     let overrides = overrides.iter().map(|(name, value)| format!("--set={name}={value}"));
     let args: Vec<String> = engine.chain(overrides).chain(args.iter().cloned()).collect();
     let invocation = parse_command_line(&args, &Machine).map_err(|error| error.to_string())?;
+    check_program(subcommand, &invocation)?;
     for warning in &invocation.warnings {
         let line = format!("mfio-bench: warning: {warning}");
         if said.insert(line.clone()) {
@@ -123,7 +156,8 @@ pub(crate) fn one_job(
         job.runtime_ns = Some(RUNTIME_NS);
         job.time_based = true;
     }
-    Ok(job)
+    let Invocation { readonly, parse_only, .. } = invocation;
+    Ok(Asked { job, readonly, parse_only })
 }
 
 /// The last CPU this process may use: the first ones serve most interrupts.

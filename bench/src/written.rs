@@ -167,6 +167,11 @@ impl Steps for ReadBack {
         self.next += 1;
         Step::Do { operation: Operation::Read, file, offset_bytes, len_bytes: self.len_bytes }
     }
+
+    #[inline(always)]
+    fn scheduled_ns(&self) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]

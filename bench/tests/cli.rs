@@ -205,6 +205,7 @@ fn amounts_are_those_of_fio() {
     assert_eq!(done(&["--size=10000"]), 8192);
     assert_eq!(done(&["--size=64k", "--loops=3"]), 3 * 65536);
     assert_eq!(done(&["--size=64k", "--io_size=96k"]), 96 << 10);
+    assert_eq!(done(&["--size=64k", "--io_size=0"]), 64 << 10, "as if it were not given");
     assert_eq!(done(&["--size=64k", "--io_size=16k", "--rw=randread"]), 16 << 10);
     assert_eq!(done(&["--size=64k", "--number_ios=5", "--iodepth=4"]), 5 * 4096);
     assert_eq!(place.names(""), [""; 0], "the null engine touches no file");

@@ -4,6 +4,7 @@
 mod place;
 
 use place::{Place, ios, number};
+use serde_json::Value;
 
 /// I/Os per second of a direction.
 fn rate_of(args: &str, direction: &str) -> f64 {
@@ -98,4 +99,63 @@ fn thinktime_iotime_and_rate_ignore_thinktime_change_what_is_done() {
     // Pauses are caught up with, except where that is not wanted.
     assert!((750..1100).contains(&ios(&full, "read")), "{}", ios(&full, "read"));
     assert!((250..650).contains(&ios(&less, "read")), "{}", ios(&less, "read"));
+}
+
+/// The latencies since I/Os of a direction were due.
+fn intended(document: &Value, direction: &str) -> u64 {
+    number(&document["mfio"]["jobs"][0]["intended_lat_ns"][direction]["N"])
+}
+
+#[test]
+fn rate_iops_keeps_its_schedule_with_write_iolog_and_trim_percentage() {
+    let place = Place::new("rate-schedule");
+    let common = "--name=r --ioengine=null --size=1g --time_based --runtime=200ms --rate_iops=1000";
+    let traced = place.json(&format!("{common} --write_iolog=t"));
+    assert_eq!(intended(&traced, "read"), ios(&traced["jobs"][0], "read"));
+    let args = "--name=r --filename=f --size=400k --bs=4k --rw=write --verify=crc32c \
+                --rate_iops=1000 --trim_percentage=50 --trim_backlog=8";
+    let trimming = place.json(args);
+    let (job, document) = (&trimming["jobs"][0], &trimming);
+    assert_eq!(intended(document, "write"), ios(job, "write"));
+    assert!(ios(job, "trim") > 0, "{job}");
+    let none = &document["mfio"]["jobs"][0]["intended_lat_ns"]["trim"];
+    assert!(none.is_null(), "trims on the way have no time of their own: {none}");
+    let trims = place.json(&format!("{common} --rw=trim"));
+    assert_eq!(intended(&trims, "trim"), ios(&trims["jobs"][0], "trim"));
+}
+
+#[test]
+fn rate_min_does_not_count_the_time_of_a_verification() {
+    let place = Place::new("rate-min-verify");
+    // Reading back takes several cycles, in which nothing is written.
+    let args = "--name=x --filename=F --size=128m --bs=64k --rw=write --verify=sha3-512 --unlink=1";
+    let job = place.job(&format!("{args} --rate_min=1k --rate_cycle=100"));
+    assert_eq!(ios(&job, "read"), 2048, "{job}");
+    let job =
+        place.job(&format!("{args} --size=32m --verify_backlog=64 --rate_min=1k --rate_cycle=100"));
+    assert_eq!(ios(&job, "read"), 512, "{job}");
+}
+
+#[test]
+fn ramp_time_is_left_out_even_if_the_runtime_is_over_at_once() {
+    let place = Place::new("ramp-over");
+    let args = "--name=x --ioengine=null --size=1g --time_based --ramp_time=500ms --runtime=1us";
+    let job = place.job(args);
+    assert!(number(&job["read"]["runtime"]) < 400, "{}", job["read"]);
+}
+
+#[test]
+fn time_of_a_job_is_that_of_its_phases_one_after_the_other() {
+    let place = Place::new("phases");
+    let args = "--name=x --filename=F --size=32m --bs=1m --rw=write --verify=sha512 --unlink=1";
+    let job = place.job(args);
+    let runtime = |direction: &str| number(&job[direction]["runtime"]);
+    let sum = runtime("read") + runtime("write");
+    assert!(number(&job["job_runtime"]).abs_diff(sum) <= 2, "{job}");
+    let cpu = job["usr_cpu"].as_f64().unwrap() + job["sys_cpu"].as_f64().unwrap();
+    assert!(cpu <= 105.0, "{cpu}");
+    // Here the writes contain the reads.
+    let job = place.job(&format!("{args} --verify_backlog=4"));
+    let total = number(&job["job_runtime"]);
+    assert!(total.abs_diff(number(&job["write"]["runtime"])) <= 5, "{job}");
 }

@@ -6,7 +6,11 @@
 mod place;
 
 use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use place::{Place, text};
 use serde_json::Value;
 
@@ -49,7 +53,8 @@ fn sweep_goes_through_every_depth_and_writes_its_files() {
 fn sweep_of_a_rate_halves_its_way_to_the_goal() {
     let place = Place::new("sweep-goal");
     let over = "sweep --over rate_iops=1000..4000 --steps=2 --rounds=1";
-    let met = place.run(&format!("{over} --goal max<=10s {JOB}"));
+    // Long enough for the rate to be reached by a machine under load.
+    let met = place.run(&format!("{over} --goal max<=10s {JOB} --time_based --runtime=1"));
     assert!(text(&met).contains("goal max<=10s: met up to"), "{}", text(&met));
     let missed = place.run(&format!("{over} --goal p99<=1ns {JOB}"));
     assert!(text(&missed).contains("goal p99<=1ns: met by no point"), "{}", text(&missed));
@@ -76,6 +81,14 @@ fn bad_sweeps_and_comparisons_are_refused_before_anything_is_made() {
             "numjobs must be 1",
         ),
         ("compare --a=null --b=null --a=null --name=x --size=1m", "--a was given twice"),
+        ("compare --a=null --b=null --gate=bound --rounds=5 --name=x --size=1m", "--rounds=6"),
+        ("compare --a=null --b=null --showcmd --name=x --size=1m --output=o", "--showcmd"),
+        ("compare --a=null --b=null --minimal --name=x --size=1m --output=o", "terse output"),
+        ("sweep --effective --name=x --size=1m --output=o", "--effective: not with sweep"),
+        ("sweep --status-interval=1 --name=x --size=1m --output=o", "--status-interval"),
+        ("sweep --bandwidth-log --name=x --size=1m --output=o", "--bandwidth-log"),
+        ("sweep --eta=always --name=x --size=1m --output=o", "--eta=always"),
+        ("sweep --over rate_min=auto --name=x --size=1m --output=o", "is of no rate"),
     ] {
         let said = place.refused(args);
         assert!(said.contains(expected) && said.lines().count() == 1, "{args}: {said}");
@@ -101,4 +114,137 @@ fn compare_puts_any_number_of_sides_against_the_first_in_one_document() {
     assert_eq!(compare["sides"].as_array().unwrap().len(), 3);
     assert_eq!(compare["failures"].as_array().unwrap().len(), 2, "{compare}");
     assert_eq!(compare["ratios"][0]["iops"]["significant"], Value::Bool(false), "two rounds");
+}
+
+#[test]
+fn readonly_and_parse_only_hold_for_compare_and_sweep() {
+    let place = Place::new("sweep-readonly");
+    let kept = vec![7; 1 << 20];
+    fs::write(place.0.join("F"), &kept).unwrap();
+    let trace = "fio version 2 iolog\nF add\nF open\nF write 0 4096\nF close\n";
+    fs::write(place.0.join("T"), trace).unwrap();
+    let sides = "compare --a=psync --b=io_uring --rounds=1";
+    for args in [
+        format!("{sides} --readonly --name=x --read_iolog=T"),
+        "sweep --readonly --over iodepth=1..2 --name=x --read_iolog=T".to_owned(),
+        "sweep --readonly --over rw=read,write --name=x --filename=F --size=1m".to_owned(),
+    ] {
+        let told = place.refused(&args);
+        assert!(told.contains("not allowed with the --readonly parameter"), "{args}: {told}");
+    }
+    let job = "--parse-only --name=x --filename=F --size=1m --rw=write --output=o";
+    for args in [format!("{sides} {job}"), format!("sweep --over iodepth=1..2 {job}")] {
+        let output = place.run(&args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(output.stdout.is_empty(), "{}", text(&output));
+    }
+    assert!(fs::read(place.0.join("F")).unwrap() == kept, "F was written");
+    assert_eq!(place.names(""), ["F", "T"]);
+}
+
+#[test]
+fn results_are_not_written_over_the_data_of_the_job() {
+    let place = Place::new("sweep-over-data");
+    fs::write(place.0.join("F"), vec![7; 1 << 20]).unwrap();
+    let job = "--name=x --filename=F --rw=read --runtime=10ms";
+    for args in [
+        "compare --a=psync --b=psync --rounds=1 --output=F",
+        "sweep --over iodepth=1 --rounds=1 --output=./F",
+        "sweep --over iodepth=1 --rounds=1 --csv=F",
+        "sweep --over iodepth=1 --rounds=1 --svg=F",
+    ] {
+        let told = place.refused(&format!("{args} {job}"));
+        assert!(told.contains("would overwrite F, which a job uses"), "{args}: {told}");
+    }
+    assert_eq!(fs::read(place.0.join("F")).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn rate_beyond_what_can_be_reached_does_not_meet_a_goal() {
+    let place = Place::new("sweep-beyond");
+    let args = "sweep --over rate_iops=1000,1000000000 --rounds=1 --goal p99<=50ms --name=x \
+                --filename=F --size=1m --ioengine=psync --rw=randread --bs=64k --time_based \
+                --runtime=300ms";
+    let document = document(&place, args);
+    let sweep = &document["sweep"];
+    assert_ne!(sweep["goal"]["best"], "1000000000", "{sweep}");
+    let points = sweep["points"].as_array().unwrap();
+    let last = points.last().unwrap();
+    assert_eq!(last["value"], "1000000000");
+    assert!(last["rate_reached"] == false && last["rate_share"].as_f64().unwrap() < 0.5, "{last}");
+    assert_eq!(last["lat_since"], "due");
+    // An I/O that is made late has waited since it was due.
+    assert!(last["lat_ns"]["p99"].as_u64().unwrap() > 50_000_000, "{last}");
+    assert!(last["in_flight"].as_f64().unwrap() < 1.5, "psync: {last}");
+}
+
+#[test]
+fn sweep_of_a_rate_with_units_halves_its_way_too() {
+    let place = Place::new("sweep-units");
+    // A pause after each I/O is far below the upper rate.
+    let args = "sweep --over rate=512k..65536k --steps=2 --rounds=1 --goal max<=10s --name=s \
+                --size=1m --ioengine=null --thinktime=1ms --time_based --runtime=1";
+    let values = document(&place, args);
+    let values = self::values(&values);
+    assert!(values.len() > 2, "{values:?}");
+    assert_eq!((values[0], values[values.len() - 1]), ("512k", "65536k"));
+}
+
+#[test]
+fn auto_splits_the_rate_of_a_mixed_job_by_direction() {
+    let place = Place::new("sweep-mixed");
+    let args = format!(
+        "sweep --over rate_iops=auto --steps=1 --rounds=1 {JOB} --rw=randrw --rwmixread=75 \
+         --time_based --csv=c.csv"
+    );
+    let document = document(&place, &args);
+    let rates: Vec<u64> =
+        values(&document)[0].split(',').map(|rate| rate.parse().unwrap()).collect();
+    assert_eq!(rates.len(), 3, "{rates:?}");
+    assert!((2..=4).contains(&(rates[0] / rates[1])), "{rates:?}");
+    let csv = fs::read_to_string(place.0.join("c.csv")).unwrap();
+    assert!(csv.contains(&format!("\n\"{},{},1\",", rates[0], rates[1])), "{csv}");
+}
+
+#[test]
+fn failed_ios_are_told_and_hold_no_gate() {
+    let place = Place::new("compare-errors");
+    let job = [
+        "--name=x",
+        "--filename=F",
+        "--size=64k",
+        "--bs=4k",
+        "--rw=read",
+        "--exec_prerun=truncate -s 32k F",
+        "--ignore_error=EIO",
+    ];
+    let compare = ["compare", "--a=psync", "--b=psync", "--rounds=1", "--output-format=json"];
+    let gated = [&compare[..], &["--min-ratio=0.000001"], &job].concat();
+    let output = place.run(&gated);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let compare_document = &document["compare"];
+    let failures = compare_document["failures"].to_string();
+    assert!(failures.contains("I/Os of a failed"), "{failures}");
+    assert!(compare_document["sides"][0]["errors"].as_u64().unwrap() > 0, "{compare_document}");
+    let output = place.run(&[&compare[..], &job].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("I/Os failed and are not counted"), "{}", text(&output));
+    let sweep = ["sweep", "--over", "iodepth=1", "--rounds=1"];
+    let output = place.run(&[&sweep[..], &job].concat());
+    assert!(text(&output).contains("I/Os failed and are not counted"), "{}", text(&output));
+}
+
+#[test]
+fn signal_during_the_layout_ends_with_its_code() {
+    let place = Place::new("compare-signal");
+    let args = "compare --a=psync --b=psync --name=x --filename=N --size=4g --rw=read";
+    let mut child = place.command(args).stdout(Stdio::null()).spawn().unwrap();
+    while fs::metadata(place.0.join("N")).map_or(0, |facts| facts.len()) == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128));
 }

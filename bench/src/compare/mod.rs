@@ -11,12 +11,15 @@ mod verdict;
 
 use std::collections::BTreeSet;
 
+use fio_compat::Job;
 use serde_json::{Value, json};
 
 use crate::clock::load_average;
 use crate::output::Output;
+use crate::overwrite;
+use crate::plan::survey;
 use crate::report::VERSION;
-use crate::sample::{self, Sample};
+use crate::sample::{self, Sample, Way};
 use crate::signals::{self, Signals};
 use crate::statistics::median;
 use crate::subcommand::{Own, last_cpu, one_job};
@@ -25,6 +28,8 @@ use verdict::{Gates, Verdict};
 
 /// Rounds without `--rounds`: the fewest that give 95 % confidence with one to spare.
 const ROUNDS: usize = 7;
+/// The fewest whose whole range is an interval of 95 % confidence.
+const ROUNDS_MIN: usize = 6;
 
 /// More CPU time than this outside the engine's thread, relative to that in it, is reported.
 const ELSEWHERE_MAX: f64 = 0.05;
@@ -55,10 +60,18 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
     let mut said = BTreeSet::new();
     // Everything is refused before anything runs.
     let cpu = last_cpu();
-    let job = one_job("compare", &request.args, &[], &mut said)?;
+    let asked = one_job("compare", &request.args, &[], &mut said)?;
+    let mut jobs = Vec::new();
     for side in &request.sides {
-        side.job(&request.args, cpu, &mut said)?;
+        jobs.push(side.job(&request.args, cpu, &mut said)?);
     }
+    if asked.parse_only {
+        return Ok(0);
+    }
+    for job in jobs {
+        check_place(&job, path.as_deref())?;
+    }
+    let job = asked.job;
     request.output = Output::open(path.as_deref())?;
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let sides = request.sides.iter().map(|side| format!("{}={}", side.name, side.text));
@@ -77,7 +90,8 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         let mut row = Vec::new();
         for side in &request.sides {
             let job = side.job(&request.args, cpu, &mut said)?;
-            let Some(sample) = sample::run(job, &signals, &mut said, round == 0)? else {
+            let way = Way { counts_punts: round == 0, readonly: asked.readonly };
+            let Some(sample) = sample::run(job, &signals, &mut said, way)? else {
                 return Ok(signals::EXIT_CODE);
             };
             row.push(sample);
@@ -92,6 +106,12 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         }
     }
     conclude(&mut request, &rounds, &warm_up, &load_before)
+}
+
+/// The result must not end where a side has its data.
+fn check_place(job: &Job, path: Option<&str>) -> Result<(), String> {
+    let plans = survey(std::slice::from_ref(job))?;
+    path.map_or(Ok(()), |path| overwrite::check(&format!("--output={path}"), path, &plans))
 }
 
 impl Request {
@@ -125,6 +145,7 @@ fn conclude(
     let verdicts = others.map(|(column, other)| Verdict::of(rounds, column, other));
     let verdicts: Vec<Verdict> = verdicts.collect();
     let failures = verdicts.iter().flat_map(|verdict| verdict.failures(request.gates));
+    let failures = failures.chain(failed(request, rounds));
     let failures: Vec<String> = failures.collect();
     if request.json {
         let document = json!({
@@ -134,6 +155,7 @@ fn conclude(
                 "rounds": request.rounds,
                 "load_average": [load_before, load_average()],
                 "steal_percent": steal_percent(rounds),
+                "steal_percent_max": steal_percent_max(rounds),
                 "sides": sides_json(&request.sides, rounds, warm_up),
                 "ratios": verdicts.iter().map(Verdict::json).collect::<Vec<_>>(),
                 "notes": notes,
@@ -144,7 +166,11 @@ fn conclude(
     } else {
         let notes = notes.iter().map(|note| format!("note: {note}\n"));
         let ratios = verdicts.iter().map(Verdict::lines);
-        let load = format!("load average {}\n", load_average());
+        let load = format!(
+            "load average {}, steal {:.1}% at most\n",
+            load_average(),
+            steal_percent_max(rounds)
+        );
         let failures = failures.iter().map(|line| format!("{line}\n"));
         let text: String = notes.chain(ratios).chain([load]).chain(failures).collect();
         request.print(&text)?;
@@ -171,11 +197,31 @@ fn notes(sides: &[Side], rounds: &[Vec<Sample>], warm_up: &[Sample]) -> Vec<Stri
             ));
         }
     }
+    for (column, side) in sides.iter().enumerate() {
+        let found = sample::remarks(rounds.iter().map(|round| &round[column]));
+        notes
+            .extend(found.into_iter().map(|line| format!("{} ({}): {line}", side.name, side.text)));
+    }
     let steal = steal_percent(rounds);
     if steal > STEAL_MAX_PERCENT {
         notes.push(format!("the hypervisor took {steal:.1}% of the CPU time: measure again"));
     }
     notes
+}
+
+/// A ratio of runs with I/Os that failed holds no gate.
+fn failed(request: &Request, rounds: &[Vec<Sample>]) -> Vec<String> {
+    let gated = request.gates.ratio_min.is_some() || request.gates.cpu_ratio_max.is_some();
+    let sides = request.sides.iter().enumerate().filter(|_| gated);
+    let line = |(column, side): (usize, &Side)| {
+        let errors: u64 = rounds.iter().map(|round| round[column].errors).sum();
+        (errors > 0).then(|| format!("FAILED: {errors} I/Os of {} failed", side.name))
+    };
+    sides.filter_map(line).collect()
+}
+
+fn steal_percent_max(rounds: &[Vec<Sample>]) -> f64 {
+    rounds.iter().flatten().map(|sample| sample.steal_percent).fold(0.0, f64::max)
 }
 
 fn steal_percent(rounds: &[Vec<Sample>]) -> f64 {
@@ -196,6 +242,8 @@ fn sides_json(sides: &[Side], rounds: &[Vec<Sample>], warm_up: &[Sample]) -> Vec
             "cpu_ns_per_io": middle(|sample| sample.cpu_ns_per_io),
             "elsewhere_ns_per_io": middle(|sample| sample.elsewhere_ns_per_io),
             "warm_up_punts": warm_up[column].punts,
+            "errors": rounds.iter().map(|round| round[column].errors).sum::<u64>(),
+            "degraded": rounds.first().map(|round| round[column].degraded.clone()),
         })
     };
     (0..sides.len()).map(figures).collect()
@@ -219,9 +267,16 @@ fn parse(args: &[String]) -> Result<(Request, Option<String>), String> {
         cpu_ratio_max: own.float("--max-cpu-ratio")?,
         by_bound: own.word("--gate", &["median", "bound"])? == "bound",
     };
+    let rounds = own.count("--rounds", ROUNDS)?;
+    if gates.by_bound && rounds < ROUNDS_MIN {
+        return Err(format!(
+            "--gate=bound needs the bounds of an interval of 95 % confidence, which {rounds} \
+             rounds do not give: --rounds={ROUNDS_MIN} or more"
+        ));
+    }
     let request = Request {
         sides,
-        rounds: own.count("--rounds", ROUNDS)?,
+        rounds,
         gates,
         json: own.word("--output-format", &["normal", "json"])? == "json",
         output: Output::Stdout,

@@ -66,7 +66,7 @@ impl Side {
     ) -> Result<Job, String> {
         let engine = ("ioengine".to_owned(), self.engine.as_str().to_owned());
         let overrides: Vec<_> = std::iter::once(engine).chain(self.options.clone()).collect();
-        let mut job = one_job("compare", args, &overrides, said)?;
+        let mut job = one_job("compare", args, &overrides, said)?.job;
         if job.numjobs != 1 {
             return Err("compare runs its job on one core: numjobs must be 1".into());
         }

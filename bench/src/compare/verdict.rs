@@ -64,10 +64,11 @@ impl Verdict {
         let other = &self.other;
         let of = |median: Median, bound: f64| if gates.by_bound { bound } else { median.value };
         let (iops, cpu) = (of(self.iops, self.iops.low), of(self.cpu, self.cpu.high));
-        let slow = gates.ratio_min.filter(|least| iops < *least).map(|least| {
+        // A ratio that is no number holds no gate.
+        let slow = gates.ratio_min.filter(|least| !at_least(iops, *least)).map(|least| {
             format!("FAILED: the IOPS ratio a/{other} {iops:.4} is below --min-ratio {least}")
         });
-        let costly = gates.cpu_ratio_max.filter(|most| cpu > *most).map(|most| {
+        let costly = gates.cpu_ratio_max.filter(|most| !at_least(*most, cpu)).map(|most| {
             format!("FAILED: the CPU ratio a/{other} {cpu:.4} is above --max-cpu-ratio {most}")
         });
         slow.into_iter().chain(costly).collect()
@@ -80,6 +81,10 @@ impl Verdict {
             "iops": document(self.iops), "cpu_per_io": document(self.cpu),
         })
     }
+}
+
+fn at_least(value: f64, least: f64) -> bool {
+    value >= least
 }
 
 fn shown(median: Median) -> String {
@@ -141,5 +146,17 @@ mod tests {
         assert_eq!(failures.len(), 2, "{failures:?}");
         assert!(failures[0].starts_with("FAILED: the IOPS ratio a/b 0.9500 is below"));
         assert!(verdict.failures(Gates::default()).is_empty());
+    }
+
+    #[test]
+    fn ratio_that_is_no_number_holds_no_gate() {
+        let idle = Sample { iops: 1000.0, ..Sample::default() };
+        let verdict = Verdict::of(&vec![vec![idle.clone(), idle]; 7], 1, "b");
+        assert!(verdict.cpu.value.is_nan());
+        for by_bound in [false, true] {
+            let gates = Gates { ratio_min: Some(1.0), cpu_ratio_max: Some(1.0), by_bound };
+            let failures = verdict.failures(gates);
+            assert!(failures.len() == 1 && failures[0].contains("CPU ratio"), "{failures:?}");
+        }
     }
 }

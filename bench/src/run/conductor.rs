@@ -16,7 +16,7 @@ use mfio_engine::DeviceClaim;
 
 use crate::clock::{now_ns, unix_ms};
 use crate::layout::{self, Created};
-use crate::plan::{Plan, stages};
+use crate::plan::{Kind, Plan, stages};
 
 use super::flow::Flow;
 use super::gate::{self, Gate};
@@ -104,9 +104,10 @@ pub(crate) fn conduct(
         if plan.job.layout.create_serialize {
             layout::prepare(plan, manner.filled, signal)?;
         }
-        let goes = manner.remove || plan.job.unlink || plan.job.layout.unlink_each_loop;
-        if goes && !plan.job.layout.create_only {
-            plan.targets.iter().for_each(|target| created.removes(target));
+        // Until a job has begun, only what this run makes is its to remove.
+        let made = plan.targets.iter().filter(|target| target.kind == Kind::Missing);
+        if leaves_nothing(plan, manner) {
+            made.for_each(|target| created.removes(target));
         }
     }
     prepare_together(&plans, manner.filled, signal)?;
@@ -140,6 +141,12 @@ pub(crate) fn conduct(
         let equipment = files.by_ref().take(end - begin).collect();
         let done = conductor.stage(begin, equipment, &finished);
         finished.extend(done);
+        let done = plans[begin..end].iter().zip(&lanes[begin..end]);
+        let begun = done.filter(|(_, lane)| lane.started_ns().is_some());
+        for (plan, _) in begun.filter(|(plan, _)| leaves_nothing(plan, manner)) {
+            let found = plan.targets.iter().filter(|target| target.kind != Kind::Missing);
+            found.for_each(|target| created.removes(target));
+        }
         begin = end;
     }
     conductor.observer.ended(&lanes);
@@ -152,6 +159,12 @@ pub(crate) fn conduct(
     drop(created);
     drop(claims);
     Ok(finished)
+}
+
+/// Whether the files of a job are removed when it has run.
+fn leaves_nothing(plan: &Plan, manner: Manner) -> bool {
+    let layout = &plan.job.layout;
+    (manner.remove || plan.job.unlink || layout.unlink_each_loop) && !layout.create_only
 }
 
 /// `create_serialize=0`: the files of all such jobs are laid out at the same time.
@@ -379,10 +392,13 @@ fn direct(lane: &Lane, plan: &Plan, sampler: &mut Sampler, now_ns: u64) -> Optio
     if sampler.due_ns().is_some_and(|due_ns| now_ns >= due_ns) {
         sampler.sample(now_ns, lane.totals());
     }
-    if sampler.minimum.is_missed(&plan.job.pace, now_ns, lane.totals()) {
-        lane.fail_slow();
-    }
-    let judged_ns = sampler.minimum.due_ns(&plan.job.pace);
+    let judged_ns = lane.running_ns(now_ns).and_then(|running_ns| {
+        let (minimum, pace) = (&mut sampler.minimum, &plan.job.pace);
+        if minimum.is_missed((pace, plan.directions()), running_ns, lane.totals()) {
+            lane.fail_slow();
+        }
+        minimum.due_ns(pace).map(|due_ns| now_ns + due_ns.saturating_sub(running_ns))
+    });
     let due_ns = sampler.due_ns().into_iter().chain(judged_ns).min();
     match end_ns {
         Some(end_ns) if now_ns >= end_ns => {

@@ -27,8 +27,11 @@ pub(crate) enum Order {
 /// The bits of a word that hold the order.
 const ORDER_MASK: u32 = 0xff;
 
+/// The clock of the main phases stands still.
+const STANDS: u64 = 1 << 63;
+
 /// Where a worker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// Opening and preparing.
     Starting = 0,
@@ -62,6 +65,8 @@ pub(crate) struct Lane {
     answered: AtomicU32,
     stage: AtomicU32,
     started_ns: AtomicU64,
+    /// The clock of the main phases: how far it is behind, or with [`STANDS`] what it shows.
+    running_clock: AtomicU64,
     /// The job ended with an error.
     failed: AtomicU32,
     /// Reads, writes, trims.
@@ -82,6 +87,7 @@ impl Lane {
             answered: AtomicU32::new(0),
             stage: AtomicU32::new(Stage::Starting as u32),
             started_ns: AtomicU64::new(0),
+            running_clock: AtomicU64::new(0),
             failed: AtomicU32::new(0),
             totals: Default::default(),
             latency: Default::default(),
@@ -161,9 +167,21 @@ impl Lane {
         }
     }
 
-    /// Notes where the worker is.
+    /// Notes where the worker is, which is the only one to do so.
     pub(crate) fn enter(&self, stage: Stage) {
         self.stage.store(stage as u32, Relaxed);
+        let (clock, now_ns) = (self.running_clock.load(Relaxed), crate::clock::now_ns());
+        match (clock & STANDS != 0, stage <= Stage::Running) {
+            (true, true) => self.running_clock.store(now_ns - (clock & !STANDS), Relaxed),
+            (false, false) => self.running_clock.store(STANDS | (now_ns - clock), Relaxed),
+            _ => {}
+        }
+    }
+
+    /// `now_ns` by a clock that goes in main phases only; `None` where it stands still.
+    pub(crate) fn running_ns(&self, now_ns: u64) -> Option<u64> {
+        let clock = self.running_clock.load(Relaxed);
+        (clock & STANDS == 0).then(|| now_ns.saturating_sub(clock))
     }
 
     /// When the main phase began; `None` before that.
@@ -252,6 +270,22 @@ mod tests {
         lane.give(Order::TimeUp);
         assert!(!Lane::asks_since(asked, lane.word()) && !lane.is_still(asked));
         assert_eq!(lane.order(), Order::TimeUp);
+    }
+
+    #[test]
+    fn clock_of_main_phases_stands_still_outside_them() {
+        let lane = Lane::new(false);
+        let shows = || lane.running_ns(crate::clock::now_ns());
+        lane.enter(Stage::Running);
+        let before = shows().unwrap();
+        lane.enter(Stage::Verifying);
+        assert_eq!(shows(), None);
+        let left_ns = crate::clock::now_ns();
+        while crate::clock::now_ns() < left_ns + 5_000_000 {}
+        lane.enter(Stage::Syncing);
+        lane.enter(Stage::Running);
+        let behind_ns = crate::clock::now_ns() - shows().unwrap();
+        assert!(shows().unwrap() >= before && behind_ns >= 5_000_000, "{behind_ns}");
     }
 
     #[test]

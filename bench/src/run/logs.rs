@@ -72,6 +72,7 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Handles>>), Str
             let known = open.iter().position(|log| log.name == name);
             let index = known.map_or_else(
                 || {
+                    crate::overwrite::check(&format!("the log {name}"), &name, plans)?;
                     open.push(create(name, options)?);
                     Ok(open.len() - 1)
                 },

@@ -125,7 +125,7 @@ fn main_phase<E: IoEngine, const CLOCK: bool>(
         worker.phase::<CLOCK, _>(&mut steps, rules);
     }
     let spent_ns = crate::clock::now_ns().saturating_sub(worker.baseline.now_ns);
-    worker.recorder.add_runtime(used, spent_ns);
+    worker.recorder.add_phase(used, spent_ns);
 }
 
 /// `verify_backlog`: after so many writes, those are read back, and so on.
@@ -150,6 +150,8 @@ fn in_parts<E: IoEngine, const CLOCK: bool>(
         // What a small batch leaves over is read back at the end.
         let started_ns = crate::clock::now_ns();
         read_back::<E, CLOCK>(worker, plan, batch);
+        // A ramp can have ended meanwhile.
+        let started_ns = started_ns.max(worker.baseline.now_ns);
         let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
         // Where the job reads anyway, the time of its reads is that of the whole.
         let reads = !plan.shape.mix.directions()[0];
@@ -170,8 +172,9 @@ fn verify_phase<E: IoEngine, const CLOCK: bool>(
         Some(mut again) => check_back::<E, CLOCK, _>(worker, plan, &mut again),
         None => read_back::<E, CLOCK>(worker, plan, usize::MAX),
     }
+    let started_ns = started_ns.max(worker.baseline.now_ns);
     let spent_ns = crate::clock::now_ns().saturating_sub(started_ns);
-    worker.recorder.add_runtime([true, false, false], spent_ns);
+    worker.recorder.add_phase([true, false, false], spent_ns);
 }
 
 /// Reads written blocks back: those that are new, where that is done in parts, or all.

@@ -85,6 +85,8 @@ pub(crate) struct Errors {
     pub(crate) total: u64,
     /// The first one.
     pub(crate) first: Option<Failure>,
+    /// Those that `ignore_error` takes for nothing.
+    pub(crate) ignored: u64,
 }
 
 impl Errors {

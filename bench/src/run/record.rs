@@ -8,8 +8,6 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -18,6 +16,7 @@ use fio_compat::trace::{TRACE_HEADER, TraceAction, TraceLine, is_trace_name};
 use crate::clock::now_ns;
 use crate::generator::{Step, Steps};
 use crate::ioengine::Operation;
+use crate::overwrite;
 use crate::plan::Plan;
 
 /// Lines that travel together.
@@ -74,7 +73,7 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Recording>>), S
                  give each job a trace of its own and numjobs=1"
             ));
         }
-        check_place(name, plans)?;
+        overwrite::check(&format!("write_iolog={name}"), name, plans)?;
         let trace = open.len();
         open.push(create(name, plan)?);
         let files = plan.targets.len();
@@ -82,27 +81,6 @@ pub(crate) fn open(plans: &[Plan]) -> Result<(Writer, Vec<Option<Recording>>), S
     }
     let thread = (!open.is_empty()).then(|| std::thread::spawn(move || write(&receiver, open)));
     Ok((Writer { thread }, all))
-}
-
-/// A trace must not end where the jobs' data or the traces they follow are.
-fn check_place(name: &str, plans: &[Plan]) -> Result<(), String> {
-    let Ok(facts) = Path::new(name).metadata() else { return Ok(()) };
-    if facts.file_type().is_block_device() {
-        return Err(format!("write_iolog={name} is a block device; name a file"));
-    }
-    let targets = plans.iter().flat_map(|plan| &plan.targets).map(|target| target.path.as_path());
-    let read = plans.iter().flat_map(|plan| &plan.job.replay.read).map(Path::new);
-    let same = |path: &&Path| {
-        let other = path.metadata();
-        other.is_ok_and(|other| (other.dev(), other.ino()) == (facts.dev(), facts.ino()))
-    };
-    match targets.chain(read).find(same) {
-        None => Ok(()),
-        Some(path) => Err(format!(
-            "write_iolog={name} would overwrite {}, which a job uses; name another file",
-            path.display()
-        )),
-    }
 }
 
 fn create(name: &str, plan: &Plan) -> Result<Open, String> {
@@ -238,5 +216,9 @@ impl Steps for Recorded<'_> {
             self.recording.push(action, file, (offset_bytes, len_bytes));
         }
         step
+    }
+
+    fn scheduled_ns(&self) -> u64 {
+        self.steps.scheduled_ns()
     }
 }

@@ -44,6 +44,11 @@ impl Steps for FlushAll {
         let Some(file) = self.files.next() else { return Step::Finished };
         Step::Do { operation: self.operation, file, offset_bytes: 0, len_bytes: 0 }
     }
+
+    #[inline(always)]
+    fn scheduled_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// So many writes at a time.
@@ -84,6 +89,10 @@ impl Steps for Burst<'_> {
         }
         step
     }
+
+    fn scheduled_ns(&self) -> u64 {
+        self.generator.scheduled_ns()
+    }
 }
 
 /// Reads back by repeating the sequence (`experimental_verify`): so many writes of it.
@@ -107,6 +116,10 @@ impl Steps for Repeat<'_> {
         self.left -= 1;
         self.steps.step()
     }
+
+    fn scheduled_ns(&self) -> u64 {
+        self.steps.scheduled_ns()
+    }
 }
 
 /// Reads what the generator would write, and leaves out the rest.
@@ -124,5 +137,9 @@ impl Steps for ReadInstead<'_> {
                 other => return other,
             }
         }
+    }
+
+    fn scheduled_ns(&self) -> u64 {
+        self.0.scheduled_ns()
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct TrimBook {
     writes: u64,
     /// Trims that come before the next step.
     due: u64,
+    /// Whether the last step was one of them.
+    trims: bool,
 }
 
 impl TrimBook {
@@ -39,6 +41,7 @@ impl TrimBook {
             listed: VecDeque::new(),
             writes: 0,
             due: 0,
+            trims: false,
         })
     }
 
@@ -75,7 +78,9 @@ pub(crate) struct Trims<'a> {
 
 impl Steps for Trims<'_> {
     fn step(&mut self) -> Step {
-        if let Some(trim) = self.book.next() {
+        let trim = self.book.next();
+        self.book.trims = trim.is_some();
+        if let Some(trim) = trim {
             return trim;
         }
         let step = self.steps.step();
@@ -83,6 +88,10 @@ impl Steps for Trims<'_> {
             self.book.note(file, offset_bytes, len_bytes);
         }
         step
+    }
+
+    fn scheduled_ns(&self) -> u64 {
+        if self.book.trims { 0 } else { self.steps.scheduled_ns() }
     }
 }
 
@@ -101,6 +110,10 @@ mod tests {
             let offset_bytes = self.0 * 4096;
             Step::Do { operation: Operation::Write, file: 0, offset_bytes, len_bytes: 4096 }
         }
+
+        fn scheduled_ns(&self) -> u64 {
+            self.0
+        }
     }
 
     /// The offsets that are trimmed, and after how many writes each.
@@ -117,9 +130,13 @@ mod tests {
             let mut steps = Trims { steps: &mut writes, book: &mut book };
             match steps.step() {
                 Step::Do { operation: Operation::Trim, offset_bytes, .. } => {
+                    assert_eq!(steps.scheduled_ns(), 0, "trims have no time of their own");
                     found.push((offset_bytes / 4096, writes.0));
                 }
-                Step::Do { .. } => {}
+                Step::Do { .. } => {
+                    let due_ns = steps.scheduled_ns();
+                    assert_eq!(due_ns, writes.0, "writes keep theirs");
+                }
                 _ => return found,
             }
         }

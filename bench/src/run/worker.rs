@@ -251,7 +251,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         let asked = Lane::asks_since(self.word, word);
         self.word = word;
         let order = self.lane.order();
-        if self.order == Order::WarmUp && order == Order::Record {
+        // A late conductor can have ended the ramp and the runtime at once. What is aborted in
+        // its ramp has nothing else to show.
+        if self.order == Order::WarmUp && matches!(order, Order::Record | Order::TimeUp) {
             self.recorder.restart();
             self.baseline = Baseline::now();
             self.span.1 = self.baseline.now_ns;
@@ -278,7 +280,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             if self.content.is_verifiable() {
                 self.wait_for_overlapping::<CLOCK>(io, rules);
             }
-            return self.beside::<CLOCK>(io, rules);
+            return self.beside::<CLOCK>(io, due_ns, rules);
         }
         if CLOCK {
             let now = crate::clock::now_ns();
@@ -325,9 +327,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
     /// What no engine does is a call of its own; as with fio, also where engines are
     /// asynchronous.
     #[cold]
-    fn beside<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+    fn beside<const CLOCK: bool>(&mut self, io: Io, due_ns: u64, rules: Rules) {
         let now = if CLOCK { crate::clock::now_ns() } else { 0 };
-        self.times[io.slot as usize] = Times { start_ns: now, issue_ns: now, complete_ns: 0 };
+        let start_ns = if due_ns > 0 { self.begins_ns(io.slot, due_ns, now) } else { now };
+        self.times[io.slot as usize] = Times { start_ns, issue_ns: now, complete_ns: 0 };
         self.slots[io.slot as usize] = io;
         let result = self.files.get(io.file as usize).map_or_else(
             || super::beside::pretend(io),
@@ -467,7 +470,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         match self.policy.judge(io.operation, errno) {
             Verdict::Fatal => self.fail(Failure::io(io, errno)),
             Verdict::Full => self.stopping = true,
-            Verdict::Ignored => {}
+            Verdict::Ignored => self.errors.ignored += 1,
             Verdict::Counted => self.errors.note(Failure::io(io, errno)),
         }
         After::Lost

@@ -4,6 +4,8 @@
 //!
 //! Not here: running the points (`sweep`).
 
+use fio_compat::Job;
+
 /// Points of a range of rates without `--steps`.
 const STEPS: usize = 10;
 
@@ -18,7 +20,32 @@ pub(super) struct Axis {
     pub(super) relative: bool,
 }
 
+/// The rates of a job, as its option takes them: one for all directions that have the same or
+/// none.
+pub(super) fn text(rates: [u64; 3]) -> String {
+    let used: Vec<u64> = rates.into_iter().filter(|rate| *rate > 0).collect();
+    match used[..] {
+        [] => "1".to_owned(),
+        [one, ref others @ ..] if others.iter().all(|other| *other == one) => one.to_string(),
+        _ => rates.map(|rate| rate.max(1).to_string()).join(","),
+    }
+}
+
+fn is_rate(option: &str) -> bool {
+    matches!(option, "rate" | "rate_iops")
+}
+
 impl Axis {
+    /// Whether it sets how many I/Os or bytes a second are asked for.
+    pub(super) fn is_rate(&self) -> bool {
+        is_rate(&self.option)
+    }
+
+    /// What a job with one of the values asks for: reads, writes, trims.
+    pub(super) fn rates(&self, job: &Job) -> [u64; 3] {
+        if self.option == "rate" { job.pace.rate } else { job.pace.rate_iops }
+    }
+
     /// Reads `OPTION=V,V,…`, `OPTION=LOW..HIGH` or, of a rate, `OPTION=auto`. A range of rates
     /// goes in `steps` equal steps, any other doubles.
     ///
@@ -33,7 +60,7 @@ impl Axis {
         if option.is_empty() || values.trim().is_empty() {
             return Err(wrong("has no values"));
         }
-        let is_rate = option.starts_with("rate");
+        let is_rate = is_rate(&option);
         if values == "auto" {
             if !is_rate {
                 return Err(wrong("is of no rate"));
@@ -120,7 +147,16 @@ mod tests {
     fn auto_is_a_share_of_what_a_rate_can_be() {
         let axis = Axis::parse("rate_iops=auto", Some(4)).unwrap();
         assert!(axis.relative && axis.values == ["25", "50", "75", "100"]);
-        assert!(Axis::parse("iodepth=auto", None).is_err());
+        for other in ["iodepth=auto", "rate_min=auto", "rate_cycle=auto", "rate_process=auto"] {
+            assert!(Axis::parse(other, None).unwrap_err().contains("is of no rate"), "{other}");
+        }
+    }
+
+    #[test]
+    fn rates_of_several_directions_are_one_value_each() {
+        assert_eq!(text([70, 0, 0]), "70");
+        assert_eq!(text([70, 30, 0]), "70,30,1");
+        assert_eq!((text([5, 5, 5]), text([0; 3])), ("5".to_owned(), "1".to_owned()));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::sample::Sample;
+use crate::sample::{Sample, remarks};
 use crate::statistics::{Median, median};
 
 /// One value of the axis, over all rounds.
@@ -20,7 +20,15 @@ pub(super) struct Point {
     pub(super) bytes_per_s: f64,
     /// CPU time of the workers per I/O.
     pub(super) cpu_ns_per_io: f64,
-    /// From the creation of an I/O to its completion, nanoseconds: the rounds together.
+    /// Reads, writes and trims asked for by the option, if it is a rate.
+    pub(super) rates: [u64; 3],
+    /// The least share of its rates that the job reached.
+    rate_share: Option<f64>,
+    /// From the creation of an I/O to its completion on average, nanoseconds.
+    residence_ns: f64,
+    /// Whether what follows is measured since an I/O was due, and not since its creation.
+    pub(super) by_schedule: bool,
+    /// Latency, nanoseconds: the rounds together.
     pub(super) mean_ns: f64,
     /// 50th, 99th and 99.9th percentile, nanoseconds.
     pub(super) percentiles_ns: [u64; 3],
@@ -28,7 +36,18 @@ pub(super) struct Point {
     pub(super) max_ns: u64,
     /// The percentile of the goal, nanoseconds; 0 without a goal.
     pub(super) goal_ns: f64,
+    /// I/Os that failed.
+    errors: u64,
+    /// What is wrong with the figures.
+    pub(super) remarks: Vec<String>,
+    /// The most that the hypervisor took, in percent.
+    pub(super) steal_percent_max: f64,
+    /// CPU time per I/O outside the worker's thread.
+    elsewhere_ns_per_io: f64,
 }
+
+/// A job that does less than this share of its rate does not keep up with it.
+const REACHED_MIN: f64 = 0.95;
 
 /// The percentiles of each point.
 pub(super) const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
@@ -38,23 +57,52 @@ impl Point {
     pub(super) fn of(value: &str, rounds: &[Sample], goal: Option<Goal>) -> Self {
         let figures = |of: fn(&Sample) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
         let mut latency = fio_compat::stats::LatencyStat::default();
-        rounds.iter().for_each(|sample| latency.merge(&sample.latency));
+        let mut intended = fio_compat::stats::LatencyStat::default();
+        for sample in rounds {
+            latency.merge(&sample.latency);
+            intended.merge(&sample.intended);
+        }
+        let residence_ns = latency.moments.mean();
+        // What waits to be made counts as well, or a rate beyond all bounds would look fine.
+        let by_schedule = intended.count() > 0;
+        let latency = if by_schedule { intended } else { latency };
+        let shares: Vec<f64> = rounds.iter().filter_map(|sample| sample.rate_share).collect();
         let percentile = |percent| latency.percentile(percent).unwrap_or(0);
         Self {
             value: value.to_owned(),
             iops: median(&figures(|sample| sample.iops)),
             bytes_per_s: median(&figures(|sample| sample.bytes_per_s)).value,
             cpu_ns_per_io: median(&figures(|sample| sample.cpu_ns_per_io)).value,
+            rates: [0; 3],
+            rate_share: (!shares.is_empty()).then(|| median(&shares).value),
+            residence_ns,
+            by_schedule,
             mean_ns: latency.moments.mean(),
             percentiles_ns: PERCENTILES.map(percentile),
             max_ns: latency.moments.max(),
             goal_ns: goal.map_or(0.0, |goal| goal.of(&latency)),
+            errors: rounds.iter().map(|sample| sample.errors).sum(),
+            remarks: remarks(rounds.iter()),
+            steal_percent_max: figures(|sample| sample.steal_percent)
+                .into_iter()
+                .fold(0.0, f64::max),
+            elsewhere_ns_per_io: median(&figures(|sample| sample.elsewhere_ns_per_io)).value,
         }
+    }
+
+    /// All rates together.
+    pub(super) fn asked(&self) -> u64 {
+        self.rates.iter().fold(0, |sum, rate| sum.saturating_add(*rate))
+    }
+
+    /// Whether the job kept up with its rates; one without any did.
+    pub(super) fn is_reached(&self) -> bool {
+        self.rate_share.is_none_or(|share| share >= REACHED_MIN)
     }
 
     /// I/Os in flight on average, by Little's law.
     pub(super) fn in_flight(&self) -> f64 {
-        self.iops.value * self.mean_ns / 1e9
+        self.iops.value * self.residence_ns / 1e9
     }
 
     /// Kleinrock's power: throughput through latency.
@@ -118,9 +166,9 @@ impl Goal {
         }
     }
 
-    /// Whether the point stays within it.
+    /// Whether the point stays within it, at the rate that was asked for.
     pub(super) fn is_met_by(self, point: &Point) -> bool {
-        point.goal_ns <= self.limit_ns
+        point.is_reached() && point.goal_ns <= self.limit_ns
     }
 }
 
@@ -140,17 +188,25 @@ pub(super) fn best(points: &[Point], goal: Goal) -> Option<usize> {
     met.max_by(|(_, a), (_, b)| a.iops.value.total_cmp(&b.iops.value)).map(|(index, _)| index)
 }
 
+/// A value in one field, whatever is in it.
+fn field(value: &str) -> String {
+    if value.contains([',', '"']) {
+        return format!("\"{}\"", value.replace('"', "\"\""));
+    }
+    value.to_owned()
+}
+
 /// A header and a line per point.
 pub(super) fn csv(option: &str, points: &[Point]) -> String {
     let mut text = format!(
         "{option},iops,iops_low,iops_high,bytes_per_s,mean_ns,p50_ns,p99_ns,p99.9_ns,max_ns,\
-         in_flight,cpu_ns_per_io\n"
+         in_flight,cpu_ns_per_io,rate_reached,errors,steal_percent_max,elsewhere_ns_per_io\n"
     );
     for point in points {
         let [p50, p99, p999] = point.percentiles_ns;
         text.push_str(&format!(
-            "{},{:.1},{:.1},{:.1},{:.0},{:.0},{p50},{p99},{p999},{},{:.2},{:.1}\n",
-            point.value,
+            "{},{:.1},{:.1},{:.1},{:.0},{:.0},{p50},{p99},{p999},{},{:.2},{:.1},{},{},{:.1},{:.1}\n",
+            field(&point.value),
             point.iops.value,
             point.iops.low,
             point.iops.high,
@@ -159,6 +215,10 @@ pub(super) fn csv(option: &str, points: &[Point]) -> String {
             point.max_ns,
             point.in_flight(),
             point.cpu_ns_per_io,
+            u8::from(point.is_reached()),
+            point.errors,
+            point.steal_percent_max,
+            point.elsewhere_ns_per_io,
         ));
     }
     text
@@ -177,6 +237,12 @@ pub(super) fn json(points: &[Point]) -> Vec<Value> {
                         "max": point.max_ns },
             "in_flight": point.in_flight(),
             "cpu_ns_per_io": point.cpu_ns_per_io,
+            "lat_since": if point.by_schedule { "due" } else { "created" },
+            "rate_share": point.rate_share,
+            "rate_reached": point.is_reached(),
+            "errors": point.errors,
+            "steal_percent_max": point.steal_percent_max,
+            "elsewhere_ns_per_io": point.elsewhere_ns_per_io,
         })
     };
     points.iter().map(point).collect()
@@ -218,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn rate_that_was_not_reached_or_is_late_by_its_schedule_meets_no_goal() {
+        let goal = Goal::parse("max<=1ms").unwrap();
+        let point = |share, late_ns| {
+            let mut sample = Sample { iops: 10.0, rate_share: Some(share), ..Sample::default() };
+            sample.latency.record(1000);
+            sample.intended.record(late_ns);
+            Point::of("1", &[sample], Some(goal))
+        };
+        assert!(goal.is_met_by(&point(0.99, 5000)));
+        assert!(!goal.is_met_by(&point(0.5, 5000)) && !goal.is_met_by(&point(1.0, 5_000_000)));
+        let late = point(1.0, 5_000_000);
+        assert!(late.mean_ns > 1e6 && late.in_flight() < 0.01, "{}", late.in_flight());
+    }
+
+    #[test]
     fn goals_have_units_and_the_rest_is_refused() {
         assert_eq!(Goal::parse("p99.9<=1.5ms").unwrap().limit_ns, 1_500_000.0);
         assert_eq!(Goal::parse("max<=20").unwrap(), Goal { which: Which::Max, limit_ns: 20e3 });
@@ -230,6 +311,6 @@ mod tests {
     fn csv_has_a_line_per_point_and_as_many_fields_as_its_header() {
         let text = csv("iodepth", &queue(&[10.0, 20.0]));
         let fields: Vec<usize> = text.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(fields, [12, 12, 12], "{text}");
+        assert_eq!(fields, [16, 16, 16], "{text}");
     }
 }

@@ -21,8 +21,10 @@ use serde_json::json;
 
 use crate::clock::load_average;
 use crate::output::Output;
+use crate::overwrite;
+use crate::plan::survey;
 use crate::report::VERSION;
-use crate::sample::{self, Sample};
+use crate::sample::{self, Sample, Way};
 use crate::signals::{self, Signals};
 use crate::subcommand::{Own, last_cpu, one_job};
 use axis::Axis;
@@ -53,6 +55,9 @@ struct Runner<'a> {
     signals: &'a Signals,
     said: BTreeSet<String>,
     cpu: Option<u32>,
+    /// As the command line says.
+    readonly: bool,
+    parse_only: bool,
 }
 
 /// Runs the subcommand; `args` follow its name.
@@ -62,13 +67,19 @@ struct Runner<'a> {
 pub(crate) fn main(args: &[String]) -> Result<u8, String> {
     let (mut request, output) = parse(args)?;
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
-    let mut runner = Runner { signals: &signals, said: BTreeSet::new(), cpu: last_cpu() };
+    let (said, cpu) = (BTreeSet::new(), last_cpu());
+    let mut runner = Runner { signals: &signals, said, cpu, readonly: false, parse_only: false };
     // Everything is refused before anything runs.
     let first = runner.job(&request, &[])?;
+    let mut jobs = if request.axis.relative { vec![first.clone()] } else { Vec::new() };
     let absolute = request.axis.values.iter().filter(|_| !request.axis.relative);
     for value in absolute {
-        runner.job(&request, &[(request.axis.option.clone(), value.clone())])?;
+        jobs.push(runner.job(&request, &[(request.axis.option.clone(), value.clone())])?);
     }
+    if runner.parse_only {
+        return Ok(0);
+    }
+    jobs.iter().try_for_each(|job| check_places(job, &request, output.as_deref()))?;
     let mut output = Output::open(output.as_deref())?;
     let mut say = |text: String| {
         let printed = if request.json { Ok(()) } else { output.print(&text) };
@@ -85,9 +96,15 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         heading(&request.axis.option),
     ))?;
     if request.axis.relative {
-        let Some(reached) = runner.run(&request, &[])? else { return Ok(signals::EXIT_CODE) };
+        let way = runner.way(false);
+        let Some(reached) = runner.run(first.clone(), way)? else { return Ok(signals::EXIT_CODE) };
         request.axis = absolute_rates(&request.axis, &reached, &first);
     }
+    // The heaviest load warms caches, files and frequencies up, and is not counted.
+    let set: Vec<_> =
+        request.axis.values.last().map(|value| runner.set(&request, value)).into_iter().collect();
+    let (job, way) = (runner.job(&request, &set)?, runner.way(true));
+    let Some(warm_up) = runner.run(job, way)? else { return Ok(signals::EXIT_CODE) };
     let Some(mut points) = runner.points(&request, &request.axis.values)? else {
         return Ok(signals::EXIT_CODE);
     };
@@ -99,16 +116,18 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         };
         more.iter().try_for_each(|point| say(line(point)))?;
         points.extend(more);
-        points.sort_by_key(|point| point.value.parse::<u64>().unwrap_or(0));
+        points.sort_by_key(Point::asked);
     }
-    let text = conclude(&request, &points)?;
+    let text = conclude(&request, &points, &warm_up)?;
     output.print(&text).map_err(|error| format!("cannot write the result: {error}"))?;
     Ok(0)
 }
 
 impl Runner<'_> {
     fn job(&mut self, request: &Request, set: &[(String, String)]) -> Result<Job, String> {
-        let mut job = one_job("sweep", &request.args, set, &mut self.said)?;
+        let asked = one_job("sweep", &request.args, set, &mut self.said)?;
+        (self.readonly, self.parse_only) = (asked.readonly, asked.parse_only);
+        let mut job = asked.job;
         job.disable_lat = false;
         if job.gtod_reduce {
             return Err("sweep needs latencies: gtod_reduce takes them away".into());
@@ -119,13 +138,16 @@ impl Runner<'_> {
         Ok(job)
     }
 
-    fn run(
-        &mut self,
-        request: &Request,
-        set: &[(String, String)],
-    ) -> Result<Option<Sample>, String> {
-        let job = self.job(request, set)?;
-        sample::run(job, self.signals, &mut self.said, false)
+    fn set(&self, request: &Request, value: &str) -> (String, String) {
+        (request.axis.option.clone(), value.to_owned())
+    }
+
+    fn way(&self, counts_punts: bool) -> Way {
+        Way { counts_punts, readonly: self.readonly }
+    }
+
+    fn run(&mut self, job: Job, way: Way) -> Result<Option<Sample>, String> {
+        sample::run(job, self.signals, &mut self.said, way)
     }
 
     /// A point for each value; `None` after a signal.
@@ -134,28 +156,55 @@ impl Runner<'_> {
         request: &Request,
         values: &[String],
     ) -> Result<Option<Vec<Point>>, String> {
-        let mut rounds: Vec<Vec<Sample>> = vec![Vec::new(); values.len()];
+        let mut rounds: Vec<(Vec<Sample>, [u64; 3])> = vec![Default::default(); values.len()];
         for _ in 0..request.rounds {
-            for (value, rounds) in values.iter().zip(&mut rounds) {
-                let set = [(request.axis.option.clone(), value.clone())];
-                let Some(sample) = self.run(request, &set)? else { return Ok(None) };
+            for (value, (rounds, rates)) in values.iter().zip(&mut rounds) {
+                let job = self.job(request, &[self.set(request, value)])?;
+                *rates = request.axis.rates(&job);
+                let Some(sample) = self.run(job, self.way(false))? else { return Ok(None) };
                 rounds.push(sample);
             }
         }
         let goal = request.goal.as_ref().map(|(goal, _)| *goal);
-        let point = |(value, rounds): (&String, &Vec<Sample>)| Point::of(value, rounds, goal);
+        let point = |(value, (rounds, rates)): (&String, &(Vec<Sample>, _))| {
+            let mut point = Point::of(value, rounds, goal);
+            point.rates = *rates;
+            point
+        };
         Ok(Some(values.iter().zip(&rounds).map(point).collect()))
     }
 }
 
-/// Shares of what was reached, as numbers.
+/// The files of the results must not be those of the job.
+fn check_places(job: &Job, request: &Request, output: Option<&str>) -> Result<(), String> {
+    let plans = survey(std::slice::from_ref(job))?;
+    let files = [("--output", output), ("--csv", request.csv.as_deref())];
+    for (option, name) in files.into_iter().chain([("--svg", request.svg.as_deref())]) {
+        if let Some(name) = name {
+            overwrite::check(&format!("{option}={name}"), name, &plans)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shares of what was reached, as numbers: one for each direction of the job.
 fn absolute_rates(axis: &Axis, reached: &Sample, job: &Job) -> Axis {
-    let all = if axis.option == "rate" { reached.bytes_per_s } else { reached.iops };
+    let bytes = axis.option == "rate";
+    // What a verification reads back has no rate.
+    let used = [job.rw.reads(), job.rw.writes_data(), job.rw.trims()];
+    let all = std::array::from_fn(|at| {
+        let (iops, bytes_per_s) = reached.directions[at];
+        if !used[at] {
+            return 0.0;
+        }
+        if bytes { bytes_per_s } else { iops }
+    });
     let clones = f64::from(job.numjobs.max(1));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate, above 0")]
     let value = |percent: &String| {
         let share: f64 = percent.parse().unwrap_or(100.0);
-        ((all / clones * share / 100.0) as u64).max(1).to_string()
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0")]
+        let rate = |all: f64| (all / clones * share / 100.0) as u64;
+        axis::text(<[f64; 3]>::map(all, rate))
     };
     let values = axis.values.iter().map(value).collect();
     Axis { option: axis.option.clone(), values, relative: false }
@@ -164,15 +213,17 @@ fn absolute_rates(axis: &Axis, reached: &Sample, job: &Job) -> Axis {
 /// The rate between the highest that meets the goal and the lowest above it that does not.
 fn halfway(request: &Request, points: &[Point]) -> Option<String> {
     let (goal, _) = request.goal.as_ref()?;
-    if !request.axis.option.starts_with("rate") {
+    if !request.axis.is_rate() {
         return None;
     }
-    let rate = |point: &Point| point.value.parse::<u64>().ok();
-    let met = points.iter().filter(|point| goal.is_met_by(point)).filter_map(rate).max()?;
-    let missed = points.iter().filter(|point| !goal.is_met_by(point)).filter_map(rate);
-    let missed = missed.filter(|rate| *rate > met).min()?;
-    let between = met.midpoint(missed);
-    (between > met).then(|| between.to_string())
+    let met = points.iter().filter(|point| goal.is_met_by(point));
+    let met = met.max_by_key(|point| point.asked())?;
+    let missed = points.iter().filter(|point| !goal.is_met_by(point));
+    let missed = missed.filter(|point| point.asked() > met.asked());
+    let missed = missed.min_by_key(|point| point.asked())?;
+    let between = std::array::from_fn(|at| met.rates[at].midpoint(missed.rates[at]));
+    let new = points.iter().all(|point| point.rates != between);
+    new.then(|| axis::text(between))
 }
 
 fn heading(option: &str) -> String {
@@ -185,8 +236,9 @@ fn heading(option: &str) -> String {
 fn line(point: &Point) -> String {
     let us = |ns: u64| format!("{:.1}", crate::summary::ratio(ns, 1000));
     let [p50, p99, p999] = point.percentiles_ns.map(us);
+    let missed = if point.is_reached() { "" } else { " rate not reached" };
     format!(
-        "{:>12} {:>10.0} {:>9.1} {:>9.1} {p50:>9} {p99:>9} {p999:>9} {:>8.2} {:>8.0}\n",
+        "{:>12} {:>10.0} {:>9.1} {:>9.1} {p50:>9} {p99:>9} {p999:>9} {:>8.2} {:>8.0}{missed}\n",
         point.value,
         point.iops.value,
         point.bytes_per_s / f64::from(1 << 20),
@@ -197,7 +249,7 @@ fn line(point: &Point) -> String {
 }
 
 /// Writes the files that were asked for, and returns what is printed at the end.
-fn conclude(request: &Request, points: &[Point]) -> Result<String, String> {
+fn conclude(request: &Request, points: &[Point], warm_up: &Sample) -> Result<String, String> {
     let knee = curve::knee(points);
     let best = request.goal.as_ref().map(|(goal, text)| (curve::best(points, *goal), text));
     let option = &request.axis.option;
@@ -210,6 +262,7 @@ fn conclude(request: &Request, points: &[Point]) -> Result<String, String> {
         plot::svg(Path::new(path), &title, points, knee)?;
     }
     let value = |index: usize| points[index].value.clone();
+    let notes = notes(points, warm_up);
     if request.json {
         let document = json!({
             "mfio": VERSION,
@@ -219,6 +272,8 @@ fn conclude(request: &Request, points: &[Point]) -> Result<String, String> {
                 "rounds": request.rounds,
                 "load_average": load_average(),
                 "points": curve::json(points),
+                "warm_up_punts": warm_up.punts,
+                "notes": notes,
                 "knee": knee.map(value),
                 "goal": best.map(|(best, text)| json!({
                     "text": text,
@@ -228,7 +283,7 @@ fn conclude(request: &Request, points: &[Point]) -> Result<String, String> {
         });
         return Ok(format!("{document:#}\n"));
     }
-    let mut text = String::new();
+    let mut text: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
     if let Some(knee) = knee {
         let knee = value(knee);
         text.push_str(&format!("knee: {option}={knee}: beyond it more load buys latency\n"));
@@ -242,6 +297,24 @@ fn conclude(request: &Request, points: &[Point]) -> Result<String, String> {
         None => {}
     }
     Ok(text)
+}
+
+/// What makes the figures mean something else than they seem to.
+fn notes(points: &[Point], warm_up: &Sample) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    for point in points {
+        let found = point.remarks.iter().map(|line| format!("at {}: {line}", point.value));
+        notes.extend(found);
+    }
+    if let Some(punts @ 1..) = warm_up.punts {
+        notes.push(format!("{punts} I/Os of the warm-up were punted"));
+    }
+    if points.iter().any(|point| point.by_schedule) {
+        notes.push("latencies are those since an I/O was due".to_owned());
+    }
+    let steal = points.iter().map(|point| point.steal_percent_max).fold(0.0, f64::max);
+    notes.push(format!("the hypervisor took {steal:.1}% of the CPU time of a run at most"));
+    notes
 }
 
 /// What was asked for, and the file of `--output`.

@@ -5,6 +5,7 @@
 //! Not here: opening, creating and measuring files (the bench).
 
 use super::{Kind, Row, digit, extent, row};
+use crate::job::Extent;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -31,9 +32,9 @@ pub(super) const ROWS: &[Row] = &[
     row(
         "io_size",
         &["io_limit"],
-        Kind::Extent(|job, value| job.io_size = Some(value)),
+        Kind::Extent(|job, value| job.io_size = Some(value).filter(|it| *it != Extent::Bytes(0))),
         |job| job.io_size.map_or_else(String::new, extent),
-        "amount of I/O if it differs from size",
+        "amount of I/O if it differs from size; 0 is as if it were not given",
     ),
     row(
         "offset",
