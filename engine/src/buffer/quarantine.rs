@@ -45,7 +45,7 @@ mod tests {
         let witness = Arc::new(());
         let before = quarantined();
         quarantine(vec![Arc::clone(&witness), Arc::clone(&witness)], "test", 2);
-        assert_eq!(quarantined(), before + 2);
+        assert!(quarantined() >= before + 2, "others may give up some too");
         assert_eq!(Arc::strong_count(&witness), 3);
     }
 }
