@@ -147,6 +147,7 @@ pub async fn handles_refuse_what_they_were_not_opened_for<F: Fs>(fs: &F) {
     assert!(writer.read_to_end(0).await.0.is_err(), "an error is not the end");
     assert!(reader.write_exact(0, vec![2; 4]).await.0.is_err(), "a reader does not write");
     assert!(reader.set_len(0).await.is_err(), "a reader does not cut");
+    refused(reader.set_len(u64::MAX).await, ErrorKind::FileTooLarge, "nor is this a length");
     assert_eq!(get(fs.current_dir(), "file").await, [1; 10]);
 }
 
