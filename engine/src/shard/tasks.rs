@@ -183,7 +183,8 @@ impl Tasks {
         let woken = Arc::clone(&self.woken);
         let (is_ready, queued) = (AtomicBool::new(false), AtomicBool::new(false));
         let wake = Arc::new(PlaceWaker { woken, place, is_ready, queued });
-        let waker = Waker::from(Arc::clone(&wake));
+        // A clone, as those that packets keep: a compiler may give the first one another table.
+        let waker = Waker::from(Arc::clone(&wake)).clone();
         let (body, outcome) = (Cell::new(None), Cell::new(None));
         places.push(Rc::new(Place { body, outcome, wake, waker }));
         place
