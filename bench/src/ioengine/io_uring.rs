@@ -132,6 +132,7 @@ fn transfers(setup: &Setup<'_>) -> Transfers {
         async_every: asked.force_async,
         read_fua: asked.read_fua,
         write_fua: asked.write_fua,
+        // No option of fio's names one.
         stream: 0,
     }
 }
