@@ -37,7 +37,18 @@ fn main() {
     assert_eq!(of("io_uring")["state"], "wrong");
     assert!(of("io_uring")["do"].to_string().contains("seccomp"), "{document}");
     assert_eq!(of("seccomp")["state"], "degraded");
-    say("seccomp: 4 passed, 0 failed");
+    let job = ["--name=x", "--filename=c", "--size=64k", "--unlink=1", "--runtime=10ms"];
+    let engines = ["compare", "--a=io_uring", "--b=psync", "--rounds=1", "--output-format=json"];
+    let sweep = ["sweep", "--over=iodepth=2", "--rounds=1", "--output-format=json"];
+    let notes = |document: &serde_json::Value, of: &str| document[of]["notes"].to_string();
+    for (args, of) in [(&engines[..], "compare"), (&sweep[..], "sweep")] {
+        let output = filtered(&[args, &job].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let notes = notes(&document, of);
+        assert!(notes.contains("continuing with blocking threads"), "{of}: {notes}");
+    }
+    say("seccomp: 6 passed, 0 failed");
 }
 
 fn say(line: &str) {

@@ -53,9 +53,12 @@ fn sweep_goes_through_every_depth_and_writes_its_files() {
 fn sweep_of_a_rate_halves_its_way_to_the_goal() {
     let place = Place::new("sweep-goal");
     let over = "sweep --over rate_iops=1000..4000 --steps=2 --rounds=1";
-    // Long enough for the rate to be reached by a machine under load.
-    let met = place.run(&format!("{over} --goal max<=10s {JOB} --time_based --runtime=1"));
-    assert!(text(&met).contains("goal max<=10s: met up to"), "{}", text(&met));
+    // On a machine under load even these are not reached each time.
+    let met = (0..5).any(|_| {
+        let met = place.run(&format!("{over} --goal max<=10s {JOB} --time_based --runtime=500ms"));
+        text(&met).contains("goal max<=10s: met up to")
+    });
+    assert!(met, "a rate of 1000 is never reached");
     let missed = place.run(&format!("{over} --goal p99<=1ns {JOB}"));
     assert!(text(&missed).contains("goal p99<=1ns: met by no point"), "{}", text(&missed));
     let shares =
@@ -183,11 +186,15 @@ fn sweep_of_a_rate_with_units_halves_its_way_too() {
     let place = Place::new("sweep-units");
     // A pause after each I/O is far below the upper rate.
     let args = "sweep --over rate=512k..65536k --steps=2 --rounds=1 --goal max<=10s --name=s \
-                --size=1m --ioengine=null --thinktime=1ms --time_based --runtime=1";
-    let values = document(&place, args);
-    let values = self::values(&values);
-    assert!(values.len() > 2, "{values:?}");
-    assert_eq!((values[0], values[values.len() - 1]), ("512k", "65536k"));
+                --size=1m --ioengine=null --thinktime=1ms --time_based --runtime=500ms";
+    // On a machine under load even the lower one is not reached each time.
+    let halved = (0..5).any(|_| {
+        let document = document(&place, args);
+        let values = values(&document);
+        assert_eq!((values[0], values[values.len() - 1]), ("512k", "65536k"));
+        values.len() > 2
+    });
+    assert!(halved, "nothing between the rates was tried");
 }
 
 #[test]

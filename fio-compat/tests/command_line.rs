@@ -215,6 +215,9 @@ fn typed_fields_carry_what_was_written() {
     let job = &jobs(args)[0];
     assert_eq!((job.size, job.io_size), (Some(Extent::Percent(50)), Some(Extent::Bytes(1 << 30))));
     assert_eq!(job.offset, Extent::Bytes(4096));
+    let job = &jobs("--io_size=1g --name=a --size=1m --io_size=0")[0];
+    assert_eq!(job.io_size, None, "0 is as if it were not given");
+    let job = &jobs(args)[0];
     assert_eq!((job.bs.read_bytes, job.bs.write_bytes, job.bs.trim_bytes), (4096, 8192, 8192));
     assert_eq!((job.rwmixread_percent, job.direct, job.fdatasync), (70, true, 1));
     assert_eq!(job.filenames, ["/dev/a:1", "/dev/b"]);

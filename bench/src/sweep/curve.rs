@@ -47,7 +47,7 @@ pub(super) struct Point {
 }
 
 /// A job that does less than this share of its rate does not keep up with it.
-const REACHED_MIN: f64 = 0.95;
+const REACHED_MIN: f64 = 0.9;
 
 /// The percentiles of each point.
 pub(super) const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
@@ -205,7 +205,8 @@ pub(super) fn csv(option: &str, points: &[Point]) -> String {
     for point in points {
         let [p50, p99, p999] = point.percentiles_ns;
         text.push_str(&format!(
-            "{},{:.1},{:.1},{:.1},{:.0},{:.0},{p50},{p99},{p999},{},{:.2},{:.1},{},{},{:.1},{:.1}\n",
+            "{},{:.1},{:.1},{:.1},{:.0},{:.0},{p50},{p99},{p999},{},{:.2},{:.1},\
+             {},{},{:.1},{:.1}\n",
             field(&point.value),
             point.iops.value,
             point.iops.low,

@@ -34,7 +34,7 @@ pub(super) const ROWS: &[Row] = &[
         &["io_limit"],
         Kind::Extent(|job, value| job.io_size = Some(value).filter(|it| *it != Extent::Bytes(0))),
         |job| job.io_size.map_or_else(String::new, extent),
-        "amount of I/O if it differs from size; 0 is as if it were not given",
+        "amount of I/O if it differs from size; 0 if it does not",
     ),
     row(
         "offset",
