@@ -8,7 +8,8 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -224,6 +225,46 @@ fn operations_that_never_wait_leave_turns_to_others() {
 }
 
 /// A client with the secret, or why not.
+/// A peer that asks for much and takes nothing costs its server no turns.
+#[test]
+fn what_is_not_taken_is_waited_for() {
+    let (ours, theirs) = Duplex::pair(20_000);
+    let polls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&polls);
+    std::thread::spawn(move || {
+        let fs = VirtFs::new();
+        block_on(&fs, async {
+            let server = Server::new(fs.current_dir(), ServerConfig::default()).await.unwrap();
+            let mut serving = pin!(server.serve_connection(theirs));
+            poll_fn(|cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                serving.as_mut().poll(cx)
+            })
+            .await
+        })
+    });
+    let raw = Raw::new(ours);
+    raw.say(framed(1, &Request::OpenFile { dir: 0, path: b"f"[..].into(), options: BOTH }, &[]));
+    let (_, Reply::Opened { handle }) = raw.reply() else { panic!("it is not opened") };
+    raw.say(framed(2, &Request::SetLen { file: handle, len: 64 << 10 }, &[]));
+    assert!(matches!(raw.reply(), (2, Reply::Done { .. })));
+    let read = Request::Read { file: handle, at: 0, len: 64 << 10 };
+    raw.say((3..20).flat_map(|id| framed(id, &read, &[])).collect());
+    pause(Duration::from_millis(50));
+    let before = polls.load(Ordering::Relaxed);
+    pause(Duration::from_millis(300));
+    let spent = polls.load(Ordering::Relaxed) - before;
+    assert!(spent < 50, "{spent} turns for a peer that takes nothing");
+    // And all of it comes once it is taken.
+    let total = (0..).try_fold(0, |taken, _| {
+        let header = Header::decode(&raw.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
+        drop(raw.hear((header.body_len + header.data_len) as usize));
+        let taken = taken + u64::from(header.data_len);
+        if taken < 17 * (64 << 10) { Ok(taken) } else { Err(taken) }
+    });
+    assert_eq!(total, Err(17 * (64 << 10)));
+}
+
 fn knowing(address: SocketAddr) -> Result<NetFs, Error> {
     let config = Config::default().silence_max(Duration::from_secs(5)).reconnects_max(0);
     NetFs::connect(address, config.secret(Some(Secret::new(*b"sixteen bytes or more"))))

@@ -136,8 +136,9 @@ impl<'s, D: DirHandle> Session<'s, D> {
                     if let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx) {
                         return Poll::Ready(cut);
                     }
-                    // What went out has made room to read.
-                    if !self.may_read() {
+                    // What went out has made room to read. What the carrier does not take now, it
+                    // wakes for.
+                    if self.unsent.get() >= GATHERED_BYTES || !self.may_read() {
                         return watch.as_mut().poll(cx);
                     }
                 }
