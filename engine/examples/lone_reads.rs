@@ -58,26 +58,30 @@ fn engine(file: &File<KernelRing>) -> Result<f64, Failure> {
     Ok(started.elapsed().as_nanos() as f64 / READS as f64)
 }
 
+/// Aligned as the engine's memory is: how fast the kernel copies depends on it.
+#[repr(align(4096))]
+struct Page([u8; PAGE]);
+
 /// Nanoseconds per `pread(2)`.
-fn plain(file: &std::fs::File) -> Result<f64, Failure> {
-    let mut page = vec![0; PAGE];
+fn plain(file: &std::fs::File, page: &mut [u8]) -> Result<f64, Failure> {
     let started = Instant::now();
     for number in 0..READS {
-        file.read_exact_at(&mut page, offset(number))?;
+        file.read_exact_at(page, offset(number))?;
     }
     Ok(started.elapsed().as_nanos() as f64 / READS as f64)
 }
 
 /// Nanoseconds per `preadv2(2)` that may not block; `None` where the file system has no such call.
-fn nowait(file: &std::fs::File) -> Result<Option<f64>, Failure> {
-    let mut page = vec![0; PAGE];
+fn nowait(file: &std::fs::File, page: &mut [u8]) -> Result<Option<f64>, Failure> {
     let started = Instant::now();
     for number in 0..READS {
-        let into = &mut [IoSliceMut::new(&mut page)];
+        let into = &mut [IoSliceMut::new(page)];
         match preadv2(file, into, offset(number), ReadWriteFlags::NOWAIT) {
             Ok(PAGE) => {}
             Ok(bytes) => return Err(format!("{bytes} bytes of a page").into()),
             Err(Errno::OPNOTSUPP) => return Ok(None),
+            // A page that somebody has locked, such as for writing it back.
+            Err(Errno::AGAIN) => file.read_exact_at(page, offset(number))?,
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -95,13 +99,14 @@ fn measure(directory: &Path) -> Result<(), Failure> {
     let file = std::fs::File::open(&path)?;
     let ring = open(&path, BypassMode::Off)?;
     let bypass = open(&path, BypassMode::Auto)?;
+    let page = &mut Box::new(Page([0; PAGE])).0;
     let mut samples = [const { Vec::new() }; 4];
     for round in 0..=ROUNDS {
         // Each begins a round in its turn: what goes before leaves the caches to it.
         for side in (0..4).map(|side| (side + round) % 4) {
             let ns = match side {
-                0 => plain(&file)?,
-                1 => nowait(&file)?.unwrap_or(f64::NAN),
+                0 => plain(&file, page)?,
+                1 => nowait(&file, page)?.unwrap_or(f64::NAN),
                 2 => engine(&ring)?,
                 _ => engine(&bypass)?,
             };

@@ -12,7 +12,7 @@ use std::future::{Future, poll_fn};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::task::{Context, Waker};
 
 use mfio_core::{IoRead, IoWrite, Packet, PacketIo, PacketIoExt, Read, Write, block_on, output_fn};
@@ -23,7 +23,7 @@ use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::{AutoRing, RingKind};
 use mfio_engine::{Config, Shard};
 use mfio_rt::conformance::{bytes_of, defects, files, get, names, put, streams};
-use mfio_rt::portable::{Portable, PortableConfig, PortableFile};
+use mfio_rt::portable::{Portable, PortableConfig};
 use mfio_rt::{DirHandle, FileHandle, Fs, ListenOptions, ListenerHandle};
 use mfio_rt::{OpenOptions, StreamHandle, SyncLevel, Tcp, Whole};
 
@@ -165,24 +165,6 @@ fn r09_names_are_relative_to_the_handle_not_to_the_process() {
     files_hold!(names::operations_are_relative_to_the_handle);
 }
 
-/// Keeps a thread busy until the sender goes; returns when it is.
-fn occupy(file: &PortableFile) -> mpsc::Sender<()> {
-    let (release, wait) = mpsc::channel::<()>();
-    let (begun, started) = mpsc::channel();
-    let wait = Mutex::new(wait);
-    let mut packet = Packet::<Write, _>::new(vec![1; 16]);
-    packet.set_output(Some(output_fn(move |_| {
-        begun.send(()).unwrap();
-        // Ends when the sender is dropped.
-        wait.lock().unwrap().recv().unwrap_err();
-    })));
-    let (sent, view) = packet.send();
-    file.send_io(0, view).unwrap();
-    started.recv().unwrap();
-    drop(sent);
-    release
-}
-
 /// The only thread is stuck and its queue is full: whoever asks for what threads do waits without
 /// blocking, and bytes, lengths and flushes go by the ring meanwhile.
 #[test]
@@ -195,7 +177,7 @@ fn r10_names_that_wait_block_neither_their_caller_nor_the_shard() {
         let threads = Portable::with_config(temp.path(), &config).unwrap();
         let fs = ShardFs::with_threads(&shard, &threads);
         let file = now(&fs, fs.open("file", &BOTH)).unwrap();
-        let release = occupy(&now(&threads, threads.open("busy", &BOTH)).unwrap());
+        let release = defects::occupy(&now(&threads, threads.open("busy", &BOTH)).unwrap());
         let dir = fs.current_dir();
         let mut waiting: Vec<_> =
             (0..100).map(|_| Box::pin(dir.set_permissions("file", 0o600))).collect();

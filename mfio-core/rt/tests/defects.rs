@@ -21,7 +21,7 @@ use mfio_core::{
     Source, Write, block_on, output_fn,
 };
 use mfio_rt::conformance::{bytes_of, defects, files, get, names, put};
-use mfio_rt::portable::{Portable, PortableConfig, PortableFile};
+use mfio_rt::portable::{Portable, PortableConfig};
 use mfio_rt::virt::{VirtConfig, VirtFile, VirtFs};
 use mfio_rt::{
     Allocate, DirHandle, DirHandleExt, Entries, ErrorKind, FileHandle, Follow, Fs, OpenOptions,
@@ -48,24 +48,6 @@ fn here() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-/// Keeps one thread of the runtime busy until the sender goes; returns when it is.
-fn occupy(file: &PortableFile) -> mpsc::Sender<()> {
-    let (release, wait) = mpsc::channel::<()>();
-    let (begun, started) = mpsc::channel();
-    let wait = std::sync::Mutex::new(wait);
-    let mut packet = Packet::<Write, _>::new(vec![1; 16]);
-    packet.set_output(Some(output_fn(move |_| {
-        begun.send(()).unwrap();
-        // Ends when the sender is dropped.
-        wait.lock().unwrap().recv().unwrap_err();
-    })));
-    let (sent, view) = packet.send();
-    file.send_io(0, view).unwrap();
-    started.recv().unwrap();
-    drop(sent);
-    release
-}
-
 fn now<T>(fs: &impl Fs, future: impl Future<Output = T>) -> T {
     block_on(fs, future).unwrap()
 }
@@ -75,7 +57,7 @@ fn r01_cancelled_write_never_reaches_a_file_opened_later() {
     let (fs, _temp) = narrow();
     let busy = now(&fs, fs.open("busy", &BOTH)).unwrap();
     let doomed = now(&fs, fs.open("doomed", &BOTH)).unwrap();
-    let release = occupy(&busy);
+    let release = defects::occupy(&busy);
     {
         let mut write = pin!(doomed.io(0, Packet::<Write, _>::new(vec![0xdd; 512])));
         assert!(write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -188,7 +170,7 @@ fn r09_names_are_relative_to_the_handle_not_to_the_process() {
 fn r10_operations_beyond_the_queue_wait_without_blocking_their_caller() {
     let (fs, _temp) = narrow();
     let file = now(&fs, fs.open("file", &BOTH)).unwrap();
-    let release = occupy(&file);
+    let release = defects::occupy(&file);
     let dir = fs.current_dir();
     let mut waiting: Vec<_> =
         (0..100).map(|number| Box::pin(dir.create_dir(format!("{number}"), 0o755))).collect();
@@ -309,7 +291,7 @@ fn r15_no_tail_of_an_earlier_packet_is_written() {
 fn r16_sending_never_waits_for_the_disk() {
     let (fs, _temp) = narrow();
     let file = now(&fs, fs.open("file", &BOTH)).unwrap();
-    let release = occupy(&file);
+    let release = defects::occupy(&file);
     // The caller may copy a little that is in memory. Writes, and reads that would keep it long,
     // wait for a thread.
     let (sent, view) = Packet::<Write, _>::new(vec![0; 4096]).send();
@@ -380,7 +362,7 @@ fn r19_virtual_files_keep_the_rules_of_names() {
 fn r20_queue_is_bounded_and_its_callers_are_woken() {
     let (fs, _temp) = narrow();
     let file = now(&fs, fs.open("file", &BOTH)).unwrap();
-    let release = occupy(&file);
+    let release = defects::occupy(&file);
     let mut sent = Vec::new();
     let refused = loop {
         let (waiting, view) = Packet::<Write, _>::new(vec![1; 10]).send();

@@ -31,12 +31,10 @@ use crate::wire::{DATA_BYTES_MAX, HEADER_BYTES, Header, Reason, Reply, Request, 
 
 /// Bytes answered at a time.
 pub(super) const FRAGMENT_BYTES: u64 = 1 << 20;
-/// Bytes that were read and are not out, from which on no more are read: one buffer then goes
-/// round in the processor's cache, and a peer that takes nothing costs no more. What waits for a
-/// disk is not counted.
-const UNSENT_BYTES: u64 = FRAGMENT_BYTES;
-/// Bytes that are gathered before they are sent.
-const GATHERED_BYTES: u64 = 128 << 10;
+/// Bytes that were read and are not out, from which on no more are read: they go out first, so
+/// that their reader works beside this; a few buffers then go round in the processor's cache, and
+/// a peer that takes nothing costs no more. What waits for a disk is not counted.
+const UNSENT_BYTES: u64 = 128 << 10;
 /// Rounds of reading and sending after which other connections have a turn.
 const ROUNDS_MAX: usize = 16;
 /// Up to this length data is copied into the batch of frames: that is cheaper than a call.
@@ -128,8 +126,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
                     // One after another: what is read at once tells whether there is room for more.
                     loop {
                         while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
-                        // What was read goes out first: its reader then works beside this.
-                        if self.unsent.get() >= GATHERED_BYTES || !self.begin_read(&tasks) {
+                        if !self.begin_read(&tasks) {
                             break;
                         }
                     }
@@ -138,7 +135,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
                     }
                     // What went out has made room to read. What the carrier does not take now, it
                     // wakes for.
-                    if self.unsent.get() >= GATHERED_BYTES || !self.may_read() {
+                    if !self.may_read() {
                         return watch.as_mut().poll(cx);
                     }
                 }

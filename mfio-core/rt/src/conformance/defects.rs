@@ -15,12 +15,39 @@ use core::task::Poll;
 
 use mfio_core::{Absorbed, Generated, Packet, PacketIoExt, Read, Sink, Source, Write};
 use mfio_core::{IoRead, IoWrite};
+#[cfg(feature = "std")]
+use mfio_core::{PacketIo, output_fn};
 
 use super::{bytes_of, get, put};
 use crate::fs::{FileHandle, Fs};
 use crate::options::OpenOptions;
 
 const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
+
+/// Keeps one thread of a portable runtime busy, with `file`, until the sender goes; returns when
+/// it is.
+///
+/// # Panics
+/// When the runtime refuses a write.
+#[cfg(feature = "std")]
+pub fn occupy(file: &crate::portable::PortableFile) -> std::sync::mpsc::Sender<()> {
+    use std::sync::{Mutex, mpsc};
+
+    let (release, wait) = mpsc::channel::<()>();
+    let (begun, started) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let mut packet = Packet::<Write, _>::new(vec![1; 16]);
+    packet.set_output(Some(output_fn(move |_| {
+        begun.send(()).expect("who occupies waits for it");
+        // Ends when the sender is dropped.
+        let _gone = wait.lock().map(|wait| wait.recv());
+    })));
+    let (sent, view) = packet.send();
+    assert!(file.send_io(0, view).is_ok(), "there is room");
+    started.recv().expect("the write has begun");
+    drop(sent);
+    release
+}
 
 /// A hundred transfers are cancelled with some in flight, fifty times, and what follows is done
 /// (R3).
