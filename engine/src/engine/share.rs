@@ -81,22 +81,4 @@ mod tests {
             assert!(engine.shutdown().is_clean());
         }
     }
-
-    #[test]
-    #[ignore = "measures how long engines take to start"]
-    fn start_up_of_engines_that_share_and_that_do_not() {
-        for shards in [2, 4, 8, 16] {
-            let mut best_us = [u64::MAX; 2];
-            for round in 0..10 {
-                let shares = round % 2 == 1;
-                let from_ns = crate::sys::now_ns();
-                let builder = Engine::builder().shards(Shards::Count(shards));
-                let engine = builder.share_arenas(shares).build().unwrap();
-                let us = (crate::sys::now_ns() - from_ns) / 1000;
-                best_us[usize::from(shares)] = best_us[usize::from(shares)].min(us);
-                assert!(engine.shutdown().is_clean());
-            }
-            println!("{shards} shards: {} µs, sharing {} µs", best_us[0], best_us[1]);
-        }
-    }
 }

@@ -111,7 +111,7 @@ mod tests {
     use super::super::sqe::Sqe;
     use super::super::{KernelConfig, KernelRing};
     use super::*;
-    use crate::ring::{FileRef, Op, OpKind, Ring, Tag, Wait};
+    use crate::ring::{Ring, Tag, Wait};
 
     fn ring(restricted: bool) -> Option<KernelRing> {
         let config = KernelConfig { restricted, ..KernelConfig::new(64) };
@@ -195,35 +195,5 @@ mod tests {
         let Some(mut ring) = ring(false) else { return };
         assert!(!ring.features().in_use.contains(&"RESTRICTIONS"));
         assert_ne!(result_of(&mut ring, opcode::OpenAt::CODE), -(Errno::EACCES as i32));
-    }
-
-    /// `cargo test --release -- --ignored --nocapture restrictions_cost`
-    #[test]
-    #[ignore = "a measurement"]
-    #[allow(clippy::print_stdout, reason = "a measurement")]
-    fn restrictions_cost_nothing_measurable() {
-        let (Some(mut with), Some(mut without)) = (ring(true), ring(false)) else { return };
-        let mut done = Vec::with_capacity(256);
-        let mut nops = |ring: &mut KernelRing| {
-            let started_ns = ring.now_ns();
-            for _ in 0..20_000 {
-                for slot in 0..64 {
-                    let nop = Op::on(OpKind::Nop, FileRef::Plain(-1));
-                    ring.push(nop, Tag { slot, generation: 1 });
-                }
-                ring.enter(Wait::at_least(64)).unwrap();
-                done.clear();
-                ring.reap(&mut done);
-                assert_eq!(done.len(), 64);
-            }
-            (ring.now_ns() - started_ns) as f64 / (20_000.0 * 64.0)
-        };
-        for _ in 0..5 {
-            println!(
-                "restricted {:.1} ns per nop, free {:.1}",
-                nops(&mut with),
-                nops(&mut without)
-            );
-        }
     }
 }
