@@ -21,9 +21,9 @@
 //! }).unwrap();
 //! ```
 //!
-//! By TCP it is [`NetFs::connect`](client::NetFs::connect), to a [`Server`](server::Server) of
-//! one's own or to the program `mfio-netfs-server`, which exports a directory
-//! (`examples/netfs.rs` lists one and copies from and to it).
+//! By TCP it is [`NetFs::connect`], to a [`Server`] of one's own or to the program
+//! `mfio-netfs-server`, which exports a directory (`examples/netfs.rs` lists one and copies from
+//! and to it).
 //!
 //! | module | turns what into what |
 //! |---|---|
