@@ -36,14 +36,16 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
                           [--gate=median|bound] [--rounds N] [--output-format=normal|json]
                           [--output=FILE] JOB…
                                            run one job on engines in alternation; a SIDE is an
-                                           engine and what differs: \"io_uring iodepth=8\"
+                                           engine (io_uring, raw_uring, psync, null, nop or
+                                           raw_nop) and what differs: \"io_uring iodepth=8\"
        mfio-bench sweep [--over OPTION=LOW..HIGH|OPTION=V,V…|rate_iops=auto] [--steps N]
                         [--rounds N] [--goal p99<=500us] [--csv=FILE] [--svg=FILE]
                         [--output-format=normal|json] [--output=FILE] JOB…
                                            throughput against latency, and where it bends
        mfio-bench doctor [--output-format=normal|json] [TARGET…]
                                            say what this machine and the targets can do,
-                                           and how to mend what is wrong; changes nothing
+                                           and how to mend what is wrong; changes nothing;
+                                           exits with 1 where something is wrong
 
 Options are fio's: --name value, --name=value, unique prefixes.
   --output-format=normal|terse|json|json+[,...]  --output=FILE  --minimal
@@ -59,6 +61,9 @@ Job options:
 /// Runs the program.
 pub(crate) fn main(args: &[String]) -> u8 {
     let outcome = match args.first().map(String::as_str) {
+        Some(name @ ("compare" | "sweep")) if wants_usage(&args[1..]) => {
+            print(&mut Output::Stdout, &usage_of(name)).map(|()| 0)
+        }
         Some("compare") => compare::main(&args[1..]),
         Some("doctor") => doctor::main(&args[1..]),
         Some("sweep") => sweep::main(&args[1..]),
@@ -68,6 +73,24 @@ pub(crate) fn main(args: &[String]) -> u8 {
         complain(&format!("mfio-bench: {line}"));
         REFUSED
     })
+}
+
+/// Whether the arguments of a subcommand ask what they may be.
+fn wants_usage(args: &[String]) -> bool {
+    args.iter().any(|arg| arg == "--help" || arg == "-h")
+}
+
+/// What stands in the usage of one subcommand.
+fn usage_of(subcommand: &str) -> String {
+    let head = format!("       mfio-bench {subcommand} ");
+    let mut lines = USAGE.lines().skip_while(|line| !line.starts_with(&head));
+    let first = lines.next().unwrap_or_default().trim_start();
+    let rest = lines.take_while(|line| line.starts_with("        "));
+    let rest: String = rest.map(|line| format!("{line}\n")).collect();
+    format!(
+        "usage: {first}\n{rest}\nJOB is fio's: a job file, or --name=NAME and options; \
+         mfio-bench --help lists them.\n"
+    )
 }
 
 /// Complains about an argument that is no text.

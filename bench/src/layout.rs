@@ -92,6 +92,9 @@ pub(crate) fn prepare(plan: &Plan, filled: bool, signal: &AtomicUsize) -> Result
                 drop(remove_file(&target.path));
             }
             let what = match layout.fallocate {
+                _ if error.kind() == std::io::ErrorKind::StorageFull => {
+                    "; make room there, or set a smaller size"
+                }
                 Fallocate::Native | Fallocate::None | Fallocate::Truncate => "",
                 _ => " (fallocate=native and none go without)",
             };

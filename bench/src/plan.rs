@@ -12,7 +12,7 @@ mod shape;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -304,6 +304,12 @@ fn missing(job: &Job, path: &Path) -> Result<(), String> {
     if !job.allow_file_create {
         return Err(format!("{shown} does not exist and allow_file_create=0 forbids to create it"));
     }
+    if is_among_devices(path) {
+        return Err(format!(
+            "there is no device {shown}, and no file is made in its place: correct the name \
+             (lsblk lists devices), or make that file yourself"
+        ));
+    }
     // Of a name made of filename_format, the missing directories are made as well.
     let made = job.workload.filename_format.is_some() && job.filenames.is_empty();
     let parents = path.ancestors().skip(1);
@@ -322,6 +328,16 @@ fn missing(job: &Job, path: &Path) -> Result<(), String> {
         return Err(no_direct(path));
     }
     Ok(())
+}
+
+/// Whether a file at `path` would lie on the file system of the device nodes, in memory, where it
+/// passes for a device: a mistyped name would be measured as one.
+fn is_among_devices(path: &Path) -> bool {
+    let device_of = |path: &Path| path.metadata().ok().map(|facts| facts.dev());
+    let nodes = device_of(Path::new("/dev"));
+    nodes.is_some()
+        && nodes != device_of(Path::new("/"))
+        && path.parent().and_then(device_of) == nodes
 }
 
 /// The system's words without Rust's `(os error N)`.

@@ -102,7 +102,7 @@ pub(crate) struct Asked {
 fn check_program(subcommand: &str, invocation: &Invocation) -> Result<(), String> {
     let usual = Invocation::default();
     let foreign = [
-        ("--help, --version, --cmdhelp and --enghelp", invocation.action != Action::Run),
+        ("--version, --cmdhelp and --enghelp", invocation.action != Action::Run),
         ("--showcmd", invocation.showcmd),
         ("--effective", invocation.effective),
         ("--status-interval", invocation.status_interval_ns.is_some()),

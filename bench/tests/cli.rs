@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,10 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     fs::write(place.0.join("present"), [7; 8192]).unwrap();
     let cases: [(&[&str], &str); 15] = [
         (&["missing.fio"], "cannot read job file `missing.fio`: No such file or directory"),
-        (&["--name=x", "--filename=new"], "you need to specify size="),
+        (
+            &["--name=x", "--filename=new"],
+            "you need to specify size= in bytes for new: there is no",
+        ),
         (&["--name=x", "--filename=present", "--size=1k"], "less than one block"),
         (&["--name=x", "--filename=present", "--offset=4097"], "smaller than one block"),
         (&["--name=x", "--filename=present", "--ioengin=psync", "--foo=1"], "--foo"),
@@ -73,6 +76,37 @@ fn one_bad_job_stops_all_before_anything_is_created() {
     fs::write(place.0.join("two.fio"), jobs).unwrap();
     assert_eq!(place.run(&["two.fio"]).status.code(), Some(1));
     assert_eq!(place.names(""), ["two.fio"]);
+}
+
+#[test]
+fn mistyped_device_is_refused_and_no_file_passes_for_it() {
+    let dev = |path: &str| fs::metadata(path).unwrap().dev();
+    if dev("/dev") == dev("/") {
+        let why = "skipped, /dev is an ordinary directory here";
+        return writeln!(std::io::stderr().lock(), "{why}").unwrap();
+    }
+    let place = Place::new("mistyped");
+    let name = "/dev/mfio-no-such-device";
+    let filename = format!("--filename={name}");
+    for rw in ["--rw=randread", "--rw=randwrite"] {
+        let output = place.run(&["--name=x", &filename, "--size=64k", rw]);
+        let stderr = utf8(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("there is no device {name}")), "{stderr}");
+        assert!(!fs::exists(name).unwrap(), "{rw}");
+    }
+}
+
+#[test]
+fn help_of_a_subcommand_is_its_own_usage() {
+    let place = Place::new("subcommand-help");
+    for (name, option) in [("compare", "--max-cpu-ratio"), ("sweep", "--goal")] {
+        let output = place.run(&[name, "--help"]);
+        let stdout = utf8(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{}", utf8(&output.stderr));
+        assert!(stdout.starts_with(&format!("usage: mfio-bench {name} ")), "{stdout}");
+        assert!(stdout.contains(option) && !stdout.contains("doctor"), "{stdout}");
+    }
 }
 
 #[test]

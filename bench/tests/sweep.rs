@@ -91,6 +91,11 @@ fn bad_sweeps_and_comparisons_are_refused_before_anything_is_made() {
         ("sweep --status-interval=1 --name=x --size=1m --output=o", "--status-interval"),
         ("sweep --bandwidth-log --name=x --size=1m --output=o", "--bandwidth-log"),
         ("sweep --eta=always --name=x --size=1m --output=o", "--eta=always"),
+        (
+            "sweep --svg=no/such.svg --name=x --size=1m",
+            "--svg=no/such.svg cannot be written: No such",
+        ),
+        ("sweep --csv=. --name=x --size=1m", "--csv=. cannot be written: it is a directory"),
         ("sweep --over rate_min=auto --name=x --size=1m --output=o", "is of no rate"),
     ] {
         let said = place.refused(args);

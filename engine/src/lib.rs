@@ -3,14 +3,18 @@
 //!
 //! ```
 //! use mfio_core::block_on;
-//! use mfio_engine::{Config, Durability, OpenOptions, Shard, ring::threads::ThreadRing};
+//! use mfio_engine::ring::AutoRing;
+//! use mfio_engine::ring::auto::{AutoConfig, Backend};
+//! use mfio_engine::{Config, DirectMode, Durability, OpenOptions, Shard};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("data");
-//! // `KernelRing` where io_uring is allowed; the same code runs on threads.
-//! let shard = Shard::with_ring(ThreadRing::new(2, 64)?, &Config::new())?;
-//! let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+//! // io_uring with 64 entries, or threads where it is forbidden; `Shard::features` says which.
+//! let ring = AutoRing::new(Backend::Auto, &AutoConfig::new(64))?;
+//! let shard = Shard::with_ring(ring, &Config::new())?;
+//! // Past the page cache where the file system can.
+//! let options = OpenOptions::new().write(true).create(true).direct(DirectMode::PreferDirect);
 //! let file = shard.open(&path, &options)?;
 //!
 //! let mut page = shard.arena().alloc(4096).ok_or("the arena is in use")?;
@@ -56,6 +60,14 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`block_on`](mfio_core::block_on) drives whatever it is given first: a shard, a file, a handle;
+//! [`Shard::block_on`] is the same for a shard and its tasks. Errors of single transfers are
+//! [`IoError`]s, which name the target and the range and come with the buffer; those of opening and
+//! of the shard itself are [`EngineError`]s. Print them with `{}`: the text says what to do.
+//!
+//! `(F38)` and the like in these pages are numbers of `engine/tests/CATALOGUE.md`: the ways to lose
+//! data, each with its tests.
 //!
 //! A host that has a loop of its own (a current-thread Tokio runtime, `epoll(7)`) drives a shard
 //! by the descriptor of [`Shard::poll_fd`].

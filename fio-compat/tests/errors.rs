@@ -57,6 +57,11 @@ fn broken_command_line_is_refused_in_one_clear_line() {
             "argument 1: failed parsing `eta=maybe`: no such value; valid values are auto, \
              always, never",
         ),
+        (
+            "--status-interval=x",
+            "argument 1: failed parsing `status-interval=x`: not a number; write a number with \
+             us, ms, s, m, h or d",
+        ),
         ("--eta-interval=1ms", "argument 1: eta-interval=1ms is below the minimum of 250ms"),
         ("--name=a --uid=1", "argument 2: option `uid` is known to fio but not supported yet"),
         (

@@ -188,12 +188,19 @@ fn notes(sides: &[Side], rounds: &[Vec<Sample>], warm_up: &[Sample]) -> Vec<Stri
         let share = median(&rounds.iter().map(share).collect::<Vec<_>>()).value;
         let punts = warm_up[column].punts.unwrap_or(0);
         if share > ELSEWHERE_MAX || punts > 0 {
+            let elsewhere = (share > ELSEWHERE_MAX).then(|| {
+                let percent = share * 100.0;
+                format!("used {percent:.0}% of its thread's CPU time again in other threads")
+            });
+            let punted = (punts > 0).then(|| {
+                format!("had {punts} I/Os of the warm-up punted to workers of the kernel")
+            });
+            let found: Vec<_> = elsewhere.into_iter().chain(punted).collect();
             notes.push(format!(
-                "{} ({}) used {:.0}% of its thread's CPU time again in other threads, and {punts} \
-                 I/Os of the warm-up were punted: its CPU figures do not show that",
+                "{} ({}) {}: its CPU figures do not show that",
                 side.name,
                 side.text,
-                share * 100.0
+                found.join(", and ")
             ));
         }
     }

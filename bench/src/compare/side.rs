@@ -41,8 +41,7 @@ impl Side {
         let known = ENGINES.map(IoEngine::as_str).join(", ");
         let first = words.next().ok_or_else(|| needs(name))?;
         let engine = ENGINES.into_iter().find(|engine| engine.as_str() == first);
-        let engine =
-            engine.ok_or_else(|| format!("--{name} {first}: no such engine, only {known}"))?;
+        let engine = engine.ok_or_else(|| format!("--{name} {first}: compare has only {known}"))?;
         let option = |word: &str| {
             let (option, value) = word
                 .split_once('=')
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_no_side_is_refused() {
         assert!(Side::parse("a", "").unwrap_err().contains("needs --a ENGINE"));
-        assert!(Side::parse("a", "libaio").unwrap_err().contains("no such engine"));
+        assert!(Side::parse("a", "libaio").unwrap_err().contains("compare has only io_uring,"));
         assert!(Side::parse("a", "psync direct").unwrap_err().contains("no OPTION=VALUE"));
         let side = Side::parse("a", "psync numjobs=2").unwrap();
         let refused = side.job(&args("--name=x --size=1m"), Some(0), &mut BTreeSet::new());

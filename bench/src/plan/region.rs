@@ -67,7 +67,8 @@ impl Part<'_> {
         if present.is_none() && unsized_ && (job.size.is_none_or(relative) || relative(job.offset))
         {
             let unused = kind == Kind::Unused;
-            let why = if unused { "the null engine has no file" } else { "it is missing" };
+            let why =
+                if unused { "the null engine has no file" } else { "there is no such file yet" };
             return Err(format!("you need to specify size= in bytes for {shown}: {why}"));
         }
         let too_large = || format!("offset and size of {shown} exceed what a file can hold");

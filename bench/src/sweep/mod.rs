@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use fio_compat::Job;
+use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 
 use crate::clock::load_average;
@@ -182,9 +183,22 @@ fn check_places(job: &Job, request: &Request, output: Option<&str>) -> Result<()
     for (option, name) in files.into_iter().chain([("--svg", request.svg.as_deref())]) {
         if let Some(name) = name {
             overwrite::check(&format!("{option}={name}"), name, &plans)?;
+            check_writable(option, name)?;
         }
     }
     Ok(())
+}
+
+/// What is written at the end must not fail then, as far as that can be told now.
+fn check_writable(option: &str, name: &str) -> Result<(), String> {
+    let path = Path::new(name);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place = if path.exists() { path } else { parent.unwrap_or(Path::new(".")) };
+    let wrong = |why: &str| format!("{option}={name} cannot be written: {why}; name another file");
+    if path.is_dir() {
+        return Err(wrong("it is a directory"));
+    }
+    access(place, AccessFlags::W_OK).map_err(|errno| wrong(errno.desc()))
 }
 
 /// Shares of what was reached, as numbers: one for each direction of the job.
@@ -307,7 +321,7 @@ fn notes(points: &[Point], warm_up: &Sample) -> Vec<String> {
         notes.extend(found);
     }
     if let Some(punts @ 1..) = warm_up.punts {
-        notes.push(format!("{punts} I/Os of the warm-up were punted"));
+        notes.push(format!("{punts} I/Os of the warm-up were punted to workers of the kernel"));
     }
     if points.iter().any(|point| point.by_schedule) {
         notes.push("latencies are those since an I/O was due".to_owned());

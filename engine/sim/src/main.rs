@@ -19,6 +19,10 @@ mod args;
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
+    if std::env::args().skip(1).any(|word| word == "--help" || word == "-h") {
+        let _closed = write!(out, "{}", args::USAGE);
+        return ExitCode::SUCCESS;
+    }
     let args = match args::parse(std::env::args().skip(1)) {
         Ok(args) => args,
         Err(text) => {

@@ -111,7 +111,8 @@ pub enum OpenError {
         direct: bool,
     },
     /// A device was to be written, and is mounted, or swap, or held by another device; or a
-    /// partition of it is, or its disk. No permission changes that.
+    /// partition of it is, or its disk. Only of mounts can that be allowed
+    /// ([`DeviceWrite::EvenMounted`](super::DeviceWrite::EvenMounted)).
     DeviceInUse {
         /// The target.
         path: PathBuf,
@@ -287,8 +288,12 @@ impl std::error::Error for OpenError {}
 /// What to do about an errno of `open(2)`, where that is known.
 const fn remedy(errno: Errno) -> Option<&'static str> {
     Some(match errno {
-        Errno::ENOENT => "make it first, or open it with create",
-        Errno::EACCES | Errno::EPERM => "grant this user access to it and to its directories",
+        Errno::ENOENT => "make it first, or open it with create, which makes no directories",
+        Errno::EACCES => "grant this user access to it and to its directories",
+        Errno::EPERM => {
+            "it may be immutable (lsattr), or a device that this container may not use (its \
+             cgroup): allow that"
+        }
         Errno::EROFS => "open it for reading only, or mount its file system for writing",
         Errno::EMFILE => "close files, or raise RLIMIT_NOFILE (ulimit -n)",
         Errno::ENFILE => "raise the sysctl fs.file-max",

@@ -86,9 +86,9 @@ impl fmt::Display for WalError {
                  or raise block_bytes_max"
             ),
             Self::Full => f.write_str("every segment of the log is in use: truncate it"),
-            Self::WouldBlock => {
-                f.write_str("all blocks of the log are in flight: await one and try again")
-            }
+            Self::WouldBlock => f.write_str(
+                "all blocks of the log are in flight: await an append, which waits for room",
+            ),
             Self::Grow(error) => write!(f, "no further segment could be made: {error}"),
             Self::Poisoned { first, durable_lsn } => write!(
                 f,

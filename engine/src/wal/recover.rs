@@ -20,7 +20,11 @@ use crate::buffer::ArenaBuf;
 use crate::ring::Ring;
 use crate::shard::{Durability, File, Shard};
 
-/// What opening a log has found.
+/// What opening a log has found, and `visit` has seen.
+///
+/// That may go back further than the last [`Wal::truncate_before`](super::Wal::truncate_before),
+/// which gives back whole segments only: to redo a record that was redone before must do no harm.
+/// `visit` cannot wait; what needs I/O it keeps for later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {

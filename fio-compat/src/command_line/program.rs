@@ -87,12 +87,12 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         Ok(())
     }),
     valued("eta-newline", |settings, text| {
-        let time_ns = units::time_ns(text)?;
+        let time_ns = time_of("eta-newline", text)?;
         settings.invocation.eta_newline_ns = Some(time_ns).filter(|ns| *ns > 0);
         Ok(())
     }),
     valued("status-interval", |settings, text| {
-        let time_ns = units::time_ns(text)?;
+        let time_ns = time_of("status-interval", text)?;
         settings.invocation.status_interval_ns = Some(time_ns).filter(|ns| *ns > 0);
         Ok(())
     }),
@@ -252,8 +252,16 @@ fn eta(text: &str) -> Result<Eta, Complaint> {
     }
 }
 
+/// A time, or what is wrong with which option.
+fn time_of(name: &str, text: &str) -> Result<u64, Complaint> {
+    units::time_ns(text).map_err(|complaint| Complaint {
+        message: format!("failed parsing `{name}={text}`: {}", complaint.message),
+        ..complaint
+    })
+}
+
 fn eta_interval_ns(text: &str) -> Result<u64, Complaint> {
-    let time_ns = units::time_ns(text)?;
+    let time_ns = time_of("eta-interval", text)?;
     if time_ns < ETA_INTERVAL_MIN_NS {
         return Err(Complaint::new(format!("eta-interval={text} is below the minimum of 250ms")));
     }

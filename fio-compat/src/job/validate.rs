@@ -41,7 +41,7 @@ impl Job {
             warnings.push(self.warning(
                 "iodepth",
                 "no ioengine is given and iodepth is above 1, so io_uring is used; \
-                 fio would run psync at depth 1, which is ioengine=psync",
+                 fio would run psync at depth 1: set ioengine=psync for that",
             ));
         } else if self.ioengine.is_synchronous() && self.iodepth > 1 && !self.steering.offload {
             let message = format!(

@@ -6,6 +6,7 @@
 //! options (`job::validate`).
 
 mod expression;
+mod grammar;
 mod known;
 mod lenient;
 mod parts;
@@ -73,7 +74,12 @@ pub(crate) fn option_details(name: &str) -> Result<String, Complaint> {
     for alias in row.aliases {
         text.push_str(&format!("{:>20}: {alias}\n", "alias"));
     }
-    text.push_str(&format!("{:>20}: {}\n", "type", row.kind.describe()));
+    let grammar = grammar::of(row.name);
+    let form = row.kind.describe().or_else(|| grammar.map(|grammar| grammar.form.to_owned()));
+    text.push_str(&format!("{:>20}: {}\n", "type", form.unwrap_or_default()));
+    if let Some(grammar) = grammar {
+        text.push_str(&format!("{:>20}: {}\n", "such as", grammar.examples.join("  ")));
+    }
     let default = (row.show)(&Job::new(""));
     let default = if default.is_empty() { "no default".to_owned() } else { default };
     text.push_str(&format!("{:>20}: {default}\n", "default"));

@@ -7,6 +7,7 @@
 use crate::error::Complaint;
 use crate::job::{Extent, Job};
 
+use super::grammar;
 use super::known::{IGNORED, Ignored, NOT_YET};
 use super::rows;
 
@@ -83,9 +84,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// What a value looks like, in the words that fio's own help has for it.
-    pub(crate) fn describe(&self) -> String {
-        match self {
+    /// What a value looks like, in the words that fio's own help has for it; `None` where
+    /// that depends on the option (`grammar`).
+    pub(crate) fn describe(&self) -> Option<String> {
+        Some(match self {
             Self::Flag(_) => "no argument (opt), or 0 or 1".to_owned(),
             Self::Bool(_) => "boolean (opt=bool): 0 or 1".to_owned(),
             Self::Text(_) => "string (opt=text)".to_owned(),
@@ -100,19 +102,16 @@ impl Kind {
             Self::Choice { .. } => "one of the valid values".to_owned(),
             Self::Percentiles(_) => "percentiles separated by : (opt=50:99.9)".to_owned(),
             Self::Cpus(_) => "CPUs (opt=0,2-3)".to_owned(),
-            Self::Parsed(_) | Self::ParsedSizes(_) | Self::NotedSizes(_) => {
-                "a grammar of its own".to_owned()
-            }
-        }
+            Self::Parsed(_) | Self::ParsedSizes(_) | Self::NotedSizes(_) => return None,
+        })
     }
 
     /// What to write instead of a value that was refused without better advice.
     pub(crate) fn remedy(&self, name: &str) -> String {
-        match self {
-            Self::Parsed(_) | Self::ParsedSizes(_) | Self::NotedSizes(_) => {
-                format!("see --cmdhelp={name}")
-            }
-            _ => format!("{name} takes: {}", self.describe()),
+        let grammar = || grammar::of(name).map(|grammar| grammar.form.to_owned());
+        match self.describe().or_else(grammar) {
+            Some(form) => format!("{name} takes: {form}"),
+            None => format!("see --cmdhelp={name}"),
         }
     }
 }

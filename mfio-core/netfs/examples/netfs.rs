@@ -8,16 +8,23 @@
 //!
 //! `get NAME FILE` copies out and verifies. `NETFS_SECRET_FILE` names the secret, where the
 //! server has one. Files may be of any length: so many pieces are under way, and no more.
-#![allow(clippy::print_stdout, reason = "an example talks to its user")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to its user")]
 
 use std::error::Error;
+use std::net::ToSocketAddrs;
 use std::path::Path;
+use std::process::ExitCode;
 
 use futures_util::future::try_join_all;
 use mfio_core::{IoRead as _, IoWrite as _, block_on};
 use mfio_netfs::{Config, NetFs, server::secret_of_file};
 use mfio_rt::portable::Portable;
 use mfio_rt::{DirHandle, Entries, FileHandle, Fs, OpenOptions, SyncLevel};
+
+const USAGE: &str = "usage: netfs ADDRESS:PORT ls [PATH]
+       netfs ADDRESS:PORT put FILE NAME    copies to the server, and verifies
+       netfs ADDRESS:PORT get NAME FILE    copies from the server, and verifies
+NETFS_SECRET_FILE names the secret, where the server has one.";
 
 const PIECE_BYTES: u64 = 1 << 20;
 const PIECES: u64 = 8;
@@ -81,15 +88,27 @@ async fn copy(
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let [address, what @ ..] = &words[..] else { return Err("no address: see the source".into()) };
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<(), Box<dyn Error>> {
+    let [address, what @ ..] = words else { return Err(USAGE.into()) };
+    let no_address = |error| format!("{address} is no ADDRESS:PORT: {error}\n{USAGE}");
+    let address = address.to_socket_addrs().map_err(no_address)?.next().ok_or("no such host")?;
     let secret = match std::env::var_os("NETFS_SECRET_FILE") {
         Some(path) => Some(secret_of_file(&std::fs::read(path)?)?),
         None => None,
     };
-    let fs = NetFs::connect(address.parse()?, Config::default().secret(secret))?;
+    let fs = NetFs::connect(address, Config::default().secret(secret))?;
     let here = Portable::at(Path::new("."))?;
     // Nothing of this needs driving, so one `block_on` serves both file systems.
     block_on(&fs, async {
@@ -98,7 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ["ls", path] => list(&fs, path).await,
             ["put", from, name] => copy((&here, from), (&fs, name)).await,
             ["get", name, to] => copy((&fs, name), (&here, to)).await,
-            _ => Err("ls [PATH], put FILE NAME, or get NAME FILE".into()),
+            _ => Err(USAGE.into()),
         }
     })?
 }

@@ -21,6 +21,10 @@
 //! }).unwrap();
 //! ```
 //!
+//! By TCP it is [`NetFs::connect`], to a [`Server`] of one's own or to the program
+//! `mfio-netfs-server`, which exports a directory (`examples/netfs.rs` lists one and copies from
+//! and to it).
+//!
 //! | module | turns what into what |
 //! |---|---|
 //! | [`wire`] | messages into bytes, and any bytes into messages or an error (`no_std`) |

@@ -79,6 +79,16 @@ fn a_directory_is_listed_copied_and_verified_from_another_process() {
     assert!(std::fs::read(exported.join("new")).unwrap() == bytes_of(1, COPIED_BYTES));
 }
 
+#[test]
+fn address_that_is_taken_is_named_with_a_way_out() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = server().args(["--memory", "--bind", &address]).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&address) && said.contains("--bind ADDRESS:PORT"), "{said}");
+}
+
 /// A client that opens all it can leaves others their connections, and files in them.
 #[test]
 fn open_files_of_the_process_are_not_used_up() {

@@ -155,12 +155,16 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Option<Wanted>, St
     Ok(Some(wanted))
 }
 
-fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), mfio_rt::Error> {
+fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), String> {
     let unshared = "nobody else blocks on it";
     let server = Server::new(fs.current_dir(), wanted.config.clone());
-    let server = block_on(fs, server).expect(unshared)?;
-    let listener = block_on(net, net.bind(wanted.bind, &ListenOptions::new())).expect(unshared)?;
-    say(format_args!("listening on {}", listener.local_addr()?));
+    let server = block_on(fs, server).expect(unshared).map_err(|error| error.to_string())?;
+    let bind = wanted.bind;
+    let no_listener =
+        |error| format!("{bind}: {error}; --bind ADDRESS:PORT names another, port 0 any free one");
+    let listener = block_on(net, net.bind(bind, &ListenOptions::new())).expect(unshared);
+    let listener = listener.map_err(no_listener)?;
+    say(format_args!("listening on {}", listener.local_addr().map_err(no_listener)?));
     let told = |event: Event| {
         if !wanted.quiet {
             say(event);
@@ -184,9 +188,10 @@ fn main() -> ExitCode {
         Some(_) => Wanted { config: within_files_max(wanted.config), ..wanted },
         None => wanted,
     };
-    let ran = Portable::new().and_then(|net| match &wanted.directory {
+    let runtime = Portable::new().map_err(|error| error.to_string());
+    let ran = runtime.and_then(|net| match &wanted.directory {
         Some(directory) => {
-            let fs = Portable::at(directory)?;
+            let fs = Portable::at(directory).map_err(|error| error.to_string())?;
             run(&net, &fs, &wanted)
         }
         None => {
