@@ -165,7 +165,7 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
         sync_method: Some(SyncMethod::LinkedFlush),
         ..WalConfig::new()
     };
-    let opening = Wal::open(shard, SegmentDir::new(directory), &config, |_, _| {});
+    let opening = Wal::open(shard, SegmentDir::new(directory), &config, async |_, _| Ok(()));
     let (wal, _report) = shard.block_on(opening)??;
     let (rounds, done) = (records / u64::from(DEPTH), Rc::new(Cell::new(0)));
     for _ in 0..rounds {

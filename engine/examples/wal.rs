@@ -27,7 +27,10 @@ async fn open<R: Ring + 'static>(
     let config =
         WalConfig { segment_bytes: 64 << 10, block_bytes_max: 16 << 10, ..WalConfig::new() };
     let mut found = Vec::new();
-    let visit = |lsn, record: &[u8]| found.push((lsn, String::from_utf8_lossy(record).into()));
+    let visit = async |lsn, record: &[u8]| {
+        found.push((lsn, String::from_utf8_lossy(record).into()));
+        Ok(())
+    };
     let (wal, report) = Wal::open(shard, SegmentDir::new(dir), &config, visit).await?;
     println!(
         "opened: {} records, {} to {}, in {} segments",

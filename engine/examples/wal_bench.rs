@@ -244,7 +244,7 @@ fn main() -> Outcome<()> {
             ..WalConfig::new()
         };
         let store = SegmentDir::new(&log).direct(direct);
-        let opening = Wal::open(&shard, store, &config, |_, _| {});
+        let opening = Wal::open(&shard, store, &config, async |_, _| Ok(()));
         let (wal, _report) =
             block_on(&shard, opening).map_err(|_| "the shard is driven already")??;
         let serial_file = Serial::new(&serial)?;

@@ -3,16 +3,13 @@
 //!
 //! ```
 //! use mfio_core::block_on;
-//! use mfio_engine::ring::AutoRing;
-//! use mfio_engine::ring::auto::{AutoConfig, Backend};
-//! use mfio_engine::{Config, DirectMode, Durability, OpenOptions, Shard};
+//! use mfio_engine::{DirectMode, Durability, OpenOptions, Shard};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("data");
 //! // io_uring with 64 entries, or threads where it is forbidden; `Shard::features` says which.
-//! let ring = AutoRing::new(Backend::Auto, &AutoConfig::new(64))?;
-//! let shard = Shard::with_ring(ring, &Config::new())?;
+//! let shard = Shard::new(64)?;
 //! // Past the page cache where the file system can.
 //! let options = OpenOptions::new().write(true).create(true).direct(DirectMode::PreferDirect);
 //! let file = shard.open(&path, &options)?;

@@ -19,7 +19,7 @@ use mfio_engine::ring::{AutoRing, Ring, Wait};
 use mfio_engine::wal::{
     Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, Wal, WalConfig, WalError,
 };
-use mfio_engine::{Config, DirectMode, Shard, SyncMethod};
+use mfio_engine::{Config, DirectMode, OpenOptions, Shard, SyncMethod};
 
 const SMALL: WalConfig =
     WalConfig { segment_bytes: 64 << 10, block_bytes_max: 16 << 10, ..WalConfig::new() };
@@ -40,7 +40,10 @@ async fn open_in<R: Ring + 'static>(
     config: &WalConfig,
 ) -> Result<(Wal<R>, Found, Recovery), WalError> {
     let mut found = Vec::new();
-    let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+    let visit = async |lsn, record: &[u8]| {
+        found.push((lsn, record.to_vec()));
+        Ok(())
+    };
     let (wal, report) = Wal::open(shard, store, config, visit).await?;
     Ok((wal, found, report))
 }
@@ -260,7 +263,10 @@ fn open_simulated(
 ) -> Result<(Wal<SimRing>, Found), WalError> {
     let file = shard.adopt_simulated("the log", device.fd(0), device.geometry(0));
     let mut found = Vec::new();
-    let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+    let visit = async |lsn, record: &[u8]| {
+        found.push((lsn, record.to_vec()));
+        Ok(())
+    };
     let config = WalConfig { block_bytes_max: 4096, ..SMALL };
     let opening = Wal::open(shard, PremadeSegments::new(vec![file], salt), &config, visit);
     let (wal, _report) = block_on(shard, opening).unwrap()?;
@@ -469,8 +475,9 @@ fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
         let ring = SimRing::new(SimConfig { faults: slow, ..calm }, &device);
         let shard = Shard::with_ring(ring, &Config::new()).unwrap();
         let store = PremadeSegments::new(adopt(&shard, &device), 1);
-        let (wal, _) =
-            block_on(&shard, Wal::open(&shard, store, &config, |_, _| {})).unwrap().unwrap();
+        let (wal, _) = block_on(&shard, Wal::open(&shard, store, &config, async |_, _| Ok(())))
+            .unwrap()
+            .unwrap();
         for next in 1..9 {
             assert_eq!(block_on(&shard, wal.append(&record)).unwrap(), Ok(Lsn(next)));
         }
@@ -502,7 +509,10 @@ fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
         }
         let mut found = Vec::new();
         let store = PremadeSegments::new(adopt(&shard, &device), 2);
-        let visit = |lsn: Lsn, _: &[u8]| found.push(lsn.0);
+        let visit = async |lsn: Lsn, _: &[u8]| {
+            found.push(lsn.0);
+            Ok(())
+        };
         let opened = block_on(&shard, Wal::open(&shard, store, &config, visit)).unwrap();
         assert!(opened.is_ok(), "seed {seed}: {opened:?}");
         assert_eq!(found, (oldest.0..next).collect::<Vec<_>>(), "seed {seed}");
@@ -533,6 +543,40 @@ fn segment_shorter_than_a_block_is_not_begun() {
     }
 }
 
+#[test]
+fn redo_waits_for_its_io_and_its_error_ends_the_opening() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let shard = Shard::new(16).unwrap();
+    let log = || SegmentDir::new(&dir.path().join("log"));
+    let (wal, ..) = block_on(&shard, open_in(&shard, log(), &SMALL)).unwrap().unwrap();
+    for number in 0..100_u64 {
+        block_on(&shard, wal.append(&number.to_le_bytes())).unwrap().unwrap();
+    }
+    drop(wal);
+    let pages = dir.path().join("pages");
+    let options = OpenOptions::new().write(true).create(true);
+    let pages = shard.open(&pages, &options).unwrap();
+    let redo = async |upto: Lsn| {
+        let visit = async |lsn: Lsn, record: &[u8]| {
+            if lsn > upto {
+                return Err(format!("no page for {record:?}").into());
+            }
+            Ok(pages.write_all_at(8 * (lsn.0 - 1), record.to_vec()).await.0?)
+        };
+        Wal::open(&shard, log(), &SMALL, visit).await.map(|(_, report)| report.records)
+    };
+    let refused = block_on(&shard, redo(Lsn(7))).unwrap().unwrap_err();
+    let why = format!("no page for {:?}", 7_u64.to_le_bytes());
+    assert_eq!(refused, WalError::Refused { lsn: Lsn(8), why });
+    let (read, redone) = block_on(&shard, pages.read_exact_at(0, vec![0; 56])).unwrap();
+    assert_eq!(read, Ok(()), "those before it were");
+    assert_eq!(redone[48..], 6_u64.to_le_bytes());
+    assert_eq!(block_on(&shard, redo(Lsn(100))).unwrap(), Ok(100), "nothing was changed");
+    let (read, redone) = block_on(&shard, pages.read_exact_at(0, vec![0; 800])).unwrap();
+    assert_eq!(read, Ok(()));
+    assert_eq!(redone, (0..100_u64).flat_map(u64::to_le_bytes).collect::<Vec<_>>());
+}
+
 /// Polls `future` once, and gives it back.
 async fn polled_once<F: Future + Unpin>(mut future: F) -> F {
     std::future::poll_fn(|cx| {
@@ -551,7 +595,7 @@ fn appends_that_are_dropped_leaked_or_kept_unpolled_do_not_stall_the_others() {
     }) {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new() };
-        let opening = Wal::open(&shard, SegmentDir::new(dir.path()), &config, |_, _| {});
+        let opening = Wal::open(&shard, SegmentDir::new(dir.path()), &config, async |_, _| Ok(()));
         let (wal, _report) = shard.block_on(opening).unwrap().unwrap();
         for how in 0..3 {
             let others = shard.block_on(async {

@@ -75,7 +75,7 @@ fn steady_state<R: Ring + 'static>(ring: R, name: &str, records: u64) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let shard = Shard::with_ring(ring, &Config::new()).unwrap();
     let config = WalConfig { segment_bytes: 32 << 20, ..WalConfig::new() };
-    let opening = Wal::open(&shard, SegmentDir::new(dir.path()), &config, |_, _| {});
+    let opening = Wal::open(&shard, SegmentDir::new(dir.path()), &config, async |_, _| Ok(()));
     let (wal, _report) = block_on(&shard, opening).unwrap().unwrap();
     for tasks in [1, 100] {
         let mut load = Load::new(&wal, tasks);

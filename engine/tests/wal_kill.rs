@@ -49,7 +49,10 @@ async fn open<R: Ring + 'static>(
     let mut attempts_left = 10;
     loop {
         found.clear();
-        let visit = |lsn, record: &[u8]| found.push((lsn, record.to_vec()));
+        let visit = async |lsn, record: &[u8]| {
+            found.push((lsn, record.to_vec()));
+            Ok(())
+        };
         match Wal::open(shard, SegmentDir::new(dir), &config(), visit).await {
             Err(WalError::Directory { error, .. })
                 if attempts_left > 0 && error.contains("has it locked") =>

@@ -284,7 +284,10 @@ impl World {
         let store = PremadeSegments::new(files.collect(), self.random.bits());
         let found = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&found);
-        let visit = move |lsn, record: &[u8]| seen.borrow_mut().push((lsn, record.to_vec()));
+        let visit = async move |lsn, record: &[u8]| {
+            seen.borrow_mut().push((lsn, record.to_vec()));
+            Ok(())
+        };
         let mut opening = Box::pin(Wal::open(shard, store, &self.config, visit));
         let flag = Arc::new(Flag(AtomicBool::new(true)));
         let waker = Waker::from(Arc::clone(&flag));

@@ -228,7 +228,10 @@ fn open(
     let found = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&found);
     let work = async {
-        let visit = move |lsn, record: &[u8]| seen.borrow_mut().push((lsn, record.to_vec()));
+        let visit = async move |lsn, record: &[u8]| {
+            seen.borrow_mut().push((lsn, record.to_vec()));
+            Ok(())
+        };
         let (wal, _report) = Wal::open(&shard, store, config, visit).await?;
         if appends {
             let _full_or_at_the_end = wal.append(b"one more").await;

@@ -21,6 +21,7 @@ use crate::buffer::Arena;
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
+use crate::ring::auto::{AutoConfig, Backend};
 use crate::ring::{AutoRing, Features, Plant, Ring, Wait};
 use crate::route::Mailbox;
 use crate::target::{Geometry, Held, Inode, NamespaceError, OpenError, OpenOptions, Poison};
@@ -137,6 +138,22 @@ struct Inner<R: Ring> {
 impl<R: Ring> Clone for Shard<R> {
     fn clone(&self) -> Self {
         Self { inner: Rc::clone(&self.inner) }
+    }
+}
+
+impl Shard {
+    /// A shard on io_uring, or on threads where it is forbidden, with `queue_depth` entries in
+    /// its submission queue, as many ops in flight at the most, and [`Config`]'s other limits.
+    /// [`Shard::features`] says what it got. It stays on this thread.
+    ///
+    /// # Errors
+    /// [`EngineError::Config`], [`EngineError::NoRing`] and [`EngineError::Arena`]; nothing has
+    /// been started then.
+    pub fn new(queue_depth: u32) -> Result<Self, EngineError> {
+        let config = Config { in_flight_max: queue_depth, ..Config::new() };
+        config.validate()?;
+        let ring = AutoRing::new(Backend::Auto, &AutoConfig::new(queue_depth))?;
+        Self::with_ring(ring, &config)
     }
 }
 

@@ -53,6 +53,13 @@ pub enum WalError {
         /// What showed it.
         evidence: &'static str,
     },
+    /// Whoever was shown a record could not do what it asks. Nothing of the log was changed.
+    Refused {
+        /// The record.
+        lsn: Lsn,
+        /// Why, in the words of who was shown it.
+        why: String,
+    },
     /// The segments belong to different logs. Nothing was changed.
     Mixed {
         /// One of the logs.
@@ -99,6 +106,11 @@ impl fmt::Display for WalError {
                 f,
                 "record {lsn} was acknowledged and is not there any more ({evidence}): nothing \
                  was changed; check the device, and restore the log from a copy"
+            ),
+            Self::Refused { lsn, why } => write!(
+                f,
+                "record {lsn} could not be redone: {why}; nothing of the log was changed, so it \
+                 can be opened again"
             ),
             Self::Mixed { log_id, other } => write!(
                 f,

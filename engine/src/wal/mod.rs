@@ -8,29 +8,27 @@
 //!
 //! ```
 //! use mfio_core::block_on;
-//! use mfio_engine::wal::{Lsn, SegmentDir, Wal, WalConfig};
-//! use mfio_engine::{Config, Shard, ring::threads::ThreadRing};
+//! use mfio_engine::Shard;
+//! use mfio_engine::wal::{SegmentDir, Wal, WalConfig, WalError};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("log");
 //! let config = WalConfig { segment_bytes: 1 << 20, ..WalConfig::new() };
-//! let shard = Shard::with_ring(ThreadRing::new(2, 64)?, &Config::new())?;
-//! let open = |mut seen: Vec<Vec<u8>>| {
-//!     let (shard, path) = (shard.clone(), path.clone());
-//!     async move {
-//!         let visit = |_lsn, record: &[u8]| seen.push(record.to_vec());
-//!         let opened = Wal::open(&shard, SegmentDir::new(&path), &config, visit).await;
-//!         opened.map(|(wal, _report)| (wal, seen))
-//!     }
+//! let shard = Shard::new(64)?;
+//! let life = async |entry: &[u8]| {
+//!     let mut seen = Vec::new();
+//!     // What a record asks is redone here; it may wait for I/O, and fail.
+//!     let redo = async |_lsn, record: &[u8]| {
+//!         seen.push(record.to_vec());
+//!         Ok(())
+//!     };
+//!     let (wal, _report) = Wal::open(&shard, SegmentDir::new(&path), &config, redo).await?;
+//!     wal.append(entry).await?;
+//!     Ok::<_, WalError>(seen)
 //! };
-//! let (wal, seen) = block_on(&shard, open(Vec::new()))??;
-//! assert!(seen.is_empty());
-//! assert_eq!(block_on(&shard, wal.append(b"debit 5"))??, Lsn(1));
-//! drop(wal);
-//!
-//! let (_wal, seen) = block_on(&shard, open(Vec::new()))??;
-//! assert_eq!(seen, [b"debit 5"]);
+//! assert!(block_on(&shard, life(b"debit 5"))??.is_empty());
+//! assert_eq!(block_on(&shard, life(b"credit 5"))??, [b"debit 5"]);
 //! # Ok(())
 //! # }
 //! ```
@@ -63,7 +61,7 @@ mod waiters;
 pub use self::config::{IN_FLIGHT_MAX, WalConfig};
 pub use self::error::WalError;
 pub use self::format::{Lsn, RecordAlign};
-pub use self::recover::Recovery;
+pub use self::recover::{Recovery, Visited};
 pub use self::segment::{Growing, PremadeSegments, SegmentDir, SegmentStore};
 
 use self::commit::{Blocked, Ready};
@@ -87,14 +85,15 @@ impl<R: Ring> Clone for Wal<R> {
 }
 
 impl<R: Ring> Wal<R> {
-    /// Opens the log that the segments of `store` hold, or begins one. Calls `visit` with each
-    /// record, the oldest first, then makes sure that what comes after the last one can never
-    /// be read again. Opening twice finds the same; a crash while opening does no harm.
+    /// Opens the log that the segments of `store` hold, or begins one. Awaits `visit` with each
+    /// record, the oldest first, then makes sure that what comes after the last one can never be
+    /// read again. Opening twice finds the same; a crash while opening does no harm.
     ///
     /// # Errors
     /// - [`WalError::Config`], [`WalError::NoBuffer`]: limits, of the log or of the arena.
     /// - [`WalError::Directory`], [`WalError::Open`], [`WalError::Mixed`]: of the segments.
     /// - [`WalError::Damaged`]: records are missing that were acknowledged.
+    /// - [`WalError::Refused`]: `visit` has failed. Until then nothing is changed.
     ///
     /// # Cancel safety
     /// As a crash while opening.
@@ -102,7 +101,7 @@ impl<R: Ring> Wal<R> {
         shard: &Shard<R>,
         store: impl SegmentStore<R> + 'static,
         config: &WalConfig,
-        mut visit: impl FnMut(Lsn, &[u8]),
+        mut visit: impl AsyncFnMut(Lsn, &[u8]) -> Visited,
     ) -> Result<(Self, Recovery), WalError>
     where
         R: 'static,

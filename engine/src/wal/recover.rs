@@ -20,11 +20,13 @@ use crate::buffer::ArenaBuf;
 use crate::ring::Ring;
 use crate::shard::{Durability, File, Shard};
 
+/// What somebody who is shown a record says of it; an error ends the opening of the log.
+pub type Visited = Result<(), Box<dyn std::error::Error>>;
+
 /// What opening a log has found, and `visit` has seen.
 ///
 /// That may go back further than the last [`Wal::truncate_before`](super::Wal::truncate_before),
 /// which gives back whole segments only: to redo a record that was redone before must do no harm.
-/// `visit` cannot wait; what needs I/O it keeps for later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -91,8 +93,6 @@ impl Cursor {
     }
 }
 
-type Visit<'a> = &'a mut dyn FnMut(Lsn, &[u8]);
-
 /// Everything that the segments hold, told apart.
 struct Remains<R: Ring> {
     /// The oldest segment of the log.
@@ -113,7 +113,7 @@ pub(super) async fn recover<R: Ring>(
     shard: &Shard<R>,
     store: &mut dyn SegmentStore<R>,
     config: &WalConfig,
-    visit: Visit<'_>,
+    visit: &mut impl AsyncFnMut(Lsn, &[u8]) -> Visited,
 ) -> Result<(State<R>, Recovery), WalError> {
     let mut found = Vec::new();
     for file in store.existing(shard)? {
@@ -149,7 +149,7 @@ pub(super) async fn recover<R: Ring>(
 async fn read_all<R: Ring>(
     found: Vec<Found<R>>,
     mut buffer: ArenaBuf,
-    visit: Visit<'_>,
+    visit: &mut impl AsyncFnMut(Lsn, &[u8]) -> Visited,
 ) -> Result<(Remains<R>, ArenaBuf), WalError> {
     let headers = found.iter().filter_map(|found| found.header);
     let start = headers.map(|header| header.start_sequence).max().unwrap_or(1).max(1);
@@ -199,8 +199,8 @@ impl<R: Ring> Remains<R> {
         let mut durable_lsn = self.cursor.durable_lsn;
         for (header, found) in &self.stale {
             let mut beyond = Cursor::at(header);
-            let nobody: Visit<'_> = &mut |_, _| {};
-            (_, buffer) = scan(header, found, 0, &mut beyond, buffer, nobody).await?;
+            let mut nobody = async |_, _: &[u8]| Ok(());
+            (_, buffer) = scan(header, found, 0, &mut beyond, buffer, &mut nobody).await?;
             durable_lsn = durable_lsn.max(beyond.durable_lsn);
         }
         if let Some((header, found, end)) = self.chain.last() {
@@ -375,7 +375,7 @@ async fn scan<R: Ring>(
     number: usize,
     cursor: &mut Cursor,
     mut buffer: ArenaBuf,
-    visit: Visit<'_>,
+    visit: &mut impl AsyncFnMut(Lsn, &[u8]) -> Visited,
 ) -> Result<(u64, ArenaBuf), WalError> {
     let align = header.align_bytes as usize;
     let mut at = u64::from(header.align_bytes);
@@ -399,7 +399,8 @@ async fn scan<R: Ring>(
                 }
             };
             for (lsn, record) in block.iter() {
-                visit(lsn, record);
+                let seen = visit(lsn, record).await;
+                seen.map_err(|why| WalError::Refused { lsn, why: why.to_string() })?;
             }
             cursor.next_lsn = block.next_lsn();
             cursor.previous_crc = block.crc;

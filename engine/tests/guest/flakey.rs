@@ -249,7 +249,10 @@ fn f38_log_on_a_device_that_drops_its_writes_keeps_what_was_acknowledged_before(
         file.set_sync_method(SyncMethod::ALL[life % 3]).unwrap();
         let store = PremadeSegments::new(vec![file], 77 + life as u64);
         let mut found = Vec::new();
-        let visit = |_lsn, bytes: &[u8]| found.push(bytes.to_vec());
+        let visit = async |_lsn, bytes: &[u8]| {
+            found.push(bytes.to_vec());
+            Ok(())
+        };
         let opened = block_on(&shard, Wal::open(&shard, store, &LOG, visit)).unwrap();
         let (log, report) = opened.unwrap();
         println!("life {life}: {acknowledged} acknowledged, {appended} appended: {report:?}");
@@ -292,7 +295,8 @@ fn f37_log_on_a_device_that_fails_is_poisoned_and_the_next_one_finds_the_acknowl
             file.set_sync_method(method).unwrap();
             PremadeSegments::new(vec![file], 5)
         };
-        let opened = block_on(&shard, Wal::open(&shard, open(), &LOG, |_, _| {})).unwrap();
+        let opened =
+            block_on(&shard, Wal::open(&shard, open(), &LOG, async |_, _| Ok(()))).unwrap();
         let (log, before) = opened.unwrap();
         for number in 0..20_u8 {
             block_on(&shard, log.append(&[number; 100])).unwrap().unwrap();
@@ -305,7 +309,8 @@ fn f37_log_on_a_device_that_fails_is_poisoned_and_the_next_one_finds_the_acknowl
         let error = block_on(&shard, log.append(b"nor now")).unwrap().unwrap_err();
         assert!(matches!(error, WalError::Poisoned { .. }));
         drop(log);
-        let opened = block_on(&shard, Wal::open(&shard, open(), &LOG, |_, _| {})).unwrap();
+        let opened =
+            block_on(&shard, Wal::open(&shard, open(), &LOG, async |_, _| Ok(()))).unwrap();
         let (_log, after) = opened.unwrap();
         assert!((20..=21).contains(&(after.records - before.records)), "{before:?}, {after:?}");
     }

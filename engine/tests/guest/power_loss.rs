@@ -54,7 +54,10 @@ where
     S: SegmentStore<mfio_engine::ring::kernel::KernelRing> + 'static,
 {
     let mut found = Vec::new();
-    let visit = |_lsn, record: &[u8]| found.push(record.to_vec());
+    let visit = async |_lsn, record: &[u8]| {
+        found.push(record.to_vec());
+        Ok(())
+    };
     let opened = block_on(shard, Wal::open(shard, store, config, visit)).unwrap();
     let (log, report) = opened.unwrap();
     (log, report, found)
