@@ -1,0 +1,165 @@
+//! Backends that are wrong in every way that safe code can be: a blocking call over borrowed
+//! bytes does not end before nobody can reach them any more.
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use mfio_core::{
+    BackendBusy, BackendHandle, BlockingError, BlockingRead, Drive, IoBackend, Packet, PacketIo,
+    Read, Refused, View,
+};
+
+/// What the backend does when it is asked who drives it for the second time, or driven.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    PanicWhenDriven,
+    PanicWhenAskedAgain,
+    BusyWhenAskedAgain,
+}
+
+/// Keeps what it is sent, or a part of that, refuses what is left or another view, and has no room
+/// for it afterwards. What it has kept is completed by another thread.
+struct Hostile {
+    keep: Sender<View<Read>>,
+    kept_bytes: u64,
+    /// Refused in place of nothing.
+    other: Mutex<Option<View<Read>>>,
+    then: Then,
+    asked: Cell<u32>,
+    claimed: Cell<bool>,
+}
+
+impl PacketIo<Read, u64> for Hostile {
+    fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read, u64>> {
+        if let Some(other) = self.other.lock().unwrap().take() {
+            self.keep.send(view).unwrap();
+            return Err(Refused { param, view: other });
+        }
+        let (kept, view) = view.split_at(self.kept_bytes);
+        self.keep.send(kept).unwrap();
+        if view.is_empty() { Ok(()) } else { Err(Refused { param, view }) }
+    }
+
+    fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+impl Drive for Hostile {
+    fn poll_drive(&self, _cx: &mut Context<'_>) {
+        if self.asked.replace(100) < 100 {
+            panic!("nobody drives me");
+        }
+    }
+}
+
+impl IoBackend for Hostile {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        match self.then {
+            Then::PanicWhenDriven => BackendHandle::acquire(self, &self.claimed).map(Some),
+            Then::BusyWhenAskedAgain | Then::PanicWhenAskedAgain if asked == 0 => Err(BackendBusy),
+            Then::BusyWhenAskedAgain if asked > 2 => Ok(None),
+            Then::PanicWhenAskedAgain if asked > 1 => panic!("asked for a third time"),
+            _ => Err(BackendBusy),
+        }
+    }
+
+    fn poll_backend(
+        &self,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<BackendHandle<'_>>, BackendBusy>> {
+        if self.then == Then::PanicWhenDriven || self.asked.replace(self.asked.get() + 1) > 1 {
+            return Poll::Ready(Err(BackendBusy));
+        }
+        Poll::Pending
+    }
+}
+
+/// A call on `hostile`; once it has ended, nothing that it sent is under way.
+fn read_with(hostile: &Hostile, kept: Receiver<View<Read>>) {
+    let through = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&through);
+    let completer = thread::spawn(move || {
+        for mut view in kept {
+            thread::sleep(Duration::from_millis(if cfg!(miri) { 1 } else { 50 }));
+            let (at, len) = (view.start(), view.len());
+            let bytes = vec![7; usize::try_from(len).unwrap()];
+            view.write_at(0, &bytes);
+            *seen.lock().unwrap() += len;
+            view.filled();
+            assert_eq!(at, 0);
+        }
+    });
+    let (read, through_at_end) = {
+        let mut bytes = vec![0_u8; 8];
+        let read = catch_unwind(AssertUnwindSafe(|| hostile.blocking_read_exact(0, &mut bytes)));
+        let through = *through.lock().unwrap();
+        (read, through)
+    };
+    match hostile.then {
+        Then::PanicWhenDriven => drop(read.unwrap_err()),
+        _ => assert_eq!(read.unwrap(), Err(BlockingError::Busy)),
+    }
+    let kept_bytes = hostile.kept_bytes;
+    assert_eq!(through_at_end, kept_bytes, "a view outlived the call that lent its bytes");
+    // The thread ends with the sender, which is its caller's.
+    drop(completer);
+}
+
+fn hostile(
+    then: Then,
+    kept_bytes: u64,
+    other: Option<View<Read>>,
+) -> (Hostile, Receiver<View<Read>>) {
+    let (keep, kept) = channel();
+    let (asked, claimed) = (Cell::new(0), Cell::new(false));
+    (Hostile { keep, kept_bytes, other: Mutex::new(other), then, asked, claimed }, kept)
+}
+
+#[test]
+fn call_that_panics_waits_for_the_part_that_was_not_refused() {
+    let (hostile, kept) = hostile(Then::PanicWhenDriven, 5, None);
+    read_with(&hostile, kept);
+}
+
+#[test]
+fn call_that_panics_waits_for_its_packet_where_another_was_refused() {
+    let (sent, other) = Packet::<Read, _>::new(vec![0; 3]).send();
+    let (hostile, kept) = hostile(Then::PanicWhenDriven, 8, Some(other));
+    read_with(&hostile, kept);
+    assert!(sent.is_done(), "what was refused in the place of another has its result");
+}
+
+#[test]
+fn call_that_finds_the_backend_busy_waits_for_the_part_that_was_not_refused() {
+    let (hostile, kept) = hostile(Then::BusyWhenAskedAgain, 5, None);
+    read_with(&hostile, kept);
+}
+
+/// Not under Miri, which has no processes.
+#[test]
+#[cfg(all(unix, not(miri)))]
+fn backend_that_panics_while_a_call_waits_for_its_bytes_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+    const CHILD: &str = "MFIO_HOSTILE_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let (hostile, kept) = hostile(Then::PanicWhenAskedAgain, 8, None);
+        read_with(&hostile, kept);
+        return;
+    }
+    let name = "backend_that_panics_while_a_call_waits_for_its_bytes_ends_the_process";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    // SIGABRT.
+    assert_eq!(child.status.signal(), Some(6), "{}", String::from_utf8_lossy(&child.stderr));
+}
