@@ -70,7 +70,11 @@ impl RingWaker for NoWaker {
     fn wake(&self) {}
 }
 
-impl Sealed for Scripted {}
+impl Sealed for Scripted {
+    fn is_unused(&self) -> bool {
+        self.0.borrow().running.is_empty()
+    }
+}
 
 impl crate::ring::Names for Scripted {}
 impl Sockets for Scripted {
