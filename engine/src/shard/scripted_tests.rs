@@ -23,6 +23,8 @@ use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker};
 use crate::ring::{SocketOp, Sockets, Tag};
 use crate::target::TargetKind;
 
+#[path = "copy_tests.rs"]
+mod copy_tests;
 #[path = "fault_tests.rs"]
 mod fault_tests;
 #[path = "seam_tests.rs"]
