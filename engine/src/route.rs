@@ -291,6 +291,17 @@ impl<M: Mail> Mailbox<M> {
         self.errands_wait.load(Ordering::Acquire)
     }
 
+    /// The oldest errand.
+    pub(crate) fn take_errand(&self) -> Option<Errand> {
+        let mut errands = lock(&self.errands);
+        let errand = errands.pop_front();
+        if errand.is_none() {
+            // Whoever sends one after this says so after this.
+            self.errands_wait.store(false, Ordering::Relaxed);
+        }
+        errand
+    }
+
     pub(crate) fn take_errands(&self) -> VecDeque<Errand> {
         self.errands_wait.store(false, Ordering::Relaxed);
         std::mem::take(&mut *lock(&self.errands))

@@ -31,6 +31,8 @@ mod fault_tests;
 mod seam_tests;
 #[path = "socket_tests.rs"]
 mod socket_tests;
+#[path = "told_tests.rs"]
+mod told_tests;
 
 #[derive(Default)]
 struct Script {
