@@ -320,14 +320,31 @@ impl<M: Mail> Mailbox<M> {
     }
 
     fn empty_out(&self) {
+        Left(self).refuse();
+    }
+}
+
+/// What is in a closed mailbox. When one's waker panics, the others are told all the same.
+struct Left<'a, M: Mail>(&'a Mailbox<M>);
+
+impl<M: Mail> Left<'_, M> {
+    fn refuse(&self) {
         let mut taken = 0;
-        while let Some(message) = self.messages.pop() {
+        while let Some(message) = self.0.messages.pop() {
             message.refuse();
             taken += 1;
         }
-        drop(self.take_errands());
-        self.make_room(taken);
-        self.wake_waiting();
+        drop(self.0.take_errands());
+        self.0.make_room(taken);
+        self.0.wake_waiting();
+    }
+}
+
+impl<M: Mail> Drop for Left<'_, M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.refuse();
+        }
     }
 }
 

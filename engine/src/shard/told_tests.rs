@@ -60,3 +60,21 @@ fn waker_that_panics_keeps_no_open_from_its_shard() {
         opened.unwrap();
     }
 }
+
+#[test]
+fn waker_that_panics_keeps_no_packet_from_being_refused() {
+    let ring = Scripted::new();
+    let (shard, _file) = shard(&ring, 1);
+    let remote = shard.adopt_simulated_remote("remote", 5, geometry(1));
+    let mut reads: Vec<_> =
+        (0..3).map(|_| Box::pin(remote.read_exact_at(0, vec![0; 64]))).collect();
+    for (number, read) in reads.iter_mut().enumerate() {
+        let waker = if number == 0 { on_wake(|| panic!("a waker")) } else { Waker::noop().clone() };
+        assert!(poll(read.as_mut(), &waker).is_pending());
+    }
+    let _panicked = catch_unwind(AssertUnwindSafe(|| shard.shutdown()));
+    for mut read in reads {
+        let Poll::Ready((read, _)) = poll(read.as_mut(), Waker::noop()) else { panic!("lost") };
+        assert_eq!(read.unwrap_err().error.kind(), ErrorKind::Closed);
+    }
+}
