@@ -87,9 +87,12 @@ impl IoBackend for Hostile {
 fn read_with(hostile: &Hostile, kept: Receiver<View<Read>>) {
     let through = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&through);
+    let (_sender, never) = channel::<()>();
     let completer = thread::spawn(move || {
         for mut view in kept {
-            thread::sleep(Duration::from_millis(if cfg!(miri) { 1 } else { 50 }));
+            // Long after a call that does not wait has returned.
+            let _timeout =
+                never.recv_timeout(Duration::from_millis(if cfg!(miri) { 1 } else { 50 }));
             let (at, len) = (view.start(), view.len());
             let bytes = vec![7; usize::try_from(len).unwrap()];
             view.write_at(0, &bytes);
