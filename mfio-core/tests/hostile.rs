@@ -1,18 +1,19 @@
-//! Backends that are wrong in every way that safe code can be: a blocking call over borrowed
-//! bytes does not end before nobody can reach them any more.
+//! Backends that are wrong in every way that safe code can be, and callers whose code panics: a
+//! blocking call over borrowed bytes does not end before nobody can reach them any more, and
+//! nobody's packet is lost because of another's.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use mfio_core::{
-    BackendBusy, BackendHandle, BlockingError, BlockingRead, Drive, IoBackend, Packet, PacketIo,
-    Read, Refused, View,
+    BackendBusy, BackendHandle, BlockingError, BlockingRead, CompletionBatch, CompletionQueue,
+    Drive, IoBackend, Lent, Packet, PacketIo, Read, Refused, Sent, View,
 };
 
 /// What the backend does when it is asked who drives it for the second time, or driven.
@@ -166,4 +167,101 @@ fn backend_that_panics_while_a_call_waits_for_its_bytes_ends_the_process() {
         .unwrap();
     // SIGABRT.
     assert_eq!(child.status.signal(), Some(6), "{}", String::from_utf8_lossy(&child.stderr));
+}
+
+/// Keeps every view.
+#[derive(Default)]
+struct Keeper(Mutex<Vec<View<Read>>>);
+
+impl PacketIo<Read, u64> for Keeper {
+    fn send_io(&self, _param: u64, view: View<Read>) -> Result<(), Refused<Read, u64>> {
+        self.0.lock().unwrap().push(view);
+        Ok(())
+    }
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker");
+    }
+}
+
+/// Three packets, one of them awaited by a waker that panics, and their bytes as buffers of others.
+fn lent(panicking: usize) -> (Vec<Sent<Read, Vec<u8>>>, Vec<Lent<Read>>) {
+    let mut pairs: Vec<_> = (0..3).map(|_| Packet::<Read, _>::new(vec![0; 4]).send()).collect();
+    let waker = Waker::from(Arc::new(Panics));
+    assert!(pairs[panicking].0.poll_done(&mut Context::from_waker(&waker)).is_pending());
+    pairs.into_iter().map(|(sent, view)| (sent, view.try_alloc(1).unwrap())).unzip()
+}
+
+/// Whether each has its result, whoever panics.
+fn all_end(sent: &[Sent<Read, Vec<u8>>], act: impl FnOnce()) {
+    assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "a waker panics");
+    let ended: Vec<_> = sent.iter().map(Sent::is_done).collect();
+    assert_eq!(ended, [true; 3], "what is freed behind one that panics is freed all the same");
+}
+
+fn queued(keeper: &Keeper, lent: Vec<Lent<Read>>) -> CompletionQueue<Read, Lent<Read>> {
+    let mut queue = CompletionQueue::new();
+    for (tag, lent) in (0..).zip(lent) {
+        queue.send(keeper, 0, Packet::<Read, _>::new(lent), tag).unwrap();
+    }
+    queue
+}
+
+#[test]
+fn queue_that_is_dropped_frees_all_that_have_arrived() {
+    let keeper = Keeper::default();
+    let (sent, lent) = lent(2);
+    let queue = queued(&keeper, lent);
+    keeper.0.lock().unwrap().drain(..).for_each(View::filled);
+    all_end(&sent, || drop(queue));
+}
+
+#[test]
+fn queue_that_is_dropped_frees_all_that_were_taken_out() {
+    let keeper = Keeper::default();
+    let (sent, lent) = lent(0);
+    let (other, view) = Packet::<Read, _>::new(vec![0; 4]).send();
+    let mut queue = queued(&keeper, vec![view.try_alloc(1).unwrap()]);
+    for (tag, lent) in (0..).zip(lent) {
+        queue.send(&keeper, 0, Packet::<Read, _>::new(lent), tag).unwrap();
+    }
+    keeper.0.lock().unwrap().drain(..).for_each(View::filled);
+    drop(queue.pop().unwrap());
+    assert!(other.is_done());
+    all_end(&sent, || drop(queue));
+}
+
+#[test]
+fn batch_for_a_queue_that_has_gone_frees_all_of_its_packets() {
+    let keeper = Keeper::default();
+    let (sent, lent) = lent(2);
+    drop(queued(&keeper, lent));
+    let mut batch = CompletionBatch::new();
+    for view in keeper.0.lock().unwrap().drain(..) {
+        view.try_alloc(1).unwrap().done_in(&mut batch);
+    }
+    all_end(&sent, || drop(batch));
+}
+
+#[test]
+fn packet_arrives_although_the_waker_of_another_queue_panics() {
+    let keeper = Keeper::default();
+    let (mut one, mut other) = (CompletionQueue::new(), CompletionQueue::new());
+    one.send(&keeper, 0, Packet::<Read, _>::new(vec![0; 4]), 1).unwrap();
+    other.send(&keeper, 0, Packet::<Read, _>::new(vec![0; 4]), 2).unwrap();
+    let waker = Waker::from(Arc::new(Panics));
+    assert!(one.poll_pop(&mut Context::from_waker(&waker)).is_pending());
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        let mut batch = CompletionBatch::new();
+        for view in keeper.0.lock().unwrap().drain(..) {
+            view.try_alloc(1).unwrap().done_in(&mut batch);
+        }
+    }));
+    assert!(told.is_err(), "the waker of the first queue panics");
+    assert_eq!(one.pop().map(|(tag, _)| tag), Some(1));
+    assert_eq!(other.pop().map(|(tag, _)| tag), Some(2));
 }
