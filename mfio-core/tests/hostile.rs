@@ -5,12 +5,16 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use mfio_core::backend::Turn;
+use mfio_core::layer::concat::Concat;
+use mfio_core::mem::Mem;
 use mfio_core::{
     BackendBusy, BackendHandle, BlockingError, BlockingRead, CompletionBatch, CompletionQueue,
     Drive, IoBackend, Lent, Packet, PacketIo, Read, Refused, Sent, View,
@@ -188,8 +192,10 @@ impl Wake for Panics {
     }
 }
 
+type Lenders = Vec<Sent<Read, Vec<u8>>>;
+
 /// Three packets, one of them awaited by a waker that panics, and their bytes as buffers of others.
-fn lent(panicking: usize) -> (Vec<Sent<Read, Vec<u8>>>, Vec<Lent<Read>>) {
+fn lent(panicking: usize) -> (Lenders, Vec<Lent<Read>>) {
     let mut pairs: Vec<_> = (0..3).map(|_| Packet::<Read, _>::new(vec![0; 4]).send()).collect();
     let waker = Waker::from(Arc::new(Panics));
     assert!(pairs[panicking].0.poll_done(&mut Context::from_waker(&waker)).is_pending());
@@ -264,4 +270,90 @@ fn packet_arrives_although_the_waker_of_another_queue_panics() {
     assert!(told.is_err(), "the waker of the first queue panics");
     assert_eq!(one.pop().map(|(tag, _)| tag), Some(1));
     assert_eq!(other.pop().map(|(tag, _)| tag), Some(2));
+}
+
+#[derive(Default)]
+struct Counts(AtomicU32);
+
+impl Wake for Counts {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One that panics and one that counts; `wait` is called with the first before the second, `act`
+/// ends both waits.
+fn both_are_woken(mut wait: impl FnMut(&mut Context<'_>), act: impl FnOnce()) {
+    let counts = Arc::new(Counts::default());
+    for waker in [Waker::from(Arc::new(Panics)), Waker::from(Arc::clone(&counts))] {
+        wait(&mut Context::from_waker(&waker));
+    }
+    assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "the first waker panics");
+    assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn room_is_told_to_all_who_wait_for_it() {
+    let target = Mem::polled(vec![0; 64], 1);
+    let (_sent, view) = Packet::<Read, _>::new(vec![0; 4]).send();
+    target.send_io(0, view).unwrap();
+    let wait = |cx: &mut Context<'_>| {
+        assert!(PacketIo::<Read, u64>::poll_ready(&target, cx).is_pending());
+    };
+    both_are_woken(wait, || target.poll_drive(&mut Context::from_waker(Waker::noop())));
+}
+
+#[test]
+fn room_of_a_layer_is_told_to_all_who_wait_for_it() {
+    let layer = Concat::new([(32, Mem::polled(vec![0; 32], 1)), (32, Mem::polled(vec![0; 32], 1))]);
+    let (mut sents, mut packet) = (Vec::new(), None);
+    // The second has to wait for the room of its first piece.
+    for _ in 0..2 {
+        let (sent, view) = Packet::<Read, _>::new(vec![0; 64]).send();
+        packet = Some(sent.packet_id());
+        sents.push(sent);
+        assert!(layer.reserve_read());
+        layer.send_io(0, view).unwrap();
+    }
+    let wait = |cx: &mut Context<'_>| {
+        assert!(PacketIo::<Read, u64>::poll_ready(&layer, cx).is_pending());
+    };
+    both_are_woken(wait, || PacketIo::<Read, u64>::abandon(&layer, packet.unwrap()));
+}
+
+trait ReserveRead {
+    fn reserve_read(&self) -> bool;
+}
+
+impl<T: PacketIo<Read, u64>> ReserveRead for T {
+    fn reserve_read(&self) -> bool {
+        self.reserve(1)
+    }
+}
+
+#[test]
+fn turn_that_ends_is_told_to_all_who_wait_for_theirs() {
+    struct Nothing;
+    impl Drive for Nothing {
+        fn poll_drive(&self, _cx: &mut Context<'_>) {}
+    }
+    let turn = Turn::new();
+    thread::scope(|scope| {
+        let (held, wait_held) = channel();
+        let (go, wait_go) = channel::<()>();
+        let turn = &turn;
+        let holder = scope.spawn(move || {
+            let handle = BackendHandle::acquire(&Nothing, turn).unwrap();
+            held.send(()).unwrap();
+            wait_go.recv().unwrap();
+            let _panics = catch_unwind(AssertUnwindSafe(|| drop(handle)));
+            panic!("whatever it was");
+        });
+        wait_held.recv().unwrap();
+        let wait = |cx: &mut Context<'_>| assert!(turn.poll_acquire(&Nothing, cx).is_pending());
+        both_are_woken(wait, || {
+            go.send(()).unwrap();
+            holder.join().unwrap();
+        });
+    });
 }
