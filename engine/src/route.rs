@@ -291,6 +291,17 @@ impl<M: Mail> Mailbox<M> {
         self.errands_wait.load(Ordering::Acquire)
     }
 
+    /// The oldest errand.
+    pub(crate) fn take_errand(&self) -> Option<Errand> {
+        let mut errands = lock(&self.errands);
+        let errand = errands.pop_front();
+        if errand.is_none() {
+            // Whoever sends one after this says so after this.
+            self.errands_wait.store(false, Ordering::Relaxed);
+        }
+        errand
+    }
+
     pub(crate) fn take_errands(&self) -> VecDeque<Errand> {
         self.errands_wait.store(false, Ordering::Relaxed);
         std::mem::take(&mut *lock(&self.errands))
@@ -309,14 +320,31 @@ impl<M: Mail> Mailbox<M> {
     }
 
     fn empty_out(&self) {
+        Left(self).refuse();
+    }
+}
+
+/// What is in a closed mailbox. When one's waker panics, the others are told all the same.
+struct Left<'a, M: Mail>(&'a Mailbox<M>);
+
+impl<M: Mail> Left<'_, M> {
+    fn refuse(&self) {
         let mut taken = 0;
-        while let Some(message) = self.messages.pop() {
+        while let Some(message) = self.0.messages.pop() {
             message.refuse();
             taken += 1;
         }
-        drop(self.take_errands());
-        self.make_room(taken);
-        self.wake_waiting();
+        drop(self.0.take_errands());
+        self.0.make_room(taken);
+        self.0.wake_waiting();
+    }
+}
+
+impl<M: Mail> Drop for Left<'_, M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.refuse();
+        }
     }
 }
 

@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::future::Future;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use mfio_core::{CompletionQueue, Packet, Read, block_on};
-use mfio_engine::buffer::ArenaBuf;
+use mfio_core::{CompletionQueue, Packet, PacketIoExt, Read, block_on};
+use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{Completion, FileRef, Op, OpKind, Ring, RingKind, RingWaker, Tag, Wait};
-use mfio_engine::{Class, Config, Durability, Shard};
+use mfio_engine::{Class, Config, Durability, EngineError, Shard};
 
 /// `None`, with the reason printed, where io_uring is not to be had.
 #[allow(clippy::print_stderr, reason = "a skipped test says why")]
@@ -270,4 +272,37 @@ fn packets_sent_in_a_row_go_on_where_the_slots_run_out() {
         assert!(shard.is_idle() && shard.in_flight() == 0);
     }
     assert_eq!(shard.arena().in_use(), 0);
+}
+
+/// Completions decide when memory is free. Those of ops that somebody else has pushed would end
+/// the first ops of a shard, while the kernel still writes.
+#[test]
+fn f04_ring_with_ops_of_somebody_else_is_no_shards() {
+    let Some(mut ring) = kernel_ring(&KernelConfig::new(8)) else { return };
+    ring.push(op(OpKind::Nop, FileRef::Plain(-1)), Tag { slot: 0, generation: 0 });
+    let classes = vec![SizeClass { bytes: 4096, count: 4 }];
+    let arena = ArenaConfig { poison_released: true, ..ArenaConfig::new(classes) };
+    let shard = match Shard::with_ring(ring, &Config { arena, ..Config::new() }) {
+        Ok(shard) => shard,
+        Err(EngineError::Config { limit: "ring", .. }) => return,
+        Err(other) => panic!("{other}"),
+    };
+    // What it leads to: a read that waits for its pipe ends by the completion of the nop.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let geometry = mfio_engine::Geometry::of(&temporary_file()).unwrap();
+    let pipe = shard.adopt("pipe", File::from(OwnedFd::from(reader)), geometry);
+    let mut read = Box::pin(pipe.io(0, Packet::<Read, _>::new(shard.arena().alloc(64).unwrap())));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let over = (0..100).any(|_| {
+        let over = read.as_mut().poll(&mut cx).is_ready();
+        shard.turn(Wait::NONE).unwrap();
+        over
+    });
+    drop(read);
+    writer.write_all(&[1; 64]).unwrap();
+    // The kernel does it when it is entered for something else.
+    let other = shard.adopt("other", temporary_file(), geometry);
+    block_on(&shard, other.sync(Durability::Data)).unwrap().unwrap();
+    let released = shard.arena().verify_released();
+    panic!("over before a byte was sent: {over}; written to behind its release: {released:?}");
 }

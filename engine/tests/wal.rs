@@ -644,3 +644,36 @@ fn appends_that_are_dropped_leaked_or_kept_unpolled_do_not_stall_the_others() {
         }
     }
 }
+
+/// A caller's waker is called for each record that is durable, whoever else's panics.
+#[test]
+fn waker_that_panics_keeps_no_other_append_from_being_told() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+    struct Told(AtomicBool);
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let shard = Shard::with_ring(ThreadRing::new(2, 64).unwrap(), &Config::new()).unwrap();
+    let (wal, _, _) = open(&shard, dir.path()).unwrap();
+    let told = Arc::new(Told(AtomicBool::new(false)));
+    let mut appends = [b"first ", b"second", b"third "].map(|record| Box::pin(wal.append(record)));
+    let wakers = [Waker::noop().clone(), Waker::from(Arc::new(Panics)), Waker::from(told.clone())];
+    for (append, waker) in appends.iter_mut().zip(&wakers) {
+        assert!(append.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    for _ in 0..3 {
+        let commit = std::panic::AssertUnwindSafe(|| block_on(&shard, wal.commit()));
+        let _panicked = std::panic::catch_unwind(commit);
+    }
+    let third = appends[2].as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(third, Poll::Ready(Ok(_))), "{third:?}");
+    assert!(told.0.load(Ordering::Relaxed), "it is durable, and nobody has said so");
+}

@@ -197,9 +197,18 @@ where
         }
     }
 
-    /// Whether the packet is with the backend.
+    /// Sends nothing more: what the backend has refused, be it all of the packet, a part of it or
+    /// something else, fails.
+    pub(crate) fn give_up_unsent(&mut self) {
+        if matches!(self.unsent, Unsent::Refused(_)) {
+            self.unsent = Unsent::Nothing;
+        }
+    }
+
+    /// Whether any of the packet is with the backend, where nothing of it is
+    /// [left to be sent](IoFut::give_up_unsent).
     pub(crate) fn is_in_flight(&mut self) -> bool {
-        self.sent().is_some_and(|packet| !packet.handle_mut().is_idle())
+        self.packet.as_mut().is_some_and(|packet| !packet.handle_mut().is_idle())
     }
 
     /// Asks the backend to stop. Await the future all the same: it resolves when every byte

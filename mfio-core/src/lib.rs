@@ -137,6 +137,7 @@ pub mod packet;
 pub mod stream;
 pub mod sync;
 pub mod traits;
+mod wakers;
 
 pub use backend::{
     BackendBusy, BackendHandle, Drive, IoBackend, Nested, PollingHandle, block_on, block_on_with,

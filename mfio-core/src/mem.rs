@@ -15,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::io::{PacketIo, Refused};
 use crate::packet::{Perms, Read, ReadWrite, View, Write};
 use crate::stream::Length;
+use crate::wakers::wake_all;
 
 enum Queued {
     Read(u64, View<Read>),
@@ -194,9 +195,7 @@ impl Drive for Mem {
             }
         }
         if !self.waiting.borrow().is_empty() {
-            for waker in self.waiting.take() {
-                waker.wake();
-            }
+            wake_all(self.waiting.take());
         }
         if !self.queued.borrow().is_empty() {
             cx.waker().wake_by_ref();

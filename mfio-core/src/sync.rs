@@ -180,13 +180,16 @@ where
     P: Perms,
     Borrowed: crate::packet::Buffer<P>,
 {
-    /// In flight here means that something panicked while the call waited.
+    /// In flight here means that something panicked while the call waited, or that the backend
+    /// refused to be driven when it had taken some of the packet.
     fn drop(&mut self) {
+        let outstanding = Outstanding;
+        self.future.give_up_unsent();
         let mut refusals = 0_u32;
         while self.future.is_in_flight() {
             match self.io.get_backend() {
                 // Somebody else completes it.
-                Ok(None) => core::hint::spin_loop(),
+                Ok(None) => breathe(),
                 Ok(Some(backend)) => {
                     if !backend.drive().park() {
                         let mut cx = Context::from_waker(core::task::Waker::noop());
@@ -203,6 +206,24 @@ where
                 Err(BackendBusy) => abort(),
             }
         }
+        outstanding.end();
+    }
+}
+
+/// Bytes of a caller that a backend may still use. A panic of the backend's must not end the
+/// call either, and nothing else drops this.
+struct Outstanding;
+
+impl Outstanding {
+    #[allow(clippy::mem_forget, reason = "nothing is in it")]
+    fn end(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        abort();
     }
 }
 

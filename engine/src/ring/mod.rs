@@ -23,6 +23,7 @@ mod plant;
 #[cfg(any(test, feature = "sim"))]
 mod planted;
 mod poll;
+pub(crate) mod sealed;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod socket;
@@ -40,19 +41,6 @@ pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
 pub use socket::{SOCKET_SLOTS_FROM, SocketKind, SocketOp, Sockets};
 pub use transfers::{Access, Transfers};
-
-pub(crate) mod sealed {
-    /// Only the rings of this crate are rings.
-    pub trait Sealed {}
-
-    impl Sealed for super::kernel::KernelRing {}
-    impl Sealed for super::threads::ThreadRing {}
-    impl Sealed for super::auto::AutoRing {}
-    #[cfg(any(test, feature = "sim"))]
-    impl Sealed for super::sim::SimRing {}
-    #[cfg(any(test, feature = "sim"))]
-    impl<R: super::Ring> Sealed for super::Planted<R> {}
-}
 
 /// Names one op in flight: which slot, and which occupant of that slot.
 ///

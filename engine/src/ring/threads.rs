@@ -90,6 +90,8 @@ pub struct ThreadRing {
     workers: Vec<JoinHandle<()>>,
     /// Pushed since the last `enter`.
     pushed: Vec<Job>,
+    /// Something has been pushed.
+    used: bool,
     /// By the index of [`FileRef::Beside`].
     namespaces: Vec<Option<Namespace>>,
     /// Statuses of what was reaped last.
@@ -127,6 +129,7 @@ impl ThreadRing {
             shared: Arc::new(shared),
             workers: Vec::with_capacity(workers),
             pushed: Vec::with_capacity(sq_entries as usize),
+            used: false,
             namespaces: Vec::new(),
             told: Vec::new(),
             features: Features::new(RingKind::Threads),
@@ -143,6 +146,11 @@ impl ThreadRing {
             ring.workers.push(worker);
         }
         Ok(ring)
+    }
+
+    /// Whether no op has ever been pushed.
+    pub(super) const fn has_no_ops(&self) -> bool {
+        !self.used
     }
 
     /// Notes why there is this ring and not another.
@@ -201,6 +209,7 @@ impl Ring for ThreadRing {
             FileRef::Beside(index) => self.namespaces.get(index as usize).copied().flatten(),
             _ => None,
         };
+        self.used = true;
         self.pushed.push(Job { op, tag, namespace });
     }
 

@@ -5,9 +5,10 @@
 //!
 //! Not here: where it is kept meanwhile (`slot`), when it ends (`reap`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use mfio_core::{CompletionBatch, Error, Lent, PacketId, Read, View, Write};
+use mfio_core::{CompletionBatch, Error, ErrorKind, Gone, Lent, PacketId, Read, View, Write};
 
 use super::tasks::PlaceWakers;
 use crate::buffer::ArenaBuf;
@@ -93,14 +94,36 @@ impl Body {
     }
 
     /// Copies what was read through `bounce` to where the user wants it: up to byte `reached`
-    /// of the buffer. What lies beyond is somebody else's (F50).
+    /// of the buffer. What lies beyond is somebody else's (F50). False where it is not taken.
     #[cold]
-    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32, reached: u32) {
-        if let Self::BouncedRead(view) = self {
-            let lead = lead_bytes as usize;
-            let len = usize::try_from(view.len()).expect("as short as the bounce buffer");
-            let end = (lead + len).min(reached as usize);
-            view.write_at(0, &bounce[lead.min(end)..end]);
-        }
+    pub(super) fn copy_back(&mut self, bounce: &ArenaBuf, lead_bytes: u32, reached: u32) -> bool {
+        let Self::BouncedRead(view) = self else { return true };
+        let lead = lead_bytes as usize;
+        let len = usize::try_from(view.len()).expect("as short as the bounce buffer");
+        let end = (lead + len).min(reached as usize);
+        contained(|| view.write_at(0, &bounce[lead.min(end)..end]))
     }
+}
+
+/// Copies what is to be written out of a packet; why not, where its bytes have gone or are not
+/// made up.
+#[cold]
+pub(super) fn copy_out(view: &View<Write>, to: &mut [u8]) -> Result<(), ErrorKind> {
+    let mut there = Err(Gone);
+    if !contained(|| there = view.read_at(0, to)) {
+        return Err(ErrorKind::Aborted);
+    }
+    there.map_err(|Gone| ErrorKind::Cancelled)
+}
+
+/// Copies from a packet or into it, which may call code of its own (`Source`, `Sink`). False
+/// where that panics: it is the packet that fails, not those whose completions are at hand, nor
+/// whoever turns the shard.
+#[cold]
+pub(super) fn contained(copy: impl FnOnce()) -> bool {
+    let copied = catch_unwind(AssertUnwindSafe(copy));
+    let fine = copied.is_ok();
+    // What it has panicked with may panic when it is dropped.
+    let _dropped = catch_unwind(AssertUnwindSafe(|| drop(copied)));
+    fine
 }

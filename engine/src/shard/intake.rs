@@ -6,6 +6,7 @@
 //!
 //! Not here: the mailbox (`route`), the other side's handles (`remote`).
 
+use std::cell::RefCell;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +41,23 @@ struct Answered(AtomicBool);
 impl Wake for Answered {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Release);
+    }
+}
+
+/// While one is told: dropped, because that panics, it has the others looked at again.
+struct Others<'a>(&'a RefCell<Intake>);
+
+impl Others<'_> {
+    /// They are looked at right now.
+    #[allow(clippy::mem_forget, reason = "a reference is in it")]
+    fn follow(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Others<'_> {
+    fn drop(&mut self) {
+        self.0.borrow().answered.0.store(true, Ordering::Release);
     }
 }
 
@@ -103,7 +121,8 @@ impl<R: Ring> Inner<R> {
     pub(super) fn take_in(&self) {
         let Some(mailbox) = self.mailbox.get() else { return };
         if mailbox.has_errands() {
-            for errand in mailbox.take_errands() {
+            // One by one, because an answer may run anything, which may panic.
+            while let Some(errand) = mailbox.take_errand() {
                 self.run_errand(mailbox, errand);
             }
         }
@@ -188,7 +207,11 @@ impl<R: Ring> Inner<R> {
                 }
             };
             match answered {
-                Some((teller, result)) => teller.tell(result),
+                Some((teller, result)) => {
+                    let others = Others(&self.intake);
+                    teller.tell(result);
+                    others.follow();
+                }
                 None => at += 1,
             }
         }

@@ -8,7 +8,7 @@ use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
-use super::body::Body;
+use super::body::{Body, copy_out};
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
 use super::durable::{self, How, Promise};
@@ -72,9 +72,9 @@ impl Direction for Write {
 
     fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending> {
         let len = usize::try_from(view.len()).unwrap_or(usize::MAX).min(bounce.len());
-        match view.read_at(0, &mut bounce[..len]) {
+        match copy_out(&view, &mut bounce[..len]) {
             Ok(()) => Ok(Body::BouncedWrite(view)),
-            Err(_gone) => Err(Ending::FailedWrite(view, ErrorKind::Cancelled.into())),
+            Err(kind) => Err(Ending::FailedWrite(view, kind.into())),
         }
     }
 

@@ -19,6 +19,7 @@ use mfio_core::{Error, Gone, Lent, PacketId, Perms, Read, View, Write};
 use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
+use super::body::{contained, copy_out};
 use super::issue::Direction;
 use crate::buffer::{MemRange, quarantine};
 use crate::ring::{SOCKET_SLOTS_FROM, SocketKind, Tag};
@@ -77,6 +78,8 @@ pub(super) struct Entry<D: Perms> {
     /// Its first bytes, where they were copied for an op that did not send them: whoever had
     /// them may have gone since.
     pub(super) unsent: Vec<u8>,
+    /// It has not taken what was received for it.
+    pub(super) spoilt: bool,
 }
 
 /// The bytes that an op moves: the packet's own, or a copy where it lends none.
@@ -108,7 +111,7 @@ pub(super) struct Flight<D: Perms> {
 impl<D: Lanes> Flight<D> {
     /// What the ring is to move next of `entry`; the packet, where its bytes have gone.
     pub(super) fn prepare(entry: Entry<D>) -> Result<(Self, MemRange), View<D>> {
-        let Entry { view, whole, started, unsent } = entry;
+        let Entry { view, whole, started, unsent, spoilt: _ } = entry;
         let (bytes, memory) = match view.try_alloc(1) {
             Ok(lent) => {
                 let memory = memory(lent.as_ptr(), lent.len().min(OP_BYTES_MAX));
@@ -154,16 +157,16 @@ impl<D: Lanes> Flight<D> {
     /// What was taken of the lane, with the first `moved` bytes in it.
     pub(super) fn land(self, moved: u64) -> Entry<D> {
         let Self { bytes, whole, started, .. } = self;
-        let (view, unsent) = match bytes {
-            Bytes::Lent(lent) => (lent.into_view(), Vec::new()),
+        let (view, unsent, spoilt) = match bytes {
+            Bytes::Lent(lent) => (lent.into_view(), Vec::new(), false),
             Bytes::Copied(mut view, mut piece) => {
                 let moved = usize::try_from(moved).unwrap_or(0).min(piece.len());
-                D::copy_in(&mut view, &piece[..moved]);
+                let taken = moved == 0 || D::copy_in(&mut view, &piece[..moved]);
                 piece.drain(..moved);
-                (view, if D::IS_READ { Vec::new() } else { piece })
+                (view, if D::IS_READ { Vec::new() } else { piece }, !taken)
             }
         };
-        Entry { view, whole, started, unsent }
+        Entry { view, whole, started, unsent, spoilt }
     }
 
     /// The first `moved` bytes, which are nobody's, and the packet that they were meant for.
@@ -269,8 +272,8 @@ pub(super) trait Lanes: Direction {
     fn copy_out(view: &View<Self>, to: &mut [u8]) -> Result<(), Gone>
     where
         Self: Sized;
-    /// Puts what was received into a packet.
-    fn copy_in(view: &mut View<Self>, from: &[u8])
+    /// Puts what was received into a packet; false where it does not take it.
+    fn copy_in(view: &mut View<Self>, from: &[u8]) -> bool
     where
         Self: Sized;
     /// The first bytes of what was received in place.
@@ -294,8 +297,8 @@ impl Lanes for Read {
         Ok(())
     }
 
-    fn copy_in(view: &mut View<Self>, from: &[u8]) {
-        view.write_at(0, from);
+    fn copy_in(view: &mut View<Self>, from: &[u8]) -> bool {
+        contained(|| view.write_at(0, from))
     }
 
     fn received(lent: &mut Lent<Self>, bytes: usize) -> Vec<u8> {
@@ -315,10 +318,13 @@ impl Lanes for Write {
     }
 
     fn copy_out(view: &View<Self>, to: &mut [u8]) -> Result<(), Gone> {
-        view.read_at(0, to)
+        // What is not made up has gone, too.
+        copy_out(view, to).map_err(|_| Gone)
     }
 
-    fn copy_in(_view: &mut View<Self>, _from: &[u8]) {}
+    fn copy_in(_view: &mut View<Self>, _from: &[u8]) -> bool {
+        true
+    }
 
     fn received(_lent: &mut Lent<Self>, _bytes: usize) -> Vec<u8> {
         Vec::new()

@@ -161,9 +161,14 @@ impl<R: Ring> Shard<R> {
     /// A shard on `ring`, with an arena of its own that is registered with it.
     ///
     /// # Errors
-    /// [`EngineError::Config`] and [`EngineError::Arena`]; nothing has been started then.
+    /// [`EngineError::Config`], also where ops have been pushed to the ring before, and
+    /// [`EngineError::Arena`]; nothing has been started then.
     pub fn with_ring(ring: R, config: &Config) -> Result<Self, EngineError> {
         config.validate()?;
+        if !ring.is_unused() {
+            let must = "be fresh: completions of ops that a shard did not push end what it did";
+            return Err(EngineError::Config { limit: "ring", must });
+        }
         let arena = Arena::new(&config.arena).map_err(EngineError::Arena)?;
         let waker = ring.waker();
         let most = config.in_flight_max as usize + config.backlog_max as usize;

@@ -171,14 +171,17 @@ impl<R: Ring> Core<R> {
     }
 
     /// Copies what a bounced read has brought to where the user wants it, and frees the
-    /// bounce buffer.
+    /// bounce buffer. A packet that does not take it has failed.
     #[cold]
     fn copy_back(&mut self, tag: Tag) {
         let bounce = self.slots.take_bounce(tag);
         let Some(transfer) = self.slots.transfer(tag) else { return };
         let (lead_bytes, reached) = (transfer.lead_bytes, transfer.reached);
-        if let (Some(bounce), Some(body)) = (bounce, &mut transfer.body) {
-            body.copy_back(&bounce, lead_bytes, reached);
+        if let (Some(bounce), Some(body)) = (bounce, &mut transfer.body)
+            && !body.copy_back(&bounce, lead_bytes, reached)
+        {
+            let body = transfer.body.take();
+            self.endings.extend(body.map(|body| Ending::Failed(body, ErrorKind::Aborted.into())));
         }
     }
 

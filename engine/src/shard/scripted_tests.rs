@@ -23,12 +23,16 @@ use crate::ring::{Completion, FileRef, Limits, Op, OpKind, RingKind, RingWaker};
 use crate::ring::{SocketOp, Sockets, Tag};
 use crate::target::TargetKind;
 
+#[path = "copy_tests.rs"]
+mod copy_tests;
 #[path = "fault_tests.rs"]
 mod fault_tests;
 #[path = "seam_tests.rs"]
 mod seam_tests;
 #[path = "socket_tests.rs"]
 mod socket_tests;
+#[path = "told_tests.rs"]
+mod told_tests;
 
 #[derive(Default)]
 struct Script {
@@ -70,7 +74,11 @@ impl RingWaker for NoWaker {
     fn wake(&self) {}
 }
 
-impl Sealed for Scripted {}
+impl Sealed for Scripted {
+    fn is_unused(&self) -> bool {
+        self.0.borrow().running.is_empty()
+    }
+}
 
 impl crate::ring::Names for Scripted {}
 impl Sockets for Scripted {

@@ -65,7 +65,7 @@ impl<R: Ring> Core<R> {
             return None;
         }
         let started = !D::IS_READ && lane.has_begun(view.packet_id());
-        lane.entries.push_back(Entry { view, whole, started, unsent: Vec::new() });
+        lane.entries.push_back(Entry { view, whole, started, unsent: Vec::new(), spoilt: false });
         self.serve_lane::<D>(id);
         None
     }
@@ -120,7 +120,7 @@ impl<R: Ring> Core<R> {
             } else if !lane.kept.is_empty() {
                 let len = usize::try_from(entry.view.len()).unwrap_or(usize::MAX);
                 let kept: Vec<u8> = lane.kept.drain(..len.min(lane.kept.len())).collect();
-                D::copy_in(&mut entry.view, &kept);
+                entry.spoilt = !D::copy_in(&mut entry.view, &kept);
                 settle(lane, endings, done, entry, kept.len() as u64);
             } else if !usable || !ring.reserve(1) {
                 lane.entries.push_front(entry);
@@ -437,7 +437,10 @@ fn settle<D: Lanes>(
     entry: Entry<D>,
     moved: u64,
 ) {
-    let Entry { view, whole, started, unsent } = entry;
+    let Entry { view, whole, started, unsent, spoilt } = entry;
+    if spoilt {
+        return endings.push(D::failed(view, ErrorKind::Aborted.into()));
+    }
     if moved == view.len() {
         return done.push(D::plain(view));
     }
@@ -445,7 +448,7 @@ fn settle<D: Lanes>(
     done.push(D::plain(through));
     if whole {
         let started = started || moved > 0;
-        lane.entries.push_front(Entry { view: rest, whole, started, unsent });
+        lane.entries.push_front(Entry { view: rest, whole, started, unsent, spoilt });
     } else {
         endings.push(D::failed(rest, ErrorKind::UnexpectedEof.into()));
     }

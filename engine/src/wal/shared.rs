@@ -67,6 +67,21 @@ fn issue<R: Ring>(
     sent.map_err(|unsent| unsent.packet)
 }
 
+/// Those who have not been woken yet. When one's waker panics, the others are woken all the same.
+struct Left<'a>(std::vec::Drain<'a, Waker>);
+
+impl Left<'_> {
+    fn wake(&mut self) {
+        self.0.by_ref().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
 impl<R: Ring> Shared<R> {
     pub(super) fn new(shard: Shard<R>, state: State<R>, store: Box<dyn SegmentStore<R>>) -> Self {
         let relay = Arc::new(Relay::default());
@@ -213,9 +228,7 @@ impl<R: Ring> Shared<R> {
             }
             std::mem::take(&mut state.wake)
         };
-        for waker in wake.drain(..) {
-            waker.wake();
-        }
+        Left(wake.drain(..)).wake();
         // Kept for its room, unless more have come meanwhile.
         let mut state = self.state.borrow_mut();
         if state.wake.is_empty() {

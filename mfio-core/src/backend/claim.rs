@@ -55,6 +55,7 @@ mod turn {
 
     use super::Claim;
     use crate::backend::{BackendBusy, BackendHandle, Drive};
+    use crate::wakers::wake_all;
 
     /// The right to drive a backend that threads share: the first drives for all, the others
     /// wait for their packets, and when it leaves one of them drives on.
@@ -138,9 +139,7 @@ mod turn {
                 core::mem::take(&mut state.waiting)
             };
             // All of them: the one that was woken alone might have stopped waiting.
-            for waker in waiting {
-                waker.wake();
-            }
+            wake_all(waiting);
         }
     }
 }

@@ -11,6 +11,7 @@ use core::task::{Context, Waker};
 
 use crate::error::ErrorKind;
 use crate::packet::{PacketId, Perms, Read, ReadWrite, View, Write};
+use crate::wakers::wake_all;
 
 /// The most views that wait in one direction of a layer. All but one of them were promised
 /// room by `reserve`.
@@ -182,8 +183,6 @@ impl Callers {
     }
 
     pub(super) fn wake(&self) {
-        for waker in self.0.take() {
-            waker.wake();
-        }
+        wake_all(self.0.take());
     }
 }

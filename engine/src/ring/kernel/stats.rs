@@ -22,6 +22,17 @@ pub struct KernelStats {
     pub names: u64,
 }
 
+impl KernelRing {
+    /// Whether no op has ever been pushed, taken or not.
+    pub(in crate::ring) fn has_no_ops(&self) -> bool {
+        let KernelStats { submitted, inline_ops, names, .. } = self.stats;
+        // What else is queued is the ring's own.
+        let queued = self.queued() as usize != self.internal_at.len() || self.staged.is_some();
+        let beside = self.beside.as_ref().is_some_and(|beside| !beside.is_idle());
+        submitted == 0 && inline_ops == 0 && names == 0 && !queued && !beside
+    }
+}
+
 impl fmt::Debug for KernelRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelRing")

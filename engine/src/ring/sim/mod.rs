@@ -173,6 +173,12 @@ impl SimRing {
         ring
     }
 
+    /// Whether no op has ever been pushed.
+    pub(super) fn has_no_ops(&self) -> bool {
+        let kernel = self.kernel.borrow();
+        kernel.stats.ops == 0 && kernel.in_flight() == 0
+    }
+
     /// The handle for whoever runs the simulation; it outlives the ring.
     #[must_use]
     pub fn control(&self) -> SimControl {

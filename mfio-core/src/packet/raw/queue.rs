@@ -122,17 +122,7 @@ impl Queue {
     /// # Safety
     /// They are the caller's alone and given up.
     unsafe fn recycle_from(first: *mut Header, last: *const Header) {
-        let mut next = first;
-        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
-        while let Some(this) = NonNull::new(next).filter(|at| !ended(at)) {
-            let ends = this.as_ptr().cast_const() == last;
-            // SAFETY: the caller's alone.
-            let header = unsafe { this.as_ref() };
-            // SAFETY: as above.
-            next = if ends { ptr::null_mut() } else { unsafe { *header.next.look() } };
-            // SAFETY: as above.
-            unsafe { Header::recycle(this) };
-        }
+        GivenUp { next: first, last }.recycle();
     }
 
     /// Takes everything that has arrived.
@@ -188,6 +178,34 @@ impl Queue {
     }
 }
 
+/// Headers that nobody takes: `next` and those that follow it, up to `last` or the end. When the
+/// owner of one's bytes panics as it is dropped, the others are freed all the same.
+struct GivenUp {
+    next: *mut Header,
+    last: *const Header,
+}
+
+impl GivenUp {
+    fn recycle(&mut self) {
+        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
+        while let Some(this) = NonNull::new(self.next).filter(|at| !ended(at)) {
+            let ends = this.as_ptr().cast_const() == self.last;
+            // SAFETY: the headers are this list's alone (`Queue::recycle_from` makes it).
+            let header = unsafe { this.as_ref() };
+            // SAFETY: as above.
+            self.next = if ends { ptr::null_mut() } else { unsafe { *header.next.look() } };
+            // SAFETY: as above, and the list has gone on.
+            unsafe { Header::recycle(this) };
+        }
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.recycle();
+    }
+}
+
 /// Completed packets that were taken out of their queue, linked by `next`, the oldest first.
 #[derive(Default)]
 pub(crate) struct Taken {
@@ -222,8 +240,12 @@ impl Taken {
 }
 
 impl Drop for Taken {
+    #[inline]
     fn drop(&mut self) {
-        while self.pop().is_some() {}
+        if let Some(oldest) = self.oldest {
+            // SAFETY: the headers of the list are its own alone, and nobody looks at it again.
+            unsafe { Queue::recycle_from(oldest.as_ptr(), ptr::null()) };
+        }
     }
 }
 
@@ -252,10 +274,12 @@ impl Batch {
     pub(super) unsafe fn add(&mut self, this: NonNull<Header>) {
         // SAFETY: handed through from the caller.
         if !unsafe { self.try_add(this) } {
-            self.flush();
+            // The packet is in safe hands before others are told, which may panic.
+            let mut others = Self { chain: self.chain.take() };
             // SAFETY: as above; an empty batch takes it.
             let added = unsafe { self.try_add(this) };
             debug_assert!(added, "an empty batch takes any packet");
+            others.flush();
         }
     }
 
