@@ -147,8 +147,7 @@ impl Shard {
     /// [`Shard::features`] says what it got. It stays on this thread.
     ///
     /// # Errors
-    /// [`EngineError::Config`], [`EngineError::NoRing`] and [`EngineError::Arena`]; nothing has
-    /// been started then.
+    /// [`EngineError`], of the depth, the ring or the memory; nothing was started.
     pub fn new(queue_depth: u32) -> Result<Self, EngineError> {
         let config = Config { in_flight_max: queue_depth, ..Config::new() };
         config.validate()?;
