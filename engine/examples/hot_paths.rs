@@ -4,10 +4,10 @@
 //! `cargo run --release -p mfio-engine --example hot_paths -- PATH N FILE`
 //!
 //! PATH is `nop` (packets that move nothing, on a completion queue), `queue` (the same with
-//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `batch`,
-//! `chain` (two reads each) or `wal` (a record per task and group commit). All others go at depth
-//! 32, in batches of 32, to 4 KiB blocks of FILE: a sparse file, opened for direct I/O where its
-//! file system has that.
+//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `exact`
+//! (tasks that await one buffer at a time), `batch`, `chain` (two reads each) or `wal` (a record
+//! per task and group commit). All others go at depth 32, in batches of 32, to 4 KiB blocks of
+//! FILE: a sparse file, opened for direct I/O where its file system has that.
 //! The log is in the directory FILE.
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
@@ -210,8 +210,8 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
 }
 
 fn main() -> Outcome<()> {
-    let usage =
-        "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, batch, chain or wal";
+    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, exact, batch, \
+                 chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, ios, file] = &arguments[..] else { return Err(usage.into()) };
     let (ios, place) = (ios.parse()?, Path::new(file));
