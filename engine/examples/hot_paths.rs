@@ -4,10 +4,10 @@
 //! `cargo run --release -p mfio-engine --example hot_paths -- PATH N FILE`
 //!
 //! PATH is `nop` (packets that move nothing, on a completion queue), `queue` (the same with
-//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `batch`,
-//! `chain` (two reads each) or `wal` (a record per task and group commit). All others go at depth
-//! 32, in batches of 32, to 4 KiB blocks of FILE: a sparse file, opened for direct I/O where its
-//! file system has that.
+//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `exact`
+//! (tasks that await one buffer at a time), `batch`, `chain` (two reads each) or `wal` (a record
+//! per task and group commit). All others go at depth 32, in batches of 32, to 4 KiB blocks of
+//! FILE: a sparse file, opened for direct I/O where its file system has that.
 //! The log is in the directory FILE.
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
@@ -76,7 +76,7 @@ fn queue(shard: &Shard<KernelRing>, file: &File<KernelRing>, depth: u32, ios: u6
         }
         let mut reaped = 0;
         while reaped < depth {
-            reaped += shard.turn(Wait::at_least(depth - reaped))?;
+            reaped += shard.turn_into(Wait::at_least(depth - reaped), &mut queue)?;
         }
         while let Some((_tag, done)) = queue.pop() {
             assert!(done.is_ok());
@@ -96,6 +96,27 @@ fn future(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outco
                 let done = file.io(offsets.next(), packet).await;
                 assert!(done.is_ok());
                 packet = done.into_packet();
+            }
+        })?);
+    }
+    shard.block_on(async {
+        for task in tasks {
+            assert!(task.await.is_ok());
+        }
+    })?;
+    Ok(())
+}
+
+fn exact(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
+    let mut tasks = Vec::new();
+    for task in 0..DEPTH {
+        let (file, mut page) = (file.clone(), buffer(shard)?);
+        let mut offsets = Offsets(u64::from(task) << 16);
+        tasks.push(shard.spawn(async move {
+            for _ in 0..ios / u64::from(DEPTH) {
+                let (done, back) = file.read_exact_at(offsets.next(), page).await;
+                assert!(done.is_ok());
+                page = back;
             }
         })?);
     }
@@ -189,8 +210,8 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
 }
 
 fn main() -> Outcome<()> {
-    let usage =
-        "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, batch, chain or wal";
+    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, exact, batch, \
+                 chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, ios, file] = &arguments[..] else { return Err(usage.into()) };
     let (ios, place) = (ios.parse()?, Path::new(file));
@@ -204,6 +225,7 @@ fn main() -> Outcome<()> {
             "queue" => queue(&shard, &file, DEPTH, ios)?,
             "lone" => queue(&shard, &file, 1, ios)?,
             "future" => future(&shard, &file, ios)?,
+            "exact" => exact(&shard, &file, ios)?,
             "batch" => batch(&shard, &file, ios)?,
             "chain" => chain(&shard, &file, ios)?,
             _ => return Err(usage.into()),

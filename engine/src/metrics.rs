@@ -140,7 +140,17 @@ impl Metrics {
     #[inline]
     pub(crate) fn queues(&mut self, in_flight: u32) {
         self.turns += 1;
-        self.in_flight_max = self.in_flight_max.max(in_flight.into());
+        let in_flight = u64::from(in_flight);
+        if in_flight > self.in_flight_max || self.ops > self.submitted + self.sq_ops_max {
+            self.fuller(in_flight);
+        }
+    }
+
+    /// The queues are fuller than ever before.
+    #[cold]
+    #[inline(never)]
+    fn fuller(&mut self, in_flight: u64) {
+        self.in_flight_max = self.in_flight_max.max(in_flight);
         self.sq_ops_max = self.sq_ops_max.max(self.ops.saturating_sub(self.submitted));
     }
 }

@@ -234,6 +234,64 @@ fn batch_hands_packets_to_their_queues_in_order_and_frees_those_of_closed_ones()
     assert_eq!(tags(&mut other), [2, 6, 10]);
 }
 
+#[test]
+fn queue_takes_its_packets_out_of_a_batch_unless_others_have_come_or_are_waited_for() {
+    let keeper = Keeper::default();
+    let mut queues = [CompletionQueue::<Read, Vec<u8>>::new(), CompletionQueue::new()];
+    let send = |queue: &mut CompletionQueue<Read, Vec<u8>>, tags: std::ops::Range<u64>| {
+        for tag in tags {
+            queue.send(&keeper, (), Packet::new(vec![0; 4]), tag).unwrap();
+        }
+        let mut batch = CompletionBatch::new();
+        for view in keeper.views.take() {
+            view.try_alloc(1).unwrap().done_in(&mut batch);
+        }
+        batch
+    };
+    let tags = |queue: &mut CompletionQueue<Read, Vec<u8>>| {
+        std::iter::from_fn(|| queue.pop().map(|(tag, _)| tag)).collect::<Vec<_>>()
+    };
+    let [one, other] = &mut queues;
+    let mut batch = send(one, 0..3);
+    other.take_from(&mut batch);
+    assert!(!batch.is_empty(), "not those of others");
+    one.take_from(&mut batch);
+    assert!(batch.is_empty(), "nothing is left to be told");
+    // Some have not been popped yet: those that come go the usual way.
+    let mut more = send(one, 3..5);
+    one.take_from(&mut more);
+    assert!(!more.is_empty());
+    drop(more);
+    assert_eq!(tags(one), [0, 1, 2, 3, 4]);
+    // Some have arrived already.
+    drop(send(one, 5..6));
+    let mut more = send(one, 6..8);
+    one.take_from(&mut more);
+    assert!(!more.is_empty());
+    drop(more);
+    assert_eq!(tags(one), [5, 6, 7]);
+    // Somebody waits, and is woken.
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    one.send(&keeper, (), Packet::new(vec![0; 4]), 8).unwrap();
+    let view = keeper.take();
+    assert!(one.poll_pop(&mut Context::from_waker(&waker)).is_pending());
+    let mut batch = CompletionBatch::new();
+    view.try_alloc(1).unwrap().done_in(&mut batch);
+    one.take_from(&mut batch);
+    assert!(!batch.is_empty());
+    drop(batch);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert_eq!(tags(one), [8]);
+    // Nor does an empty batch do anything.
+    one.take_from(&mut CompletionBatch::new());
+    assert!(one.pop().is_none());
+    // What was taken and never popped is freed with its queue.
+    let mut batch = send(one, 9..12);
+    one.take_from(&mut batch);
+    assert!(batch.is_empty());
+}
+
 /// C8, C9: completion on another thread, many times over the same header.
 #[test]
 fn c09_packet_completed_on_another_thread_wakes_and_is_reused() {

@@ -112,9 +112,12 @@ pub(crate) struct PacketEngine<R: Ring> {
     buffer_bytes: u32,
     /// Every I/O is `buffer_bytes` long, so that no buffer ever changes its length.
     uniform: bool,
+    /// The result of an I/O that has not failed, where every I/O is of one length.
+    usual: Option<i32>,
     /// Sent since the last turn.
     unsubmitted: bool,
-    /// The last `take` may have left completions behind, because it was given enough of them.
+    /// The last `take` may have left completions behind, because it was given enough of them and
+    /// there are more on their way.
     leftover: bool,
     shard: Shard<R>,
     traits: Traits,
@@ -221,6 +224,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             files,
             buffer_bytes: setup.buffer_bytes,
             uniform: setup.uniform,
+            usual: i32::try_from(setup.buffer_bytes).ok().filter(|_| setup.uniform),
             unsubmitted: false,
             leftover: false,
             traits: Traits { in_use: in_use.collect(), degraded },
@@ -291,14 +295,11 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             self.turn(Wait::at_least(min.saturating_sub(ready)))?;
         }
         let before = events.len();
-        loop {
-            let left = (max as usize).saturating_sub(events.len() - before);
-            self.take(left, events);
-            let got = u32::try_from(events.len() - before).unwrap_or(u32::MAX);
-            if got >= min {
-                return Ok(());
-            }
-            self.turn(Wait::at_least(min - got))?;
+        self.take(max as usize, events);
+        if events.len() - before < min as usize {
+            self.reap_more(before, min, max, events)
+        } else {
+            Ok(())
         }
     }
 }
@@ -310,49 +311,76 @@ impl<R: Ring> PacketEngine<R> {
         u32::try_from(sent).unwrap_or(u32::MAX).saturating_sub(self.shard.in_flight())
     }
 
-    #[inline]
-    fn turn(&mut self, wait: Wait) -> io::Result<()> {
-        self.unsubmitted = false;
-        match self.shard.turn(wait) {
-            // Busy loses nothing: the next turn tries again.
-            Ok(_) | Err(EngineError::Busy) => Ok(()),
-            Err(EngineError::Ring { errno }) => Err(errno.into()),
-            Err(error) => Err(io::Error::other(error)),
+    /// Waits for what is missing of `min` since `before`.
+    #[inline(never)]
+    fn reap_more(
+        &mut self,
+        before: usize,
+        min: u32,
+        max: u32,
+        events: &mut Vec<Event>,
+    ) -> io::Result<()> {
+        loop {
+            let got = u32::try_from(events.len() - before).unwrap_or(u32::MAX);
+            if got >= min {
+                return Ok(());
+            }
+            self.turn(Wait::at_least(min - got))?;
+            self.take(max.saturating_sub(got) as usize, events);
         }
     }
 
+    #[inline(always)]
+    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.unsubmitted = false;
+        if self.reads.in_flight() == 0 {
+            return self.turn_writes(wait);
+        }
+        self.shard.turn_into(wait, &mut self.reads).map_or_else(broken, |_reaped| Ok(()))
+    }
+
+    #[inline(never)]
+    fn turn_writes(&mut self, wait: Wait) -> io::Result<()> {
+        self.shard.turn_into(wait, &mut self.writes).map_or_else(broken, |_reaped| Ok(()))
+    }
+
     /// Moves up to `max` completions into `events` and their packets back into their slots.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, max: usize, events: &mut Vec<Event>) {
         let end = events.len() + max;
-        // Where nothing has failed and every I/O is of one length, that is the result.
-        let usual = i32::try_from(self.buffer_bytes).ok().filter(|_| self.uniform);
-        if self.reads.in_flight() > 0 {
-            while events.len() < end
-                && let Some((tag, done)) = self.reads.pop()
-            {
-                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
-                let error = if usual.is_none() { done.error() } else { None };
-                self.parked.reads[slot as usize] = Some(done.into_packet());
-                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
-                events.push(Event { slot, result });
-            }
+        while self.reads.in_flight() > 0
+            && events.len() < end
+            && let Some((tag, done)) = self.reads.pop()
+        {
+            let slot = slot_of(tag);
+            let usual = self.usual.filter(|_| done.is_ok());
+            let error = if usual.is_none() { done.error() } else { None };
+            self.parked.reads[slot as usize] = Some(done.into_packet());
+            let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+            events.push(Event { slot, result });
         }
         if self.writes.in_flight() > 0 {
-            while events.len() < end
-                && let Some((tag, done)) = self.writes.pop()
-            {
-                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
-                let error = if usual.is_none() { done.error() } else { None };
-                self.parked.writes[slot as usize] = Some(done.into_packet());
-                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
-                events.push(Event { slot, result });
-            }
+            self.take_writes(end, events);
         }
         if !self.flushes.is_empty() {
             self.take_flushes(end, events);
         }
-        self.leftover = events.len() == end;
+        let sent = self.reads.in_flight() + self.writes.in_flight() + self.flushes.len();
+        self.leftover = events.len() == end && sent > 0;
+    }
+
+    #[inline(never)]
+    fn take_writes(&mut self, end: usize, events: &mut Vec<Event>) {
+        while events.len() < end
+            && let Some((tag, done)) = self.writes.pop()
+        {
+            let slot = slot_of(tag);
+            let usual = self.usual.filter(|_| done.is_ok());
+            let error = if usual.is_none() { done.error() } else { None };
+            self.parked.writes[slot as usize] = Some(done.into_packet());
+            let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+            events.push(Event { slot, result });
+        }
     }
 
     /// The result of a parked slot, whose buffer gets its full length back.
@@ -387,10 +415,23 @@ impl<R: Ring> PacketEngine<R> {
     }
 }
 
-/// The tag is the slot, so the conversion cannot fail.
+/// What an error of a turn means to a job.
+#[cold]
+#[inline(never)]
+fn broken(error: EngineError) -> io::Result<()> {
+    match error {
+        // Busy loses nothing: the next turn tries again.
+        EngineError::Busy => Ok(()),
+        EngineError::Ring { errno } => Err(errno.into()),
+        error => Err(io::Error::other(error)),
+    }
+}
+
+/// The tag is the slot, so nothing is cut off.
+#[allow(clippy::cast_possible_truncation, reason = "made of a u32")]
 #[inline]
 fn slot_of(tag: u64) -> u32 {
-    u32::try_from(tag).unwrap_or(u32::MAX)
+    tag as u32
 }
 
 /// The errno that stands for a failed range, negated.

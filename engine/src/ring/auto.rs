@@ -239,13 +239,27 @@ impl Ring for AutoRing {
     }
 
     #[inline]
+    fn is_straight(&self) -> bool {
+        either!(self, ring => ring.is_straight())
+    }
+
+    #[inline]
+    fn enter_straight(&mut self, min: u32) -> Result<u32, Errno> {
+        either!(self, ring => ring.enter_straight(min))
+    }
+
+    #[inline]
     fn reap(&mut self, into: &mut Vec<Completion>) {
         either!(self, ring => ring.reap(into));
     }
 
     #[inline]
-    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
-        either!(self, ring => ring.reap_rest(into, settle));
+    fn reap_rest(
+        &mut self,
+        into: &mut Vec<Completion>,
+        settle: impl FnMut(Completion) -> bool,
+    ) -> u32 {
+        either!(self, ring => ring.reap_rest(into, settle))
     }
 
     fn register_buffers(&mut self, region: &Region) {

@@ -328,15 +328,38 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
     /// `complete` says. No op was lost or given back by an error (F05).
     fn enter(&mut self, wait: Wait) -> Result<u32, Errno>;
 
+    /// Whether [`Ring::enter_straight`] will do: that is so until anything but plain transfers is
+    /// pushed, a completion is left over by [`Ring::reap_rest`], or anything else is asked for.
+    #[inline]
+    fn is_straight(&self) -> bool {
+        false
+    }
+
+    /// As [`Ring::enter`] without a deadline and with something in flight, where
+    /// [`Ring::is_straight`] says so: there is nothing to be looked at but the queue.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    fn enter_straight(&mut self, min: u32) -> Result<u32, Errno> {
+        self.enter(Wait::at_least(min))
+    }
+
     /// Appends every completion that is ready to `into`, which has room for `cq_entries`.
     fn reap(&mut self, into: &mut Vec<Completion>);
 
     /// As [`Ring::reap`], but the ring may first offer a completion to `settle`, and one that it
     /// has dealt with is not appended. Called in the middle of reaping, `settle` calls nobody.
+    /// Returns how many it has dealt with.
     #[inline]
-    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
+    fn reap_rest(
+        &mut self,
+        into: &mut Vec<Completion>,
+        settle: impl FnMut(Completion) -> bool,
+    ) -> u32 {
         let _no_offers = settle;
         self.reap(into);
+        0
     }
 
     /// Registers `region` as fixed buffers, all of it or a prefix of it, and records in the

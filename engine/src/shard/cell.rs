@@ -3,7 +3,7 @@
 //! Data flow: a borrow as any other → the state, whose credit is void, because whoever holds it
 //! may change anything; [`CoreCell::straight`] → the state with its credit, for those who change
 //! nothing but what the credit is counted in. So what a credit was granted on still holds for as
-//! long as there is any.
+//! long as there is any; and so it is with a turn that may be straight (`turn`).
 //!
 //! Not here: granting it and using it up (`straight`).
 
@@ -25,16 +25,16 @@ impl<R: Ring> CoreCell<R> {
         self.0.borrow()
     }
 
-    /// As of any cell; the credit is void.
+    /// As of any cell; the credit is void, and the next turn looks after everything.
     #[inline]
     pub(super) fn borrow_mut(&self) -> RefMut<'_, Core<R>> {
         let mut core = self.0.borrow_mut();
-        core.credit = 0;
+        (core.credit, core.undisturbed) = (0, false);
         core
     }
 
-    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`], and for taking out what is to be
-    /// delivered.
+    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`], for [`Core::turn`], and for
+    /// taking out what is to be delivered.
     #[inline(always)]
     pub(super) fn straight(&self) -> RefMut<'_, Core<R>> {
         self.0.borrow_mut()

@@ -1,10 +1,11 @@
-//! The state of a shard, and one turn of it: issue, enter, reap, complete.
+//! The state of a shard.
 //!
 //! Data flow: jobs → backlog → slots and ring → completions → endings, which are delivered by
 //! [`super::Shard`] when the state is no longer borrowed: completing wakes, and the woken may
 //! send again.
 //!
-//! Not here: cutting and pushing (`issue`), judging completions (`reap`), flushes (`flush`).
+//! Not here: one turn of it (`turn`), cutting and pushing (`issue`), judging completions (`reap`),
+//! flushes (`flush`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use super::bypass::{BypassMode, Timed};
 use super::chain_table::{ChainId, Chains};
 use super::class::Classes;
 use super::durable::How;
-use super::enter::Stop;
 use super::flush::Tickets;
 use super::group::Group;
 use super::lanes::{SocketId, SocketTable, Way};
@@ -31,7 +31,7 @@ use super::timer::Timers;
 use crate::buffer::{Arena, Pieces};
 use crate::config::Config;
 use crate::metrics::{Metrics, Published, Stamps};
-use crate::ring::{Completion, Knob, Plant, Ring, Tag, Wait};
+use crate::ring::{Completion, Plant, Ring, Tag};
 use crate::target::Targets;
 
 /// A view that has been accepted and not been cut into ops to its end.
@@ -98,6 +98,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) arena_pieces: Pieces,
     /// How many foreground views may start with nothing looked at but themselves: see `cell`.
     pub(super) credit: u32,
+    /// Since the last turn nothing has happened but views starting on credit: see `turn`.
+    pub(super) undisturbed: bool,
     pub(super) backlog: VecDeque<Job>,
     backlog_max: usize,
     /// Room in the backlog that is promised to somebody.
@@ -170,6 +172,7 @@ impl<R: Ring> Core<R> {
             arena_id: arena.id(),
             arena_pieces: arena.region().pieces(),
             credit: 0,
+            undisturbed: false,
             arena,
             // A chain that is launched again goes to the front, room or not.
             backlog: VecDeque::with_capacity(config.backlog_max as usize + slots as usize),
@@ -255,71 +258,19 @@ impl<R: Ring> Core<R> {
         self.targets.get(target).poison_error()
     }
 
-    /// One turn: hand the ring what it can take, wait as told, judge what has completed.
-    pub(super) fn turn(&mut self, wait: Wait) -> Result<u32, Stop> {
-        if self.cancels_owed {
-            self.send_cancels();
-        }
-        self.metrics.backlog_max = self.metrics.backlog_max.max(self.backlog.len() as u64);
-        self.issue();
-        // What is over already is told at once, not when something else completes.
-        let at_once = self.has_news() || (self.sockets.in_flight > 0 && self.is_starved());
-        let wait = if at_once { Wait::NONE } else { wait };
-        self.metrics.queues(self.in_flight);
-        let entered = self.enter(wait);
-        // Also after an error: what has completed has completed.
-        let reaped = self.reap();
-        if self.ring.plant(Plant::RetireOnCancel) {
-            self.retire_cancelled();
-        }
-        if self.timed.is_some() {
-            self.take_time();
-        }
-        // Room has appeared: fill it before the caller's next enter.
-        if self.ring.knob(Knob::LateRefill, 0) == 0 {
-            self.issue();
-        }
-        if !self.timers.is_empty() {
-            self.fire_timers();
-        }
-        self.wake_waiting();
-        if self.published.is_wanted() {
-            self.metrics.inline_ops = self.ring.inline_ops();
-            self.published.publish(&self.metrics);
-        }
-        self.grant();
-        entered.map(|()| reaped)
-    }
-
     /// Whether something waits for room in a queue that this turn empties. What fills it may
     /// wait for peers, so no completion would come by which the rest gets there.
     #[cold]
-    fn is_starved(&mut self) -> bool {
+    pub(super) fn is_starved(&mut self) -> bool {
         let queued = self.backlog.len() + self.classes.queued + self.targets.waiting_for_flush();
         let waits = self.cancels_owed || queued > 0 || !self.retries.is_empty();
         waits && !self.ring.reserve(1)
     }
 
-    #[inline]
-    fn reap(&mut self) -> u32 {
-        let mut reaped = self.reap_plain();
-        if let Some(waker) = self.told.tell() {
-            self.endings.push(Ending::Wake(waker));
-        }
-        if self.slots.is_stamped() || !self.completions.is_empty() {
-            reaped += self.complete_rest();
-        }
-        if self.ring.dropped_completions() != 0 {
-            // NODROP makes this impossible; if it happens, results are lost for good (F20).
-            self.break_down(Errno::EOVERFLOW);
-        }
-        reaped
-    }
-
     /// Ends what did not end on the spot; returns how many that were.
     #[cold]
     #[inline(never)]
-    fn complete_rest(&mut self) -> u32 {
+    pub(super) fn complete_rest(&mut self) -> u32 {
         if let Some(stamps) = &mut self.slots.stamps {
             stamps.reaped(self.ring.now_ns());
         }

@@ -44,6 +44,19 @@ impl<R: Ring> Core<R> {
         self.enter_with_moments(wait)
     }
 
+    /// As `enter`, of a turn that has nothing to look after but the queue.
+    #[inline(always)]
+    pub(super) fn enter_straight(&mut self, min: u32) -> Result<(), Stop> {
+        self.metrics.enters += 1;
+        match self.ring.enter_straight(min) {
+            Ok(taken) => {
+                self.note_taken(taken);
+                Ok(())
+            }
+            Err(errno) => self.enter_again(Wait::at_least(min), errno),
+        }
+    }
+
     #[inline]
     pub(super) fn enter_ring(&mut self, wait: Wait) -> Result<(), Stop> {
         self.metrics.enters += 1;

@@ -177,13 +177,13 @@ impl<R: Ring> File<R> {
     ///
     /// # Cancel safety
     /// Dropping the future frees the buffer when the kernel is through with it.
-    pub async fn read_exact_at<B: Buffer<Read>>(
+    #[inline(always)]
+    pub fn read_exact_at<B: Buffer<Read>>(
         &self,
         offset: u64,
         buffer: B,
-    ) -> (Result<(), IoError>, B) {
-        let len = buffer.byte_len();
-        self.explain("read", offset, len, self.io(offset, Packet::<Read, _>::new(buffer)).await)
+    ) -> impl Future<Output = (Result<(), IoError>, B)> {
+        self.whole::<Read, B>("read", offset, buffer)
     }
 
     /// Writes all of `buffer` from byte `offset` on. Not durable before a [`File::sync`].
@@ -193,14 +193,13 @@ impl<R: Ring> File<R> {
     ///
     /// # Cancel safety
     /// Dropping the future does not undo what was written; any part of it may have been.
-    pub async fn write_all_at<B: Buffer<Write>>(
+    #[inline(always)]
+    pub fn write_all_at<B: Buffer<Write>>(
         &self,
         offset: u64,
         buffer: B,
-    ) -> (Result<(), IoError>, B) {
-        let len = buffer.byte_len();
-        let packet = Packet::<Write, _>::new(buffer);
-        self.explain("write", offset, len, self.io(offset, packet).await)
+    ) -> impl Future<Output = (Result<(), IoError>, B)> {
+        self.whole::<Write, B>("write", offset, buffer)
     }
 
     /// Writes all of `buffer` from byte `offset` on and resolves when it survives power loss.

@@ -79,6 +79,8 @@ mod straight;
 mod sync;
 mod tasks;
 mod timer;
+mod turn;
+mod whole;
 mod within;
 
 pub use self::barrier::{Barrier, Epoch};
@@ -106,6 +108,7 @@ use self::enter::Stop;
 use self::intake::Intake;
 use self::run::{Driven, Unpark};
 use self::tasks::Tasks;
+use self::whole::Spares;
 
 /// One thread's share of the engine. A cheap handle; the shard goes when the last handle and
 /// the last [`File`] have gone.
@@ -127,6 +130,7 @@ struct Inner<R: Ring> {
     driven: Driven,
     drain_ns: u64,
     tasks: Tasks,
+    spares: Spares,
     /// Where other threads leave messages, once somebody asked for it.
     mailbox: OnceCell<Arc<Mailbox>>,
     mailbox_max: u32,
@@ -181,6 +185,7 @@ impl<R: Ring> Shard<R> {
             driven: Driven::default(),
             drain_ns: config.drain_ns,
             tasks: Tasks::new(config.tasks_max, bell),
+            spares: Spares::new(most),
             mailbox: OnceCell::new(),
             mailbox_max: config.mailbox_max,
             intake: RefCell::default(),
@@ -297,23 +302,6 @@ impl<R: Ring> Shard<R> {
         &self.inner.arena
     }
 
-    /// One turn: submit what is queued, wait as told, deliver what has completed. Returns the
-    /// number of completions reaped. One system call, or none where nothing is in flight.
-    ///
-    /// # Errors
-    /// [`EngineError::Busy`]: the kernel lacks resources, try again; [`EngineError::Ring`]:
-    /// the ring broke, and ops in flight will not come back.
-    pub fn turn(&self, wait: Wait) -> Result<u32, EngineError> {
-        let mut core = self.inner.core.borrow_mut();
-        let turned = core.turn(wait);
-        let news = core.has_news();
-        drop(core);
-        if news {
-            self.inner.deliver();
-        }
-        Ok(turned?)
-    }
-
     /// Ops handed to the ring that have not completed.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -343,7 +331,8 @@ impl<R: Ring> Shard<R> {
     /// taking notice. From the first one on, the shard publishes them once per turn.
     #[must_use]
     pub fn metrics_reader(&self) -> MetricsReader {
-        let core = self.inner.core.borrow();
+        // Not the shared borrow, under which a turn might go on without publishing.
+        let core = self.inner.core.borrow_mut();
         MetricsReader::new(&core.published, &core.metrics)
     }
 
@@ -481,7 +470,7 @@ impl<R: Ring> Drop for Core<R> {
         while in_ring(self) && self.ring.now_ns() < deadline_ns {
             let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
             // Nothing is delivered before the slots are dealt with: a waker may panic.
-            if matches!(self.turn(wait), Err(Stop::Ring(_))) {
+            if matches!(self.turn_about(wait), Err(Stop::Ring(_))) {
                 break;
             }
         }

@@ -38,10 +38,10 @@ impl Ready {
 
     #[inline]
     pub(super) fn pop(&self) -> Option<u32> {
-        if self.is_empty() {
+        let head = self.head.load(Ordering::Relaxed);
+        if head == self.tail.load(Ordering::Relaxed) {
             return None;
         }
-        let head = self.head.load(Ordering::Relaxed);
         self.head.store(head.wrapping_add(1), Ordering::Relaxed);
         Some(self.at(head).load(Ordering::Relaxed))
     }

@@ -26,14 +26,11 @@ impl<R: Ring> Core<R> {
     /// A function of its own, so that the loop has the registers to itself.
     #[inline(never)]
     pub(super) fn reap_plain(&mut self) -> u32 {
-        let mut ended = 0;
         let Self { ring, slots, targets, told, done, endings, metrics, .. } = self;
         let tasks = self.place_wakers;
-        ring.reap_rest(&mut self.completions, |completion| {
+        let ended = ring.reap_rest(&mut self.completions, |completion| {
             let mut telling = Telling { tasks, told, done, endings };
-            let whole = end_plain(completion, slots, targets, metrics, &mut telling);
-            ended += u32::from(whole);
-            whole
+            end_plain(completion, slots, targets, metrics, &mut telling)
         });
         self.in_flight -= ended;
         ended

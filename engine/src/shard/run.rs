@@ -90,8 +90,8 @@ impl<R: Ring> Shard<R> {
 impl<R: Ring> Inner<R> {
     /// One turn of the ring. Busy is not lost: ops stay queued, and the next turn tries again.
     fn turn_io(&self, wait: Wait) -> Result<u32, Stop> {
-        let mut core = self.core.borrow_mut();
-        let turned = core.turn(wait);
+        let mut core = self.core.straight();
+        let turned = core.turn(wait, |_told| {});
         let news = core.has_news();
         drop(core);
         if news {
@@ -121,9 +121,9 @@ impl<R: Ring> Inner<R> {
         let turned = if self.any_work() && !self.forgets_to_look() {
             self.turn_io(Wait::NONE)
         } else {
-            let mut core = self.core.borrow_mut();
+            let mut core = self.core.straight();
             core.may_idle = true;
-            let turned = core.turn(Wait::at_least(1));
+            let turned = core.turn(Wait::at_least(1), |_told| {});
             core.may_idle = false;
             let news = core.has_news();
             drop(core);

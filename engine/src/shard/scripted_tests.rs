@@ -104,6 +104,9 @@ impl Ring for Scripted {
         let script = self.0.borrow();
         script.queued.len() + count as usize <= script.sq_entries as usize
     }
+    fn is_straight(&self) -> bool {
+        true
+    }
     fn push(&mut self, op: Op, tag: Tag) {
         assert!(self.reserve(1), "pushed without room");
         self.0.borrow_mut().queued.push_back((op, tag));

@@ -193,6 +193,11 @@ impl Slots {
         self.free as usize
     }
 
+    #[inline]
+    pub(super) const fn free_count(&self) -> u32 {
+        self.free
+    }
+
     /// Whether latencies are wanted.
     #[inline]
     pub(super) const fn is_stamped(&self) -> bool {

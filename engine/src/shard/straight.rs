@@ -95,8 +95,9 @@ impl<R: Ring> Core<R> {
     #[inline]
     pub(super) fn grant(&mut self) {
         let usual = !self.may_be_lone() && self.reserved == 0 && self.is_clear();
-        let free = u32::try_from(self.slots.free()).unwrap_or(u32::MAX);
+        let free = self.slots.free_count();
         self.credit = if usual { self.ring.room().min(free) } else { 0 };
+        self.undisturbed = usual && self.is_undisturbed();
     }
 
     /// As [`Core::start_whole`], on credit.

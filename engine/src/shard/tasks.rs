@@ -10,7 +10,7 @@
 //! Not here: when tasks run (`run`), their results (`join`), the run queue itself (`ready`).
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -141,7 +141,9 @@ struct Place {
 /// The tasks of one shard.
 pub(super) struct Tasks {
     woken: Arc<Woken>,
-    places: RefCell<Vec<Rc<Place>>>,
+    /// As many as may ever be, each made when it is first needed, and never moved.
+    places: Box<[OnceCell<Box<Place>>]>,
+    made: Cell<u32>,
     free: RefCell<Vec<u32>>,
     tasks_max: u32,
     alive: Cell<u32>,
@@ -157,7 +159,8 @@ impl Tasks {
         let woken = Woken { id, ready: Ready::new(most), from_elsewhere, bell };
         let tasks = Self {
             woken: Arc::new(woken),
-            places: RefCell::new(Vec::new()),
+            places: (0..most).map(|_| OnceCell::new()).collect(),
+            made: Cell::new(0),
             free: RefCell::new(Vec::new()),
             tasks_max,
             alive: Cell::new(0),
@@ -177,16 +180,19 @@ impl Tasks {
         self.alive.get()
     }
 
+    /// # Panics
+    /// When there are as many as may be.
     fn make_place(&self) -> u32 {
-        let mut places = self.places.borrow_mut();
-        let place = u32::try_from(places.len()).expect("no more than tasks_max");
+        let place = self.made.get();
         let woken = Arc::clone(&self.woken);
         let (is_ready, queued) = (AtomicBool::new(false), AtomicBool::new(false));
         let wake = Arc::new(PlaceWaker { woken, place, is_ready, queued });
         // A clone, as those that packets keep: a compiler may give the first one another table.
         let waker = Waker::from(Arc::clone(&wake)).clone();
         let (body, outcome) = (Cell::new(None), Cell::new(None));
-        places.push(Rc::new(Place { body, outcome, wake, waker }));
+        let made = self.places[place as usize].set(Box::new(Place { body, outcome, wake, waker }));
+        assert!(made.is_ok(), "a place is made once");
+        self.made.set(place + 1);
         place
     }
 
@@ -217,9 +223,9 @@ impl Tasks {
         Ok(handle)
     }
 
-    #[inline]
-    fn place(&self, place: u32) -> Rc<Place> {
-        Rc::clone(&self.places.borrow()[place as usize])
+    #[inline(always)]
+    fn place(&self, place: u32) -> &Place {
+        self.places[place as usize].get().expect("a place is named when it has been made")
     }
 
     /// Wakes on this thread are this shard's own until the guard is dropped.
@@ -231,6 +237,12 @@ impl Tasks {
     /// The waker of the future that is blocked on.
     pub(super) fn main_waker(&self) -> Waker {
         self.place(MAIN).waker.clone()
+    }
+
+    /// Whether `waker` is that of a place.
+    #[inline(always)]
+    pub(super) fn is_place(&self, waker: &Waker) -> bool {
+        std::ptr::eq(waker.vtable(), self.place(MAIN).waker.vtable())
     }
 
     /// Tells wakers of places from others.
@@ -246,9 +258,8 @@ impl Tasks {
     /// Behind what is there already, so that neither side starves the other.
     #[cold]
     fn take_from_elsewhere(&self) {
-        let places = self.places.borrow();
         while let Some(place) = self.woken.from_elsewhere.pop() {
-            let wake = &places[place as usize].wake;
+            let wake = &self.place(place).wake;
             // Before the poll, so that a wake during it counts for the next one.
             wake.queued.swap(false, Ordering::AcqRel);
             wake.make_ready();
@@ -269,7 +280,7 @@ impl Tasks {
             // Before the poll, so that a wake during it counts for the next one.
             place.wake.is_ready.store(false, Ordering::Relaxed);
             match place.body.take() {
-                Some(body) => self.poll(at, &place, body),
+                Some(body) => self.poll(at, place, body),
                 None => ran.main |= at == MAIN,
             }
         }
@@ -311,10 +322,13 @@ impl Tasks {
         self.closed.set(true);
         let mut ended = 0;
         for at in 0.. {
-            let place = self.places.borrow().get(at as usize).cloned();
-            let Some(place) = place else { break };
+            // More of them may be made meanwhile.
+            if at == self.made.get() {
+                break;
+            }
+            let place = self.place(at);
             if let Some(body) = place.body.take() {
-                self.end(at, &place, body, None);
+                self.end(at, place, body, None);
                 ended += 1;
             }
         }

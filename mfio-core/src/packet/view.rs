@@ -348,6 +348,11 @@ impl CompletionBatch {
         self.0.tell()
     }
 
+    #[inline(always)]
+    pub(super) const fn raw(&mut self) -> &mut Batch {
+        &mut self.0
+    }
+
     /// Whether no queue waits to be told.
     #[must_use]
     #[inline]

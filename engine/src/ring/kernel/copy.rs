@@ -18,33 +18,35 @@ impl KernelRing {
         &mut self,
         into: &mut Vec<Completion>,
         mut settle: impl FnMut(Completion) -> bool,
-    ) {
+    ) -> u32 {
         // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
         // queue of this ring exists while it lives.
         let cq = unsafe { self.ring.get().completion_shared() };
-        let before = into.len();
         if self.inline_done.is_some() {
             into.extend(self.inline_done.take());
+            self.ops_reaped = self.ops_reaped.wrapping_add(1);
         }
-        let first = into.len();
-        let (mut settled, mut unusual) = (0, false);
+        // Counted by what is left over, which is hardly ever anything: nothing in the loop.
+        let (all, first, mut unusual) = (cq.len(), into.len(), false);
         for cqe in cq {
             let tag = Tag::from_user_data(cqe.user_data());
             let completion =
                 Completion { tag, result: cqe.result(), more: cqueue::more(cqe.flags()) };
             if settle(completion) {
-                settled += 1;
                 continue;
             }
             // Slots of files are far below 2^31.
             unusual |= tag.slot >= 1 << 31 || completion.more;
             into.push(completion);
         }
+        let settled = all - (into.len() - first);
         if unusual {
             self.sort_out(into, first);
         }
+        let kept = into.len() - first;
         #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
-        let kept = (into.len() - before) as u32;
+        let (settled, kept) = (settled as u32, kept as u32);
         self.ops_reaped = self.ops_reaped.wrapping_add(settled + kept);
+        settled
     }
 }

@@ -11,6 +11,7 @@
 
 mod beside;
 mod copy;
+mod enter;
 mod files;
 mod inline;
 mod internal;
@@ -250,30 +251,6 @@ impl KernelRing {
         // the call, and the kernel copies both before it waits.
         unsafe { self.submitter.enter(queued, min, flags.bits(), Some(&args)) }
     }
-
-    /// One wait in the main ring, with the bell armed where it may sleep.
-    #[inline]
-    fn enter_plain(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if wait.min == 0 || self.wake.is_armed() {
-            return self.enter_once(wait);
-        }
-        let mut before = 0;
-        if !self.arm_wake() {
-            // The queue is full: submit first. When even that leaves no room, do not sleep
-            // where nobody could wake the ring.
-            before = self.enter_once(Wait::NONE)?;
-            // What is left over may be the tail of a chain that was cut: a second submit here
-            // would hide that from the shard (F15).
-            if self.queued() > 0 || !self.arm_wake() {
-                return Ok(before);
-            }
-        }
-        match self.enter_once(wait) {
-            Ok(taken) => Ok(before + taken),
-            Err(_) if before > 0 => Ok(before),
-            Err(errno) => Err(errno),
-        }
-    }
 }
 
 impl Ring for KernelRing {
@@ -289,7 +266,7 @@ impl Ring for KernelRing {
         self.room >= self.queued() + count || (self.sqpoll && self.reserve_sqpoll(count))
     }
 
-    #[inline]
+    #[inline(always)]
     fn room(&mut self) -> u32 {
         if self.sqpoll {
             return u32::from(self.reserve(1));
@@ -358,17 +335,30 @@ impl Ring for KernelRing {
         self.enter_plain(wait)
     }
 
-    #[inline]
-    fn reap(&mut self, into: &mut Vec<Completion>) {
-        self.reap_rest(into, |_| false);
+    fn is_straight(&self) -> bool {
+        self.is_main_alone()
+    }
+
+    #[inline(always)]
+    fn enter_straight(&mut self, min: u32) -> Result<u32, Errno> {
+        self.enter_main(min)
     }
 
     #[inline]
-    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
+    fn reap(&mut self, into: &mut Vec<Completion>) {
+        let _none_settled = self.reap_rest(into, |_| false);
+    }
+
+    #[inline]
+    fn reap_rest(
+        &mut self,
+        into: &mut Vec<Completion>,
+        settle: impl FnMut(Completion) -> bool,
+    ) -> u32 {
         if self.beside.is_some() {
             self.reap_beside(into);
         }
-        self.reap_main(into, settle);
+        self.reap_main(into, settle)
     }
 
     fn register_buffers(&mut self, region: &Region) {

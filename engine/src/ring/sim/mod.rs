@@ -228,6 +228,10 @@ impl Ring for SimRing {
         entered
     }
 
+    fn is_straight(&self) -> bool {
+        true
+    }
+
     fn reap(&mut self, into: &mut Vec<Completion>) {
         self.kernel.borrow_mut().reap(into);
     }

@@ -223,6 +223,32 @@ impl Taken {
         self.oldest.is_none()
     }
 
+    /// Takes the packets out of `batch`, where there are none here, for whoever takes from `queue`.
+    /// Nothing changes where they go elsewhere, or others have arrived there or are waited for.
+    #[inline(always)]
+    pub(crate) fn take_from(&mut self, batch: &mut Batch, queue: &Queue) {
+        let Some(Chain { queue: to, newest, oldest }) = batch.chain else { return };
+        let others = !queue.newest.load(Ordering::Relaxed).is_null();
+        if !ptr::eq(to, queue) || others || self.oldest.is_some() {
+            return;
+        }
+        batch.chain = None;
+        let (mut this, mut newer) = (newest, ptr::null_mut());
+        while this != oldest {
+            // SAFETY: the headers of the chain were the batch's alone, and are this list's now.
+            let header = unsafe { this.as_ref() };
+            // SAFETY: as above.
+            let next = core::mem::replace(unsafe { &mut *header.next.get() }, newer);
+            newer = this.as_ptr();
+            this = NonNull::new(next).expect("a chain ends with its oldest");
+        }
+        // SAFETY: as above.
+        let header = unsafe { this.as_ref() };
+        // SAFETY: as above.
+        unsafe { *header.next.get() = newer };
+        self.oldest = Some(this);
+    }
+
     /// The oldest packet, with its tag.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<(u64, Handle)> {
