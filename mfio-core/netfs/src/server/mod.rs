@@ -15,7 +15,6 @@ use core::fmt;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
 use core::pin::Pin;
-use core::task::Poll;
 use core::time::Duration;
 
 use async_io::Timer;
@@ -28,11 +27,13 @@ use crate::carrier::{Carrier, Cut, within};
 
 mod answer;
 mod door;
+mod gate;
 mod handles;
 mod reads;
 mod session;
 
 use door::{Door, Greetings};
+use gate::Attendance;
 use handles::Places;
 use session::Session;
 
@@ -205,14 +206,15 @@ impl<D: DirHandle> Server<D> {
         let mut refused: Option<(Error, usize)> = None;
         // One at a time, and asked only when it has woken: not whenever a connection has.
         let mut accepting = FuturesUnordered::new();
+        let attendance = Attendance::new();
         loop {
             if accepting.is_empty() {
                 accepting.push(accept());
             }
             let accepted = poll_fn(|cx| {
-                while let Poll::Ready(Some((from, cut))) = connections.poll_next_unpin(cx) {
+                attendance.poll(cx, &mut connections, |(from, cut)| {
                     told(Event::Disconnected(from, cut));
-                }
+                });
                 accepting.poll_next_unpin(cx)
             })
             .await;
