@@ -513,6 +513,51 @@ fn names_come_before_the_error_that_ends_their_listing() {
     });
 }
 
+/// Neither side looks again at what nothing has come up for: that would cost a system call and a
+/// walk over everything each time.
+#[test]
+fn a_request_costs_each_side_one_turn() {
+    const READS: u64 = 300;
+    let (tell, told) = mpsc::channel();
+    let turns = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&turns);
+    std::thread::spawn(move || {
+        let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
+        let listener = bound(&net);
+        tell.send(listener.local_addr().unwrap()).unwrap();
+        let server = Server::new(fs.current_dir(), ServerConfig::default());
+        let server = block_on(&fs, server).unwrap();
+        block_on(&listener, async {
+            let mut serving = pin!(server.serve(&listener, |_| {}));
+            poll_fn(|cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                serving.as_mut().poll(cx)
+            })
+            .await
+        })
+    });
+    let net = NetFs::connect(told.recv().unwrap(), Config::default()).unwrap();
+    let file = block_on(&net, net.open("file", &BOTH)).unwrap();
+    block_on(&net, file.set_len(4096)).unwrap();
+    let before = turns.load(Ordering::Relaxed);
+    let mut polls = 0;
+    block_on(&net, async {
+        let mut reading = pin!(async {
+            for _ in 0..READS {
+                assert_eq!(file.read_exact(0, vec![1; 4096]).await.0, Ok(()));
+            }
+        });
+        poll_fn(|cx| {
+            polls += 1;
+            reading.as_mut().poll(cx)
+        })
+        .await;
+    });
+    let turns = turns.load(Ordering::Relaxed) - before;
+    let most = READS + READS / 2;
+    assert!(turns <= most && polls <= most, "{turns} turns and {polls} polls for {READS} reads");
+}
+
 /// A carrier that counts what is asked in one breath.
 struct Counting(Duplex, Arc<AtomicU64>);
 
