@@ -141,7 +141,7 @@ async fn serve<F: Fs>(
     let (mut stopped, mut serving) = (pin!(stopped), pin!(server.serve(listener, told)));
     poll_fn(|cx| match stopped.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => serving.as_mut().poll(cx),
+        Poll::Pending => serving.as_mut().poll(cx).map(drop),
     })
     .await;
 }

@@ -312,7 +312,7 @@ pub(crate) async fn receive_reply<C: Carrier + ?Sized>(
 }
 
 /// Bytes after which a batch is sent.
-const BATCH_BYTES: usize = 64 << 10;
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
 
 /// Frames on their way out, in order. Short ones go together.
 pub(crate) struct Egress<'c, C: ?Sized> {

@@ -1,6 +1,8 @@
 //! What network file systems got wrong before, each with a test (N1 to N13, F49).
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod peer;
+
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::pin::{Pin, pin};
@@ -8,24 +10,17 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use mfio_core::{ErrorKind as ByteKind, IoBackend, IoRead, IoWrite};
-use mfio_core::{Packet, PacketIoExt, Read, Write};
-use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reason, Reply, Request, frame};
+use mfio_core::{ErrorKind as ByteKind, IoRead, IoWrite, Packet, PacketIoExt, Write};
+use mfio_netfs::wire::{HEADER_BYTES, Header, Reason, Reply, Request, frame};
 use mfio_netfs::{Config, Cut, Duplex, NetFs, Secret, Server, ServerConfig};
 use mfio_rt::conformance::{all, bytes_of, get, listed, put};
-use mfio_rt::portable::Portable;
 use mfio_rt::virt::VirtFs;
-use mfio_rt::{
-    DirHandle, DirHandleExt, Entries, ErrorKind, FileHandle, Follow, Fs, ListenOptions,
-    ListenerHandle, LockKind,
-};
-use mfio_rt::{OpenOptions, SyncLevel, Tcp, Whole};
+use mfio_rt::{DirHandle, DirHandleExt, Entries, ErrorKind, FileHandle, Follow, Fs, LockKind};
+use mfio_rt::{OpenOptions, SyncLevel};
+
+use peer::{Raw, block_on, framed, listening, lying};
 
 const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
-
-fn block_on<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
-    mfio_core::block_on(backend, future).unwrap()
-}
 
 /// One connection to `fs`, and what the server says when it has ended.
 fn connection(fs: &VirtFs, config: ServerConfig, between: usize) -> (Duplex, mpsc::Receiver<Cut>) {
@@ -45,82 +40,6 @@ fn connection(fs: &VirtFs, config: ServerConfig, between: usize) -> (Duplex, mps
 fn client(fs: &VirtFs) -> NetFs {
     let (ours, _) = connection(fs, ServerConfig::default(), 50_000);
     NetFs::over(ours, Config::default()).unwrap()
-}
-
-fn listening(fs: &VirtFs, config: ServerConfig) -> SocketAddr {
-    let (tell, told) = mpsc::channel();
-    let fs = fs.clone();
-    std::thread::spawn(move || {
-        let net = Portable::new().unwrap();
-        block_on(&fs, async {
-            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let listener = net.bind(any, &ListenOptions::new()).await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            let server = Server::new(fs.current_dir(), config).await.unwrap();
-            server.serve(&listener, |_| {}).await;
-        });
-    });
-    told.recv().unwrap()
-}
-
-/// A client that says what it likes.
-struct Raw(Duplex);
-
-impl Raw {
-    fn new(duplex: Duplex) -> Self {
-        let raw = Self(duplex);
-        let (flags, limits) = (Flags::default(), Limits::default());
-        raw.say(Hello { flags, nonce: [1; 32], limits }.encode());
-        assert!(Hello::decode(&raw.hear(64).try_into().unwrap()).is_ok());
-        raw.ask(0, &Request::Proof { code: [0; 32] });
-        assert!(matches!(raw.reply(), (0, Reply::Proven { .. })));
-        raw
-    }
-
-    fn say(&self, bytes: Vec<u8>) {
-        let done = self.0.io((), Packet::<Write, _>::new(bytes));
-        assert!(async_io_block_on(done).is_ok());
-    }
-
-    fn hear(&self, len: usize) -> Vec<u8> {
-        let done = async_io_block_on(self.0.io(Whole, Packet::<Read, _>::new(vec![0; len])));
-        done.bytes().to_vec()
-    }
-
-    fn ask(&self, id: u64, request: &Request) {
-        let body = request.body();
-        let header = frame(request.kind(), id, &body, 0).unwrap();
-        self.say([&header.encode()[..], &body].concat());
-    }
-
-    /// The number of the next request, as a server.
-    fn next(&self) -> u64 {
-        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
-        drop(self.hear(header.body_len as usize));
-        drop(self.hear(header.data_len as usize));
-        header.id
-    }
-
-    /// The next request that has no data, as a server.
-    fn request(&self) -> (u64, Request) {
-        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
-        let body = self.hear(header.body_len as usize);
-        (header.id, Request::decode(header.kind, &body).unwrap())
-    }
-
-    fn answer(&self, id: u64, reply: &Reply) {
-        let body = reply.body();
-        let header = frame(reply.kind(), id, &body, 0).unwrap();
-        self.say([&header.encode()[..], &body].concat());
-    }
-
-    fn reply(&self) -> (u64, Reply) {
-        let header = self.hear(HEADER_BYTES).try_into().unwrap();
-        let header = Header::decode(&header).unwrap();
-        let body = self.hear(header.body_len as usize);
-        drop(self.hear(header.data_len as usize));
-        (header.id, Reply::decode(header.kind, &body).unwrap())
-    }
 }
 
 /// Nothing here needs driving.
@@ -201,7 +120,7 @@ fn n03_a_cut_in_the_middle_of_1000_operations_gives_each_one_result() {
 
 #[test]
 fn n03_bytes_under_way_at_a_cut_fail_as_cut_and_never_as_the_end_of_the_file() {
-    let net = lying(|raw| {
+    let net = lying(Config::default(), |raw| {
         let header = frame(Reply::Data {}.kind(), raw.next(), &[], 1000).unwrap();
         raw.say([&header.encode()[..], &[7; 10]].concat());
     });
@@ -217,7 +136,7 @@ fn n03_bytes_under_way_at_a_cut_fail_as_cut_and_never_as_the_end_of_the_file() {
 #[test]
 fn f49_a_hostile_server_fails_what_is_under_way() {
     for (place, len) in [(1, 1000), (0, 1001), (1000, 0), (u64::MAX, 1), (0, 0)] {
-        let net = lying(move |raw| {
+        let net = lying(Config::default(), move |raw| {
             let mut header = frame(Reply::Data {}.kind(), raw.next(), &[], len).unwrap();
             header.place = place;
             raw.say([&header.encode()[..], &vec![7; usize::try_from(len).unwrap()]].concat());
@@ -252,7 +171,7 @@ fn forwarding(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<TcpStream>>>) {
 
 #[test]
 fn n03_a_new_connection_serves_on_and_old_handles_say_so() {
-    let (address, open) = forwarding(listening(&VirtFs::new(), ServerConfig::default()));
+    let (address, open) = forwarding(listening(VirtFs::new(), ServerConfig::default()));
     let net = NetFs::connect(address, Config::default()).unwrap();
     block_on(&net, async {
         let dir = net.current_dir();
@@ -282,7 +201,7 @@ fn n03_a_new_connection_serves_on_and_old_handles_say_so() {
 
 #[test]
 fn one_connection_too_many_is_told_so() {
-    let address = listening(&VirtFs::new(), ServerConfig::default().connections_max(1));
+    let address = listening(VirtFs::new(), ServerConfig::default().connections_max(1));
     let net = NetFs::connect(address, Config::default()).unwrap();
     block_on(&net, put(net.current_dir(), "file", vec![1; 100]));
     let crowded = NetFs::connect(address, Config::default()).unwrap_err();
@@ -450,26 +369,9 @@ fn n09_a_completion_may_send_again() {
     });
 }
 
-/// A client of a server that lets in, opens a file, and then does as `then` says, and goes.
-fn lying(then: impl FnOnce(&Raw) + Send + 'static) -> NetFs {
-    let (ours, theirs) = Duplex::pair(100_000);
-    std::thread::spawn(move || {
-        let raw = Raw(theirs);
-        drop(raw.hear(64));
-        let limits = Limits { requests: 100, bytes: 1 << 20, idle_ms: 0 };
-        raw.say(Hello { flags: Flags::default(), nonce: [2; 32], limits }.encode());
-        let proof = raw.next();
-        raw.answer(proof, &Reply::Proven { code: [0; 32] });
-        let open = raw.next();
-        raw.answer(open, &Reply::Opened { handle: 1 });
-        then(&raw);
-    });
-    NetFs::over(ours, Config::default()).unwrap()
-}
-
 #[test]
 fn n10_writes_that_were_not_answered_are_not_successes() {
-    let net = lying(|raw| {
+    let net = lying(Config::default(), |raw| {
         raw.next();
     });
     let error = block_on(&net, async {
@@ -558,7 +460,7 @@ fn dropped_operations_never_reach_another_file() {
 #[test]
 fn lock_granted_to_nobody_is_given_back_before_another_is_taken() {
     let (tell, told) = mpsc::channel();
-    let net = lying(move |raw| {
+    let net = lying(Config::default(), move |raw| {
         let (mut waits, mut held) = (None, Vec::new());
         loop {
             let (id, request) = raw.request();
@@ -616,12 +518,8 @@ fn wait_given_up_in_the_same_breath_is_cancelled() {
     let raw = Raw::new(ours);
     raw.ask(1, &Request::OpenFile { dir: 0, path: b"file"[..].into(), options: BOTH });
     let (_, Reply::Opened { handle: file }) = raw.reply() else { panic!("it opens") };
-    let framed = |id, request: &Request| {
-        let body = request.body();
-        [&frame(request.kind(), id, &body, 0).unwrap().encode()[..], &body].concat()
-    };
     let wait = Request::Lock { file, kind: LockKind::Shared, wait: true };
-    raw.say([framed(5, &wait), framed(6, &Request::Cancel { request: 5 })].concat());
+    raw.say([framed(5, &wait, &[]), framed(6, &Request::Cancel { request: 5 }, &[])].concat());
     raw.ask(7, &Request::Ping {});
     let mut heard = [raw.reply(), {
         raw.ask(8, &Request::Ping {});

@@ -2,7 +2,9 @@
 //! or patience.
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
-use std::cell::Cell;
+mod peer;
+
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -10,16 +12,15 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use mfio_core::{
-    BackendBusy, BackendHandle, IoBackend, IoRead as _, Packet, PacketIo, PacketIoExt as _, Read,
-    Refused, View, Write,
+    BackendBusy, BackendHandle, IoBackend, IoRead as _, PacketIo, Read, Refused, View, Write,
 };
-use mfio_netfs::wire::{Flags, HEADER_BYTES, Header, Hello, Limits, Reply, Request, frame};
+use mfio_netfs::wire::{HEADER_BYTES, Header, Reply, Request, frame};
 use mfio_netfs::{Config, Duplex, Event, NetFs, Secret, Server, ServerConfig};
-use mfio_rt::portable::{Portable, PortableStream};
+use mfio_rt::portable::{Portable, PortableListener};
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{
     DirEntry, DirHandle as _, DirHandleExt as _, Entries as _, Error, ErrorKind, FileHandle as _,
@@ -27,17 +28,9 @@ use mfio_rt::{
     Timestamp, Whole,
 };
 
+use peer::{Raw, block_on, framed, hello, listening, lying, pause};
+
 const BOTH: OpenOptions = OpenOptions::new().read(true).write(true).create(true);
-
-fn block_on<B: IoBackend, T>(backend: &B, future: impl Future<Output = T>) -> T {
-    mfio_core::block_on(backend, future).unwrap()
-}
-
-fn pause(time: Duration) {
-    let (tell, told) = mpsc::channel::<()>();
-    let _timed_out = told.recv_timeout(time);
-    drop(tell);
-}
 
 /// One connection to a file system of its own.
 fn connection<F: Fs>(make: impl FnOnce() -> F + Send + 'static, config: ServerConfig) -> Duplex {
@@ -50,89 +43,6 @@ fn connection<F: Fs>(make: impl FnOnce() -> F + Send + 'static, config: ServerCo
         })
     });
     ours
-}
-
-fn listening(config: ServerConfig) -> SocketAddr {
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
-        block_on(&fs, async {
-            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let listener = net.bind(any, &ListenOptions::new()).await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
-            let server = Server::new(fs.current_dir(), config).await.unwrap();
-            server.serve(&listener, |_| {}).await;
-        });
-    });
-    told.recv().unwrap()
-}
-
-fn framed(id: u64, request: &Request, data: &[u8]) -> Vec<u8> {
-    let body = request.body();
-    let header = frame(request.kind(), id, &body, data.len() as u64).unwrap();
-    [&header.encode()[..], &body, data].concat()
-}
-
-fn hello() -> Vec<u8> {
-    Hello { flags: Flags::default(), nonce: [1; 32], limits: Limits::default() }.encode().to_vec()
-}
-
-/// A peer that says what it likes.
-struct Raw(Duplex);
-
-impl Raw {
-    /// A client that was let in.
-    fn new(duplex: Duplex) -> Self {
-        let raw = Self(duplex);
-        raw.say([hello(), framed(0, &Request::Proof { code: [0; 32] }, &[])].concat());
-        assert!(Hello::decode(&raw.hear(64).try_into().unwrap()).is_ok());
-        assert!(matches!(raw.reply(), (0, Reply::Proven { .. })));
-        raw
-    }
-
-    fn say(&self, bytes: Vec<u8>) {
-        let done = self.0.io((), Packet::<Write, _>::new(bytes));
-        assert!(block_on(&VirtFs::new(), done).is_ok());
-    }
-
-    fn hear(&self, len: usize) -> Vec<u8> {
-        let done = self.0.io(Whole, Packet::<Read, _>::new(vec![0; len]));
-        block_on(&VirtFs::new(), done).bytes().to_vec()
-    }
-
-    fn reply(&self) -> (u64, Reply) {
-        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
-        let body = self.hear(header.body_len as usize);
-        drop(self.hear(header.data_len as usize));
-        (header.id, Reply::decode(header.kind, &body).unwrap())
-    }
-
-    /// The number of the next request, as a server.
-    fn next(&self) -> u64 {
-        let header = Header::decode(&self.hear(HEADER_BYTES).try_into().unwrap()).unwrap();
-        drop(self.hear((header.body_len + header.data_len) as usize));
-        header.id
-    }
-
-    fn answer(&self, id: u64, reply: &Reply) {
-        let body = reply.body();
-        self.say([&frame(reply.kind(), id, &body, 0).unwrap().encode()[..], &body].concat());
-    }
-}
-
-/// A client of a server that lets in, opens something, and then does as `then` says, and goes.
-fn lying(config: Config, then: impl FnOnce(&Raw) + Send + 'static) -> NetFs {
-    let (ours, theirs) = Duplex::pair(100_000);
-    std::thread::spawn(move || {
-        let raw = Raw(theirs);
-        drop(raw.hear(64));
-        let limits = Limits { requests: 100, bytes: 1 << 20, idle_ms: 0 };
-        raw.say(Hello { flags: Flags::default(), nonce: [2; 32], limits }.encode().to_vec());
-        raw.answer(raw.next(), &Reply::Proven { code: [0; 32] });
-        raw.answer(raw.next(), &Reply::Opened { handle: 1 });
-        then(&raw);
-    });
-    NetFs::over(ours, config).unwrap()
 }
 
 /// Says `first`, and then `again` for ever, without ever making the server wait; takes all that
@@ -276,7 +186,7 @@ fn guarded() -> ServerConfig {
 
 #[test]
 fn who_has_proved_nothing_keeps_nobody_out() {
-    let address = listening(guarded().connections_max(2));
+    let address = listening(VirtFs::new(), guarded().connections_max(2));
     let silent = [(); 20].map(|()| TcpStream::connect(address).unwrap());
     let one = knowing(address).unwrap();
     let two = knowing(address).unwrap();
@@ -295,7 +205,8 @@ fn who_has_proved_nothing_keeps_nobody_out() {
 
 #[test]
 fn where_too_many_knock_the_oldest_is_cut() {
-    let address = listening(guarded().greetings_max(4).greeting_max(Duration::from_secs(600)));
+    let address =
+        listening(VirtFs::new(), guarded().greetings_max(4).greeting_max(Duration::from_secs(600)));
     let mut silent: Vec<TcpStream> =
         (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
     let net = knowing(address).unwrap();
@@ -420,45 +331,123 @@ fn handles_of_all_connections_are_bounded_and_shared() {
     assert!(all, "{held} of what was given back");
 }
 
-/// A listener that can take nobody.
-struct Shut(Cell<usize>);
+/// A listener that fails as it is told to, and else takes who has connected to another.
+struct Failing<L, E> {
+    behind: L,
+    asked: Cell<usize>,
+    error: E,
+}
 
-impl IoBackend for Shut {
-    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
-        Ok(None)
+impl<L, E: Fn(usize) -> Option<Error>> Failing<L, E> {
+    fn new(behind: L, error: E) -> Self {
+        Self { behind, asked: Cell::new(0), error }
     }
 }
 
-impl ListenerHandle for Shut {
-    type Stream = PortableStream;
+impl<L: IoBackend, E> IoBackend for Failing<L, E> {
+    fn get_backend(&self) -> Result<Option<BackendHandle<'_>>, BackendBusy> {
+        self.behind.get_backend()
+    }
+}
+
+impl<L: ListenerHandle, E: Fn(usize) -> Option<Error>> ListenerHandle for Failing<L, E> {
+    type Stream = L::Stream;
 
     fn local_addr(&self) -> Result<SocketAddr, Error> {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+        self.behind.local_addr()
     }
 
-    async fn accept(&self) -> Result<(PortableStream, SocketAddr), Error> {
-        self.0.set(self.0.get() + 1);
-        Err(Error::new(Op::Accept, ErrorKind::TooManyOpen))
+    async fn accept(&self) -> Result<(L::Stream, SocketAddr), Error> {
+        let asked = self.asked.replace(self.asked.get() + 1);
+        match (self.error)(asked) {
+            Some(error) => Err(error),
+            None => self.behind.accept().await,
+        }
+    }
+}
+
+fn bound(net: &Portable) -> PortableListener {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    block_on(net, net.bind(any, &ListenOptions::new())).unwrap()
+}
+
+/// Serves for so long with a listener that fails as `error` says: how often that was asked, the
+/// errors that were told, and why it has ended, if it has.
+fn failing(
+    time: Duration,
+    error: impl Fn(usize) -> Option<Error>,
+) -> (usize, Vec<Error>, Option<Error>) {
+    let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
+    let listener = Failing::new(bound(&net), error);
+    let told = RefCell::new(Vec::new());
+    let server = block_on(&fs, Server::new(fs.current_dir(), ServerConfig::default())).unwrap();
+    let ended = block_on(&net, async {
+        let serving = pin!(server.serve(&listener, |event| {
+            let Event::Refused(error) = event else { panic!("{event}") };
+            told.borrow_mut().push(error);
+        }));
+        let timer = async_io::Timer::after(time);
+        match futures_util::future::select(serving, timer).await {
+            futures_util::future::Either::Left((error, _)) => Some(error),
+            futures_util::future::Either::Right(_) => None,
+        }
+    });
+    (listener.asked.get(), told.into_inner(), ended)
+}
+
+#[test]
+fn what_is_scarce_is_waited_for_ever_longer_and_told_once() {
+    for kind in [ErrorKind::TooManyOpen, ErrorKind::OutOfMemory, ErrorKind::Os] {
+        let error = || Error::new(Op::Accept, kind);
+        let time = Duration::from_millis(700);
+        let (asked, told, ended) = failing(time, |_| Some(error()));
+        // After 0, 5, 15, 35, 75, 155, 315 and 635 ms.
+        assert!((2..=8).contains(&asked), "{asked} times");
+        assert_eq!((told, ended), (vec![error()], None));
     }
 }
 
 #[test]
-fn what_cannot_be_taken_is_not_told_again_and_again() {
-    let (fs, shut, told) = (VirtFs::new(), Shut(Cell::new(0)), Cell::new(0));
-    block_on(&fs, async {
-        let server = Server::new(fs.current_dir(), ServerConfig::default()).await.unwrap();
-        let count = |event| {
-            assert!(matches!(event, Event::Refused(_)), "{event}");
-            told.set(told.get() + 1);
+fn connections_that_are_always_gone_again_keep_nobody_busy() {
+    let gone = || Error::new(Op::Accept, ErrorKind::ConnectionReset).with_errno(103);
+    let (asked, told, ended) = failing(Duration::from_millis(700), |_| Some(gone()));
+    assert!((17..=24).contains(&asked), "{asked} times");
+    assert_eq!((told, ended), (vec![gone()], None));
+}
+
+#[test]
+fn a_listener_that_is_over_ends_the_server_and_says_why() {
+    for kind in [ErrorKind::BadHandle, ErrorKind::InvalidInput, ErrorKind::Closed] {
+        let over = || Error::new(Op::Accept, kind);
+        let gone = || Error::new(Op::Accept, ErrorKind::ConnectionReset);
+        let time = Duration::from_secs(60);
+        let (asked, told, ended) =
+            failing(time, |asked| Some(if asked < 2 { gone() } else { over() }));
+        assert_eq!((asked, told, ended), (3, vec![gone()], Some(over())));
+    }
+}
+
+#[test]
+fn whoever_connects_is_served_when_the_errors_have_passed() {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
+        let kinds = [ErrorKind::TooManyOpen, ErrorKind::ConnectionReset, ErrorKind::Os];
+        let error = |asked: usize| {
+            let kind = kinds.get(asked % 4)?;
+            Some(Error::new(Op::Accept, *kind).with_errno(24))
         };
-        let mut serving = pin!(server.serve(&shut, count));
-        poll_fn(|cx| {
-            assert!(serving.as_mut().poll(cx).is_pending());
-            if shut.0.get() < 20 { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
+        let listener = Failing::new(bound(&net), error);
+        tell.send(listener.local_addr().unwrap()).unwrap();
+        let server = Server::new(fs.current_dir(), ServerConfig::default());
+        let server = block_on(&fs, server).unwrap();
+        block_on(&listener, server.serve(&listener, |_| {}))
     });
-    assert_eq!(told.get(), 1);
+    let address = told.recv().unwrap();
+    let all = [(); 5].map(|()| NetFs::connect(address, Config::default()).unwrap());
+    for net in all {
+        assert!(!block_on(&net, net.current_dir().exists("file")).unwrap());
+    }
 }
 
 /// What the protocol has no form for fails alone, and costs nobody the connection.
@@ -522,4 +511,123 @@ fn names_come_before_the_error_that_ends_their_listing() {
         assert!(entries.next().await.is_none());
         tell.send(()).unwrap();
     });
+}
+
+/// Neither side looks again at what nothing has come up for: that would cost a system call and a
+/// walk over everything each time.
+#[test]
+fn a_request_costs_each_side_one_turn() {
+    const READS: u64 = 300;
+    let (tell, told) = mpsc::channel();
+    let turns = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&turns);
+    std::thread::spawn(move || {
+        let (fs, net) = (VirtFs::new(), Portable::new().unwrap());
+        let listener = bound(&net);
+        tell.send(listener.local_addr().unwrap()).unwrap();
+        let server = Server::new(fs.current_dir(), ServerConfig::default());
+        let server = block_on(&fs, server).unwrap();
+        block_on(&listener, async {
+            let mut serving = pin!(server.serve(&listener, |_| {}));
+            poll_fn(|cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                serving.as_mut().poll(cx)
+            })
+            .await
+        })
+    });
+    let net = NetFs::connect(told.recv().unwrap(), Config::default()).unwrap();
+    let file = block_on(&net, net.open("file", &BOTH)).unwrap();
+    block_on(&net, file.set_len(4096)).unwrap();
+    let before = turns.load(Ordering::Relaxed);
+    let mut polls = 0;
+    block_on(&net, async {
+        let mut reading = pin!(async {
+            for _ in 0..READS {
+                assert_eq!(file.read_exact(0, vec![1; 4096]).await.0, Ok(()));
+            }
+        });
+        poll_fn(|cx| {
+            polls += 1;
+            reading.as_mut().poll(cx)
+        })
+        .await;
+    });
+    let turns = turns.load(Ordering::Relaxed) - before;
+    let most = READS + READS / 2;
+    assert!(turns <= most && polls <= most, "{turns} turns and {polls} polls for {READS} reads");
+}
+
+/// A carrier that counts what is asked in one breath.
+struct Counting(Duplex, Arc<AtomicU64>);
+
+impl<P> PacketIo<Read, P> for Counting
+where
+    Duplex: PacketIo<Read, P>,
+{
+    fn send_io(&self, param: P, view: View<Read>) -> Result<(), Refused<Read, P>> {
+        self.0.send_io(param, view)
+    }
+}
+
+impl PacketIo<Write, ()> for Counting {
+    fn send_io(&self, param: (), view: View<Write>) -> Result<(), Refused<Write, ()>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.send_io(param, view)
+    }
+}
+
+/// How often a client asks to remove what `make` has made.
+fn asked_to_remove(make: impl AsyncFnOnce(&VirtFs) + Send + 'static) -> u64 {
+    let (ours, theirs) = Duplex::pair(50_000);
+    std::thread::spawn(move || {
+        let fs = VirtFs::new();
+        block_on(&fs, async {
+            make(&fs).await;
+            let config = ServerConfig::default().handles_max(70);
+            let server = Server::new(fs.current_dir(), config).await.unwrap();
+            server.serve_connection(theirs).await
+        })
+    });
+    let asked = Arc::<AtomicU64>::default();
+    let carrier = Counting(ours, Arc::clone(&asked));
+    let net = NetFs::over(carrier, Config::default()).unwrap();
+    let before = asked.load(Ordering::Relaxed);
+    block_on(&net, net.current_dir().remove_dir_all("top")).unwrap();
+    let after = asked.load(Ordering::Relaxed);
+    assert!(!block_on(&net, net.current_dir().exists("top")).unwrap());
+    after - before
+}
+
+/// A chain of so many directories.
+async fn chain(fs: &VirtFs, top: &str, levels: usize) {
+    fs.current_dir().create_dir_all(top, 0o755).await.unwrap();
+    let mut at = fs.current_dir().open_dir(top).await.unwrap();
+    for _ in 0..levels {
+        at.create_dir("d", 0o755).await.unwrap();
+        at = at.open_dir("d").await.unwrap();
+    }
+}
+
+#[test]
+fn removing_a_deep_tree_takes_requests_in_proportion_to_its_depth() {
+    // Every level is walked to, listed, tried, and removed; some of them are walked to again.
+    for levels in [20, 300, 1000, 3000] {
+        let asked = asked_to_remove(async move |fs| chain(fs, "top", levels).await);
+        let each = asked / levels as u64;
+        assert!((6..=20).contains(&each), "{asked} requests for {levels} levels");
+    }
+}
+
+#[test]
+fn removing_a_wide_tree_takes_requests_in_proportion_to_its_width() {
+    for width in [10, 100, 1000] {
+        let asked = asked_to_remove(async move |fs| {
+            for number in 0..width {
+                chain(fs, &format!("top/{number}"), 1).await;
+            }
+        });
+        let each = asked / width;
+        assert!((6..=20).contains(&each), "{asked} requests for {width} directories");
+    }
 }

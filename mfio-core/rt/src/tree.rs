@@ -5,6 +5,7 @@
 //!
 //! Not here: the operations they are made of (`fs`).
 
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -17,8 +18,10 @@ use crate::options::{Follow, OpenOptions};
 
 /// Bytes that a copy has under way.
 const COPY_BYTES: usize = 1 << 20;
-/// Handles that removing a tree holds: of the directories nearest above the one it is in.
+/// Handles that removing a tree holds, at most one more for a moment.
 const HANDLES_HELD: usize = 64;
+/// As many of them are of the levels nearest above; the others are spread over those beyond.
+const NEAR: usize = HANDLES_HELD / 2;
 
 /// What can be done with every [`DirHandle`].
 #[allow(async_fn_in_trait, reason = "futures are Send where the implementation is")]
@@ -65,27 +68,22 @@ pub trait DirHandleExt: DirHandle {
         if !self.metadata(path, Follow::No).await?.is_dir() {
             return Err(Error::new(Op::RemoveDir, ErrorKind::NotADirectory).at(path));
         }
-        // One directory at a time, down or up by one name: the depth costs a name in a list, and
-        // for the nearest levels a handle.
-        let (mut names, mut held) = (Vec::new(), Vec::new());
-        let mut at = self.open_dir(path).await?;
+        // One directory at a time, down or up by one name: the depth costs a name in a list.
+        let mut walk = Walk { levels: Vec::new(), stride: 1 };
+        let top = self.open_dir(path).await?;
+        let below = empty_but_directories(&top).await?;
+        walk.levels.push(Level { name: Vec::new(), below, dir: Some(Arc::new(top)) });
         loop {
-            match empty_but_directories(&at).await? {
+            match walk.levels.last_mut().and_then(|level| level.below.pop()) {
                 Some(name) => {
-                    let below = step(&at, &name).await?;
-                    held.push(core::mem::replace(&mut at, below));
-                    names.push(name);
-                    if held.len() > HANDLES_HELD {
-                        held.remove(0);
-                    }
+                    let dir = step(&*walk.reach().await?, &name).await?;
+                    let below = empty_but_directories(&dir).await?;
+                    walk.push(Level { name, below, dir: Some(Arc::new(dir)) });
                 }
-                None => match names.pop() {
-                    Some(_) => match held.pop() {
-                        Some(above) => at = above,
-                        // From the top, because `..` may be forbidden, or have moved.
-                        None => at = descend(self, path, &names).await?,
-                    },
-                    None => return self.remove_dir(path).await,
+                None => match walk.levels.pop() {
+                    Some(_) if walk.levels.is_empty() => return self.remove_dir(path).await,
+                    Some(emptied) => walk.reach().await?.remove_dir(&emptied.name).await?,
+                    None => return Ok(()),
                 },
             }
         }
@@ -159,10 +157,71 @@ pub trait DirHandleExt: DirHandle {
 
 impl<D: DirHandle> DirHandleExt for D {}
 
-/// Removes what can be removed at once; the name of a directory that is not empty, if any.
-async fn empty_but_directories<D: DirHandle>(at: &D) -> Result<Option<Vec<u8>>, Error> {
+/// A directory on the way down a tree that is being removed.
+struct Level<D> {
+    /// In the level above.
+    name: Vec<u8>,
+    /// What is to be emptied in it.
+    below: Vec<Vec<u8>>,
+    dir: Option<Arc<D>>,
+}
+
+/// From the top of a tree to where it is being removed. The top is always held.
+struct Walk<D> {
+    levels: Vec<Level<D>>,
+    /// Of the levels that are not near, those with such a number are held.
+    stride: usize,
+}
+
+impl<D: DirHandle> Walk<D> {
+    fn held(&self) -> usize {
+        self.levels.iter().filter(|level| level.dir.is_some()).count()
+    }
+
+    /// One level down. Where there are too many handles, every second one beyond those that are
+    /// near is given back.
+    fn push(&mut self, level: Level<D>) {
+        self.levels.push(level);
+        let far = self.levels.len().saturating_sub(NEAR);
+        let Some(left) = far.checked_sub(1) else { return };
+        if left % self.stride != 0 {
+            self.levels[left].dir = None;
+            return;
+        }
+        while self.held() > HANDLES_HELD {
+            self.stride *= 2;
+            let stride = self.stride;
+            let dropped = self.levels[..far].iter_mut().enumerate();
+            dropped.filter(|(at, _)| at % stride != 0).for_each(|(_, level)| level.dir = None);
+        }
+    }
+
+    /// The lowest directory. Where its handle was given back, it is walked to from the nearest
+    /// one above that is held, because `..` may be forbidden, or have moved. What is passed is
+    /// held again as far as there is room: so each level is walked to a few times at most,
+    /// however many there are below it.
+    async fn reach(&mut self) -> Result<Arc<D>, Error> {
+        let lowest = self.levels.len() - 1;
+        let known = self.levels.iter().rposition(|level| level.dir.is_some()).unwrap_or(0);
+        let room = (HANDLES_HELD.saturating_sub(self.held()) / 2).max(1);
+        let apart = (lowest - known).div_ceil(room).max(1);
+        let mut at = self.levels[known].dir.clone();
+        for number in known + 1..=lowest {
+            let above = at.take().ok_or(Error::new(Op::RemoveDir, ErrorKind::BadHandle))?;
+            let below = Arc::new(step(&*above, &self.levels[number].name).await?);
+            if lowest - number < room || (number - known) % apart == 0 {
+                self.levels[number].dir = Some(Arc::clone(&below));
+            }
+            at = Some(below);
+        }
+        at.ok_or(Error::new(Op::RemoveDir, ErrorKind::BadHandle))
+    }
+}
+
+/// Removes what can be removed at once; the names of the directories that are not empty.
+async fn empty_but_directories<D: DirHandle>(at: &D) -> Result<Vec<Vec<u8>>, Error> {
     let mut entries = at.read_dir().await?;
-    let mut below = None;
+    let mut below = Vec::new();
     // Collected first: removing while listing may skip names.
     for entry in entries.collect().await? {
         let is_dir = match entry.kind {
@@ -175,7 +234,7 @@ async fn empty_but_directories<D: DirHandle>(at: &D) -> Result<Option<Vec<u8>>, 
             continue;
         }
         match at.remove_dir(&entry.name).await {
-            Err(error) if error.kind() == ErrorKind::NotEmpty => below = Some(entry.name),
+            Err(error) if error.kind() == ErrorKind::NotEmpty => below.push(entry.name),
             done => done?,
         }
     }
@@ -191,13 +250,4 @@ async fn step<D: DirHandle>(at: &D, name: &[u8]) -> Result<D, Error> {
         return Ok(below);
     }
     Err(Error::new(Op::RemoveDir, ErrorKind::NotADirectory).at(name))
-}
-
-/// The directory that is reached from `top` by `path` and then each of `names`.
-async fn descend<D: DirHandle>(top: &D, path: &[u8], names: &[Vec<u8>]) -> Result<D, Error> {
-    let mut at = top.open_dir(path).await?;
-    for name in names {
-        at = step(&at, name).await?;
-    }
-    Ok(at)
 }

@@ -208,6 +208,8 @@ pub fn block_on<B: IoBackend + ?Sized, F: Future>(
     // Declared after the right to drive, so that it is dropped while nobody else drives.
     let mut future = pin!(future);
     loop {
+        // Whatever woke it before is seen by this poll: no reason for another one.
+        alarm.was_called();
         if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
             return Ok(output);
         }

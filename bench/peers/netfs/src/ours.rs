@@ -26,8 +26,7 @@ pub fn serve(path: &Path) -> Result<ExitCode, Failure> {
     let listener = block_on(&fs, fs.bind(any, &ListenOptions::new()))??;
     listening(listener.local_addr()?)?;
     // As the program: whoever waits for the sockets waits for all.
-    block_on(&listener, server.serve(&listener, |_| {}))?;
-    Ok(ExitCode::SUCCESS)
+    Err(block_on(&listener, server.serve(&listener, |_| {}))?.into())
 }
 
 /// A connection and its file.

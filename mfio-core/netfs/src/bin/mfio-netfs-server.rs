@@ -48,8 +48,8 @@ examples:
 What is sent is not encrypted: tunnel it through networks that others can listen to.
 Addresses other than those of this machine want a secret, or --open to do without.
 
-exit status: 2 for wrong arguments, 1 where it cannot listen or export, else it runs until it
-is stopped.
+exit status: 2 for wrong arguments, 1 where it cannot listen or export, or cannot listen any
+more; else it runs until it is stopped.
 ";
 
 /// What the arguments ask for.
@@ -171,8 +171,7 @@ fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), String> {
         }
     };
     // Both file systems wake by themselves: whoever waits for the sockets may wait for all.
-    block_on(&listener, server.serve(&listener, told)).expect(unshared);
-    Ok(())
+    Err(block_on(&listener, server.serve(&listener, told)).expect(unshared))
 }
 
 fn main() -> ExitCode {

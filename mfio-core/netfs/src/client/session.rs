@@ -80,7 +80,8 @@ pub(crate) async fn run<C: Carrier + ?Sized>(
     let mut egress = pin!(egress(shared, carrier, agreed.checked, &progress));
     let mut watch = pin!(watch(shared, agreed.limits.idle_ms, silence_max, &progress));
     poll_fn(|cx| {
-        // Replies first: they make room for requests.
+        // Replies first: they make room for requests, which are looked at after them anyway.
+        shared.driver_looks();
         if let Poll::Ready(Err(cut)) = ingress.as_mut().poll(cx) {
             return Poll::Ready(cut);
         }

@@ -376,6 +376,12 @@ impl Shared {
         }
     }
 
+    /// The driver is about to look what is to be sent: nobody needs to wake it for that.
+    pub(crate) fn driver_looks(&self) {
+        let waker = self.lock().driver.take();
+        drop(waker);
+    }
+
     /// A new connection is there.
     pub(crate) fn up(&self, limits: Limits) {
         let mut state = self.lock();

@@ -11,11 +11,11 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::cell::RefCell;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
 use core::pin::Pin;
-use core::task::Poll;
 use core::time::Duration;
 
 use async_io::Timer;
@@ -26,19 +26,19 @@ use mfio_rt::{DirHandle, Error, ListenerHandle, StreamHandle};
 use crate::auth::Secret;
 use crate::carrier::{Carrier, Cut, within};
 
+mod accept;
 mod answer;
 mod door;
+mod gate;
 mod handles;
 mod reads;
 mod session;
 
+use accept::Patience;
 use door::{Door, Greetings};
+use gate::Attendance;
 use handles::Places;
 use session::Session;
-
-/// How long to wait where no connection can be taken, and how often that is told once.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
-const REFUSED_UNTOLD: usize = 500;
 
 /// Limits of a server. They are per connection, where nothing else is said.
 #[derive(Clone, Debug)]
@@ -185,59 +185,65 @@ impl<D: DirHandle> Server<D> {
         Session::new(root, &self.config, &self.places).run(carrier, checked).await
     }
 
-    /// Serves all who connect, until the future is dropped. Errors of the listener do not end
-    /// it; where there are too many open files, it waits for some to be closed.
+    /// Serves all who connect, until the future is dropped, or nobody can connect any more: then
+    /// why, which is `BadHandle`, `InvalidInput` or `Closed`.
+    ///
+    /// Other errors of the listener do not end it. After a connection that was gone again the
+    /// next one is taken at once; where there are too many open files, or too little memory, it
+    /// is tried again after 5 ms, and then after twice as long each time, up to a second.
     ///
     /// # Cancel safety
     /// All connections are cut.
-    pub async fn serve<L: ListenerHandle>(&self, listener: &L, told: impl Fn(Event)) {
+    pub async fn serve<L: ListenerHandle>(&self, listener: &L, told: impl Fn(Event)) -> Error {
         type Connection<'a> = Pin<Box<dyn Future<Output = (SocketAddr, Cut)> + 'a>>;
         let greetings = Greetings::default();
         let mut connections: FuturesUnordered<Connection<'_>> = FuturesUnordered::new();
-        let accept = async || match listener.accept().await {
-            Ok(accepted) => Ok(accepted),
-            Err(error) => {
-                // What keeps it from accepting may last, and must not keep it busy.
-                Timer::after(REFUSED_PAUSE).await;
-                Err(error)
+        let patience = RefCell::new(Patience::default());
+        // What keeps it from accepting may last, and must not keep it busy.
+        let accept = async || loop {
+            let error = match listener.accept().await {
+                Ok(accepted) => {
+                    patience.borrow_mut().renew();
+                    return Ok(accepted);
+                }
+                Err(error) => error,
+            };
+            let pause = patience.borrow_mut().after(&error);
+            let Some(pause) = pause else { return Err(error) };
+            if patience.borrow_mut().tells(&error, pause) {
+                told(Event::Refused(error));
+            }
+            if !pause.is_zero() {
+                Timer::after(pause).await;
             }
         };
-        let mut refused: Option<(Error, usize)> = None;
         // One at a time, and asked only when it has woken: not whenever a connection has.
         let mut accepting = FuturesUnordered::new();
+        let attendance = Attendance::new();
         loop {
             if accepting.is_empty() {
                 accepting.push(accept());
             }
             let accepted = poll_fn(|cx| {
-                while let Poll::Ready(Some((from, cut))) = connections.poll_next_unpin(cx) {
+                attendance.poll(cx, &mut connections, |(from, cut)| {
                     told(Event::Disconnected(from, cut));
-                }
+                });
                 accepting.poll_next_unpin(cx)
             })
             .await;
-            let Some(accepted) = accepted else { continue };
-            match accepted {
-                Ok((stream, from)) => {
-                    refused = None;
-                    told(Event::Connected(from));
-                    // A stream that refuses is merely slower.
-                    let _slower = stream.set_nodelay(true);
-                    let (greetings, places) = (&greetings, self.config.connections_max);
-                    connections.push(Box::pin(async move {
-                        let serving = self.serve_or_refuse(&stream, greetings, places);
-                        (from, stream.hosting(serving).await)
-                    }));
-                }
-                Err(error) => {
-                    let again = refused.take().filter(|(before, _)| *before == error);
-                    let times = again.map_or(0, |(_, times)| (times + 1) % REFUSED_UNTOLD);
-                    if times == 0 {
-                        told(Event::Refused(error.clone()));
-                    }
-                    refused = Some((error, times));
-                }
-            }
+            let (stream, from) = match accepted {
+                Some(Ok(accepted)) => accepted,
+                Some(Err(error)) => return error,
+                None => continue,
+            };
+            told(Event::Connected(from));
+            // A stream that refuses is merely slower.
+            let _slower = stream.set_nodelay(true);
+            let (greetings, places) = (&greetings, self.config.connections_max);
+            connections.push(Box::pin(async move {
+                let serving = self.serve_or_refuse(&stream, greetings, places);
+                (from, stream.hosting(serving).await)
+            }));
         }
     }
 }

@@ -17,16 +17,16 @@ use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
 use async_io::Timer;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use mfio_core::{Error as ByteError, FailedRange, Packet, PacketIoExt, Write};
 use mfio_rt::{DirHandle, Error, ErrorKind, Op};
 
 use super::answer::told;
+use super::gate::Attendance;
 use super::handles::{Handles, Node, Places};
 use super::reads::Fragment;
 use super::{ServerConfig, Task};
-use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress, verify, within};
+use crate::carrier::{BATCH_BYTES, Carrier, Cut, Egress, Head, Ingress, Progress, verify, within};
 use crate::wire::{DATA_BYTES_MAX, HEADER_BYTES, Header, Reason, Reply, Request, WireError};
 
 /// Bytes answered at a time.
@@ -69,7 +69,6 @@ pub(super) struct Session<'s, D: DirHandle> {
     config: &'s ServerConfig,
     pub(super) handles: Handles<'s, D>,
     out: RefCell<VecDeque<Out>>,
-    out_waker: RefCell<Option<Waker>>,
     requests: Cell<u32>,
     bytes: Cell<u64>,
     /// Bytes that were read and are not out.
@@ -96,7 +95,6 @@ impl<'s, D: DirHandle> Session<'s, D> {
             config,
             handles: Handles::new(root, config.handles_max, places),
             out: RefCell::default(),
-            out_waker: RefCell::default(),
             requests: Cell::new(0),
             bytes: Cell::new(0),
             unsent: Cell::new(0),
@@ -117,6 +115,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
             let mut ingress = pin!(self.ingress(carrier, checked, &tasks));
             let mut egress = pin!(self.egress(carrier, checked));
             let mut watch = pin!(self.watch());
+            let attendance = Attendance::new();
             poll_fn(|cx| {
                 self.turn.set(0);
                 for _ in 0..ROUNDS_MAX {
@@ -125,7 +124,13 @@ impl<'s, D: DirHandle> Session<'s, D> {
                     }
                     // One after another: what is read at once tells whether there is room for more.
                     loop {
-                        while tasks.borrow_mut().poll_next_unpin(cx) == Poll::Ready(Some(())) {}
+                        attendance.poll(cx, &mut tasks.borrow_mut(), |()| {});
+                        // A batch is full: the peer works on it while more is read.
+                        if self.unsent.get() >= BATCH_BYTES as u64
+                            && let Poll::Ready(Err(cut)) = egress.as_mut().poll(cx)
+                        {
+                            return Poll::Ready(cut);
+                        }
                         if !self.begin_read(&tasks) {
                             break;
                         }
@@ -234,10 +239,8 @@ impl<'s, D: DirHandle> Session<'s, D> {
     }
 
     pub(super) fn push(&self, out: Out) {
+        // Whoever sends is polled after whoever pushes, in the same turn of `run`.
         self.out.borrow_mut().push_back(out);
-        if let Some(waker) = self.out_waker.take() {
-            waker.wake();
-        }
     }
 
     /// The one reply to a request.
@@ -404,14 +407,8 @@ impl<'s, D: DirHandle> Session<'s, D> {
                 self.inside.set(false);
                 self.step_if(requests > 0);
                 self.release(core::mem::take(&mut requests), core::mem::take(&mut bytes));
-                poll_fn(|cx| {
-                    if !self.out.borrow().is_empty() {
-                        return Poll::Ready(());
-                    }
-                    *self.out_waker.borrow_mut() = Some(cx.waker().clone());
-                    Poll::Pending
-                })
-                .await;
+                let is_empty = || self.out.borrow().is_empty();
+                poll_fn(|_| if is_empty() { Poll::Pending } else { Poll::Ready(()) }).await;
                 continue;
             };
             let body = out.reply.body();

@@ -38,6 +38,8 @@ use crate::portable::errno;
 const EVENTS_MAX: usize = 64;
 /// A guest that has not asked for so long is busy elsewhere, and no reason not to ask.
 const LEASE: Duration = Duration::from_millis(10);
+/// Times in a row that a guest's work ends its wait before events were asked for.
+const EARLY_MAX: u64 = 16;
 /// What ends a wait.
 const BELL: Token = Token(usize::MAX);
 
@@ -86,6 +88,8 @@ struct Guest {
     visits: AtomicU64,
     /// Its wait is to be ended, or was before it began.
     unparked: AtomicBool,
+    /// Waits in a row that ended before they began.
+    early: AtomicU64,
     /// The thread of the reactor sleeps until the guest moves.
     watched: AtomicBool,
 }
@@ -246,9 +250,15 @@ impl Shared {
     fn park(&self) {
         let guest = &self.guest;
         guest.visits.fetch_add(1, Ordering::SeqCst);
-        if guest.unparked.swap(false, Ordering::SeqCst) {
+        // What the guest has just asked for needs no event, and may be what it waits for. Now and
+        // then events are asked for all the same: others wait for theirs.
+        self.work_off();
+        if guest.early.fetch_add(1, Ordering::Relaxed) < EARLY_MAX
+            && guest.unparked.swap(false, Ordering::SeqCst)
+        {
             return;
         }
+        guest.early.store(0, Ordering::Relaxed);
         guest.present.store(true, Ordering::SeqCst);
         guest.parked.store(true, Ordering::SeqCst);
         let asking = match self.asking.try_lock() {

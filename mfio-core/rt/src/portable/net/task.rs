@@ -14,6 +14,10 @@ use core::task::{Context, Poll, Waker};
 use super::reactor::{Shared, Work};
 use crate::lock::Lock;
 
+/// Polls in a row of what wakes itself: it has sent something that was out at once, and needs no
+/// wait of others in between to see that.
+const POLLS_MAX: usize = 3;
+
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where a task is.
@@ -54,9 +58,19 @@ impl Task {
         // Over where the poll panics, too: what it holds is dropped then.
         let mut over = Over(Some(self));
         let waker = Waker::from(Arc::clone(self));
-        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-        if polled == Poll::Ready(()) {
-            return;
+        for round in 1..=POLLS_MAX {
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            if polled == Poll::Ready(()) {
+                return;
+            }
+            let again = self.place.with(|place| {
+                let again = matches!(place, Place::Polled { again: true });
+                *place = Place::Polled { again: again && round == POLLS_MAX };
+                again
+            });
+            if !again {
+                break;
+            }
         }
         over.0 = None;
         let again = self.place.with(|place| {
