@@ -37,18 +37,18 @@
 //!
 //! | messages of | answered each | alone, not answered | 16 at once |
 //! |---|---|---|---|
-//! | 64 bytes | -3 to 11 % | 0 to 7 % | 32 to 46 % |
+//! | 64 bytes | -3 to 11 % | 0 to 7 % | 27 to 46 % |
 //! | 512 bytes | -2 to 10 % | -2 to 7 % | 30 to 38 % |
-//! | 4 KiB | -2 to 7 % | -6 to 3 % | -5 to -13 % |
+//! | 4 KiB | -3 to 7 % | -9 to 3 % | -5 to -13 % |
 //!
 //! The last column is not theirs: single ops that read 4 KiB at a time, from which messages are
 //! copied, differ from them by less than the rounds among themselves. So a caller has it for a
 //! larger packet: with a shard, each of 16 messages of 64 bytes costs 1.5 times as much if it is
 //! read by itself as by `read_some` of 4 KiB, of 512 bytes 1.7 times, of 4 KiB 0.9 times. The
-//! first two columns do not pay for memory of the ring that slow readers would hold. (On one
-//! core: `cargo run --release -p mfio-engine --example receive`, and for the bare ring
-//! `cargo test -p mfio-engine --lib -- --ignored --nocapture shots_save`. The better ends of the
-//! ranges are those of programs which do nothing else.)
+//! first two columns do not pay for memory of the ring that slow readers would hold: their better
+//! ends are those of a loop that has the caches to itself. (On one core:
+//! `cargo run --release -p mfio-engine --example receive`, and for the bare ring
+//! `cargo test -p mfio-engine --lib -- --ignored --nocapture shots_save`.)
 //!
 //! Connections have plain descriptors, and their ops go by these, where an accept could leave
 //! them in the ring's table alone (`IORING_FILE_INDEX_ALLOC`). A connection that is accepted,

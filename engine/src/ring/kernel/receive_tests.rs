@@ -282,15 +282,18 @@ fn receive_of_many_shots_needs_no_further_op_and_ends_where_buffers_do() {
 #[test]
 #[ignore = "a measurement"]
 fn shots_save_this_much_processor_time() {
-    for bytes in [64, 512, 4096] {
+    // In turns, and each with the caches to itself.
+    for (bytes, at_a_time) in [64, 512, 4096].into_iter().flat_map(|at| [(at, 1), (at, 300)]) {
         for (many, answers) in [(1, true), (1, false), (16, false)] {
             let server = |way| Server::new(way, bytes, answers);
             let ways = [Way::Each, Way::Ahead, Way::Many].map(|way| (server(way), Vec::new()));
             let [(Some(each), a), (Some(ahead), b), (Some(shots), c)] = ways else { return };
             let mut ways = [(each, a), (ahead, b), (shots, c)];
-            for _ in 0..300 {
+            for _ in 0..300 / at_a_time {
                 for (server, ns) in &mut ways {
-                    ns.push(server.round(many).unwrap() as f64 / (many * CONNECTIONS) as f64);
+                    for _ in 0..at_a_time {
+                        ns.push(server.round(many).unwrap() as f64 / (many * CONNECTIONS) as f64);
+                    }
                 }
             }
             let [each, ahead, shots] = ways.map(|(_, mut ns)| {
@@ -298,8 +301,8 @@ fn shots_save_this_much_processor_time() {
                 ns[ns.len() / 2]
             });
             println!(
-                "{bytes:>4} bytes, {many:>2} at once, answered {answers}: ns each {each:.0} \
-                 ahead {ahead:.0} ({:.2}) many shots {shots:.0} ({:.2})",
+                "{bytes:>4} bytes, {many:>2} at once, answered {answers}, {at_a_time:>3} rounds \
+                 by turns: ns each {each:.0} ahead {ahead:.0} ({:.2}) many shots {shots:.0} ({:.2})",
                 each / ahead,
                 each / shots
             );
