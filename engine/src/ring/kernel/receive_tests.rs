@@ -302,7 +302,8 @@ fn shots_save_this_much_processor_time() {
             });
             println!(
                 "{bytes:>4} bytes, {many:>2} at once, answered {answers}, {at_a_time:>3} rounds \
-                 by turns: ns each {each:.0} ahead {ahead:.0} ({:.2}) many shots {shots:.0} ({:.2})",
+                 by turns: ns each {each:.0} \
+                 ahead {ahead:.0} ({:.2}) many shots {shots:.0} ({:.2})",
                 each / ahead,
                 each / shots
             );
