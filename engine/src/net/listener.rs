@@ -5,7 +5,6 @@
 //! Not here: listening (`net`), connections (`stream`).
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 
 use mfio_core::backend::PollingHandle;
@@ -13,7 +12,7 @@ use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_rt::portable::{PortableListener, error_of};
 use mfio_rt::{Error, ErrorKind, ListenerHandle, Op};
 use nix::errno::Errno;
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 
 use super::stream::{ShardStream, address_of};
 use crate::ring::{AutoRing, Ring};
@@ -48,7 +47,7 @@ impl<R: Ring> ShardListener<R> {
     /// As [`ListenerHandle::accept`].
     pub async fn accept_stream(&self) -> Result<ShardStream<R>, Error> {
         match &self.way {
-            Way::Ring(connection) => Ok(self.take(connection).await?.0),
+            Way::Ring(connection) => Ok(ShardStream::on_ring(self.take(connection).await?)),
             Way::Threads(listener) => {
                 let (stream, _from) = listener.accept().await?;
                 Ok(ShardStream::on_threads(&self.shard, stream))
@@ -56,21 +55,16 @@ impl<R: Ring> ShardListener<R> {
         }
     }
 
-    async fn take(&self, connection: &Connection<R>) -> Result<Taken<R>, Error> {
+    async fn take(&self, connection: &Connection<R>) -> Result<Connection<R>, Error> {
         let socket = match connection.accept().await {
             Ok(socket) => Socket::from(socket),
             Err(Errno::ECANCELED) => return Err(super::closed(Op::Accept)),
             Err(errno) => return Err(error_of(Op::Accept, &errno.into())),
         };
-        let from = socket.peer_addr();
         let taken = self.shard.connection(socket, false);
-        let taken = taken.ok_or_else(|| super::closed(Op::Accept))?;
-        Ok((ShardStream::on_ring(taken), from))
+        taken.ok_or_else(|| super::closed(Op::Accept))
     }
 }
-
-/// A connection, and where it comes from; an error where it was gone again.
-type Taken<R> = (ShardStream<R>, io::Result<SockAddr>);
 
 impl<R: Ring> ListenerHandle for ShardListener<R> {
     type Stream = ShardStream<R>;
@@ -85,11 +79,11 @@ impl<R: Ring> ListenerHandle for ShardListener<R> {
     async fn accept(&self) -> Result<(ShardStream<R>, SocketAddr), Error> {
         match &self.way {
             Way::Ring(connection) => {
-                let (stream, from) = self.take(connection).await?;
+                let taken = self.take(connection).await?;
                 let gone = |_| Error::new(Op::Accept, ErrorKind::ConnectionReset);
-                let from = from.map_err(gone)?.as_socket();
+                let from = taken.descriptor().peer_addr().map_err(gone)?.as_socket();
                 let from = from.ok_or(Error::new(Op::Accept, ErrorKind::Unsupported))?;
-                Ok((stream, from))
+                Ok((ShardStream::on_ring(taken), from))
             }
             Way::Threads(listener) => {
                 let (stream, from) = listener.accept().await?;

@@ -9,15 +9,26 @@ use std::thread;
 use std::time::Duration;
 
 use mfio_core::{
-    Absorbed, IoRead, IoWrite, Packet, PacketIo, PacketIoExt, Read, Sink, Write, block_on,
+    Absorbed, IoRead, IoWrite, Packet, PacketIo, PacketIoExt, Read, Sent, Sink, Write, block_on,
 };
 use mfio_engine::fs::ShardFs;
-use mfio_engine::net::ShardNet;
+use mfio_engine::net::{ShardNet, ShardStream};
+use mfio_engine::ring::kernel::KernelRing;
 use mfio_engine::ring::{Ring, Wait};
 use mfio_rt::conformance::{bytes_of, get, put};
 use mfio_rt::{Fs, ListenOptions, ListenerHandle, Shutdown, StreamHandle, Tcp, Whole};
 
 use super::{both, drain, here, pair, rescue, shard};
+
+/// A read of three bytes on each stream, which waits.
+fn reads_of_three(streams: &[ShardStream<KernelRing>]) -> Vec<Sent<Read, Vec<u8>>> {
+    let read = |stream: &ShardStream<KernelRing>| {
+        let (sent, view) = Packet::<Read, _>::new(vec![0; 3]).send();
+        stream.send_io(Whole, view).unwrap();
+        sent
+    };
+    streams.iter().map(read).collect()
+}
 
 /// More reads wait than the completion queue has entries, and they all end at once.
 #[test]
@@ -33,14 +44,7 @@ fn f20_completions_of_more_connections_than_the_queue_has_entries_are_all_seen()
     }
     let (all, limits) = (streams.len(), shard.with_ring_ref(Ring::limits));
     assert!(all > limits.cq_entries as usize * 2, "{limits:?}");
-    let mut sent: Vec<_> = streams
-        .iter()
-        .map(|stream| {
-            let (sent, view) = Packet::<Read, _>::new(vec![0; 3]).send();
-            stream.send_io(Whole, view).unwrap();
-            sent
-        })
-        .collect();
+    let mut sent = reads_of_three(&streams);
     for _ in 0..all {
         shard.turn(Wait::NONE).unwrap();
     }
@@ -81,14 +85,7 @@ fn f19_peers_that_say_nothing_keep_nothing_else_from_the_kernel() {
         .unwrap();
         let (streams, mut peers): (Vec<_>, Vec<_>) = (0..13).map(|_| pair(&net)).unzip();
         drain(&shard);
-        let mut sent: Vec<_> = streams
-            .iter()
-            .map(|stream| {
-                let (sent, view) = Packet::<Read, _>::new(vec![0; 3]).send();
-                stream.send_io(Whole, view).unwrap();
-                sent
-            })
-            .collect();
+        let mut sent = reads_of_three(&streams);
         peers.pop().unwrap().write_all(b"abc").unwrap();
         let (over, rescue) = rescue(peers);
         let mut last = sent.pop().unwrap();

@@ -36,3 +36,7 @@ impl KernelRing {
         self
     }
 }
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod receive_tests;
