@@ -171,7 +171,8 @@ fn run<F: Fs>(net: &Portable, fs: &F, wanted: &Wanted) -> Result<(), String> {
         }
     };
     // Both file systems wake by themselves: whoever waits for the sockets may wait for all.
-    Err(block_on(&listener, server.serve(&listener, told)).expect(unshared))
+    let ended = block_on(&listener, server.serve(&listener, told)).expect(unshared);
+    Err(format!("{bind}: {ended}"))
 }
 
 fn main() -> ExitCode {
