@@ -1,7 +1,13 @@
 //! Completed packets on their way back to whoever reaps them in batches.
 //!
 //! Data flow: last hold gone → [`Queue::push`] (any thread) → [`Queue::take`] (one thread).
-//! One compare-and-swap a packet, one swap a batch.
+//! One compare-and-swap a packet or a chain of packets, one swap for all that are taken.
+//!
+//! ```text
+//! newest → first of a chain ─ earlier → first of the chain before ─ earlier → … → null
+//!            │ next               last: where each chain ends
+//!            └→ packet that was completed after it → …
+//! ```
 //!
 //! Not here: the typed queue that users hold (`packet::completions`).
 #![allow(unsafe_code, reason = "headers in the list belong to the list")]
@@ -16,7 +22,7 @@ use super::{FLAGS, HANDLE, Handle, Header, Notify, SpinLock};
 
 /// Completed packets on their way back, pushed from any thread, taken by one.
 pub(crate) struct Queue {
-    /// The newest packet; the older ones follow by `next`.
+    /// The first packet of the newest chain; that of the one before follows by `earlier`.
     newest: AtomicPtr<Header>,
     /// Who waits for the next packet; looked at by whoever finds the queue [`AWAITED`].
     waker: SpinLock<Option<Waker>>,
@@ -65,8 +71,10 @@ impl Queue {
             return unsafe { Self::push_awaited(chain, newest) };
         }
         // SAFETY: not in the list yet.
-        unsafe { *oldest.next.get() = newest };
-        let to = chain.newest.as_ptr();
+        unsafe { *oldest.earlier.get() = newest };
+        // SAFETY: as above.
+        unsafe { *oldest.last.get() = chain.newest.as_ptr() };
+        let to = chain.oldest.as_ptr();
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         match queue.newest.compare_exchange(newest, to, order.0, order.1) {
             Ok(_) => None,
@@ -89,13 +97,15 @@ impl Queue {
         let Notify::Queue(queue) = (unsafe { &*oldest.notify.look() }) else {
             unreachable!("QUEUE is set together with the queue");
         };
+        // SAFETY: not in the list yet.
+        unsafe { *oldest.last.get() = chain.newest.as_ptr() };
         // The headers may be gone as soon as they are in the list, and the queue with them, so
         // who has to wake the taker keeps the queue alive.
         let mut keep = None;
         loop {
             if newest == CLOSED {
                 // SAFETY: nobody takes any more, so the headers are still ours alone.
-                unsafe { Self::recycle_from(chain.newest.as_ptr(), chain.oldest.as_ptr()) };
+                unsafe { Self::recycle_chain(chain.oldest) };
                 return None;
             }
             let awaited = newest == AWAITED;
@@ -103,10 +113,10 @@ impl Queue {
                 keep = Some(Arc::clone(queue));
             }
             // SAFETY: not in the list yet.
-            unsafe { *oldest.next.get() = if awaited { ptr::null_mut() } else { newest } };
+            unsafe { *oldest.earlier.get() = if awaited { ptr::null_mut() } else { newest } };
             match queue.newest.compare_exchange_weak(
                 newest,
-                chain.newest.as_ptr(),
+                chain.oldest.as_ptr(),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
@@ -117,21 +127,27 @@ impl Queue {
         }
     }
 
-    /// Frees a header and those that follow it, up to `last` or the end.
+    /// Frees the headers of the chain that begins with `first`.
     ///
     /// # Safety
     /// They are the caller's alone and given up.
-    unsafe fn recycle_from(first: *mut Header, last: *const Header) {
-        let mut next = first;
-        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
-        while let Some(this) = NonNull::new(next).filter(|at| !ended(at)) {
-            let ends = this.as_ptr().cast_const() == last;
-            // SAFETY: the caller's alone.
-            let header = unsafe { this.as_ref() };
+    unsafe fn recycle_chain(first: NonNull<Header>) {
+        // SAFETY: the caller's alone.
+        let header = unsafe { first.as_ref() };
+        // SAFETY: as above; `push_chain` has set where the chain ends.
+        let last = unsafe { *header.last.look() };
+        let mut this = first;
+        loop {
             // SAFETY: as above.
-            next = if ends { ptr::null_mut() } else { unsafe { *header.next.look() } };
+            let header = unsafe { this.as_ref() };
+            // SAFETY: as above. What the last one says is not looked at.
+            let next = unsafe { *header.next.look() };
             // SAFETY: as above.
             unsafe { Header::recycle(this) };
+            match NonNull::new(next) {
+                Some(next) if this.as_ptr() != last => this = next,
+                _ => return,
+            }
         }
     }
 
@@ -142,15 +158,21 @@ impl Queue {
         if newest.is_null() || newest == AWAITED {
             return Taken::default();
         }
-        let mut next = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
-        // Linked the other way round, in place: the oldest is handed out first.
+        let mut newest = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
+        // Each chain is put before those that came after it: the oldest is handed out first.
         let mut oldest = ptr::null_mut();
-        while let Some(this) = NonNull::new(next) {
-            // SAFETY: taken out of the list, so the header is ours alone.
+        while let Some(this) = NonNull::new(newest) {
+            // SAFETY: taken out of the list, so the headers are ours alone.
             let header = unsafe { this.as_ref() };
+            // SAFETY: as above; `push_chain` has set where the chain ends.
+            let last = unsafe { *header.last.look() };
             // SAFETY: as above.
-            next = core::mem::replace(unsafe { &mut *header.next.get() }, oldest);
+            let last = unsafe { &*last };
+            // SAFETY: as above.
+            unsafe { *last.next.get() = oldest };
             oldest = this.as_ptr();
+            // SAFETY: as above.
+            newest = unsafe { *header.earlier.look() };
         }
         Taken { oldest: NonNull::new(oldest) }
     }
@@ -182,9 +204,16 @@ impl Queue {
 
     /// Nothing is taken any more: what is here and what still comes is freed.
     pub(crate) fn close(&self) {
-        let first = self.newest.swap(CLOSED, Ordering::AcqRel);
-        // SAFETY: taken out of the list, so the headers are ours alone.
-        unsafe { Self::recycle_from(first, ptr::null()) };
+        let mut newest = self.newest.swap(CLOSED, Ordering::AcqRel);
+        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
+        while let Some(this) = NonNull::new(newest).filter(|at| !ended(at)) {
+            // SAFETY: taken out of the list, so the headers are ours alone.
+            let header = unsafe { this.as_ref() };
+            // SAFETY: as above.
+            newest = unsafe { *header.earlier.look() };
+            // SAFETY: as above; all of the chain is given up here.
+            unsafe { Self::recycle_chain(this) };
+        }
     }
 }
 
@@ -227,7 +256,7 @@ impl Drop for Taken {
     }
 }
 
-/// Headers linked by `next`, the newest first, all of the queue at that address.
+/// Headers linked by `next`, the oldest first, all of the queue at that address.
 #[derive(Clone, Copy)]
 struct Chain {
     queue: *const Queue,
@@ -270,12 +299,15 @@ impl Batch {
         // SAFETY: as above.
         let queue = match unsafe { &*header.notify.look() } {
             Notify::Queue(queue) => Arc::as_ptr(queue),
-            Notify::Nobody | Notify::Waker(_) => ptr::null(),
+            // SAFETY: the caller promises that it names a queue.
+            Notify::Nobody | Notify::Waker(_) => unsafe { core::hint::unreachable_unchecked() },
         };
         match &mut self.chain {
             Some(chain) if chain.queue == queue => {
+                // SAFETY: the headers of the chain are the batch's alone.
+                let newest = unsafe { chain.newest.as_ref() };
                 // SAFETY: as above.
-                unsafe { *header.next.get() = chain.newest.as_ptr() };
+                unsafe { *newest.next.get() = this.as_ptr() };
                 chain.newest = this;
                 true
             }
