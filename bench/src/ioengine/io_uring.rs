@@ -326,15 +326,15 @@ impl<R: Ring> PacketEngine<R> {
     fn take(&mut self, max: usize, events: &mut Vec<Event>) {
         let end = events.len() + max;
         // Where nothing has failed and every I/O is of one length, that is the result.
-        let usual = i32::try_from(self.buffer_bytes).ok().filter(|_| self.uniform);
+        let usual = i32::try_from(self.buffer_bytes).unwrap_or(i32::MAX);
         if self.reads.in_flight() > 0 {
             while events.len() < end
                 && let Some((tag, done)) = self.reads.pop()
             {
-                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
-                let error = if usual.is_none() { done.error() } else { None };
+                let (slot, ok) = (slot_of(tag), done.is_ok());
+                let error = if ok { None } else { done.error() };
                 self.parked.reads[slot as usize] = Some(done.into_packet());
-                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                let result = if ok & self.uniform { usual } else { self.result_of(slot, error) };
                 events.push(Event { slot, result });
             }
         }
@@ -342,10 +342,10 @@ impl<R: Ring> PacketEngine<R> {
             while events.len() < end
                 && let Some((tag, done)) = self.writes.pop()
             {
-                let (slot, usual) = (slot_of(tag), usual.filter(|_| done.is_ok()));
-                let error = if usual.is_none() { done.error() } else { None };
+                let (slot, ok) = (slot_of(tag), done.is_ok());
+                let error = if ok { None } else { done.error() };
                 self.parked.writes[slot as usize] = Some(done.into_packet());
-                let result = usual.unwrap_or_else(|| self.result_of(slot, error));
+                let result = if ok & self.uniform { usual } else { self.result_of(slot, error) };
                 events.push(Event { slot, result });
             }
         }
@@ -356,6 +356,7 @@ impl<R: Ring> PacketEngine<R> {
     }
 
     /// The result of a parked slot, whose buffer gets its full length back.
+    #[inline(never)]
     fn result_of(&mut self, slot: u32, error: Option<Error>) -> i32 {
         let mut len_bytes = self.buffer_bytes;
         if !self.uniform {
@@ -387,10 +388,11 @@ impl<R: Ring> PacketEngine<R> {
     }
 }
 
-/// The tag is the slot, so the conversion cannot fail.
+/// The tag is the slot.
 #[inline]
-fn slot_of(tag: u64) -> u32 {
-    u32::try_from(tag).unwrap_or(u32::MAX)
+#[allow(clippy::cast_possible_truncation, reason = "it was made of 32 bits")]
+const fn slot_of(tag: u64) -> u32 {
+    tag as u32
 }
 
 /// The errno that stands for a failed range, negated.
