@@ -11,11 +11,12 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::buffer::{FixedSpan, MemRange, Region};
+use crate::buffer::{FixedBytes, FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 pub mod auto;
 mod features;
+mod head;
 pub mod kernel;
 mod knob;
 mod name;
@@ -28,9 +29,11 @@ pub mod sim;
 mod socket;
 pub mod threads;
 mod transfers;
+mod waker;
 
 pub use auto::AutoRing;
 pub use features::{Features, Limits, RingKind};
+pub use head::Head;
 pub use knob::Knob;
 pub use name::{NAME_SLOTS_FROM, NAMES_IN_FLIGHT_MAX, NameAnswer, NameEnd, NameKind, NameOp};
 pub use name::{Names, Place};
@@ -40,6 +43,7 @@ pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
 pub use socket::{SOCKET_SLOTS_FROM, SocketKind, SocketOp, Sockets};
 pub use transfers::{Access, Transfers};
+pub use waker::RingWaker;
 
 pub(crate) mod sealed {
     /// Only the rings of this crate are rings.
@@ -315,6 +319,30 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
         self.push(Op::transfer(kind, file, offset_bytes, memory), tag);
     }
 
+    /// What a transfer of `kind` on `file` begins with, if it is pushed by [`Ring::push_fixed`];
+    /// `None` where it cannot be.
+    fn head(&self, kind: OpKind, file: FileRef) -> Option<Head> {
+        let _ = (kind, file);
+        Some(Head::default())
+    }
+
+    /// As [`Ring::push_transfer`], for bytes in a fixed buffer; `head` is of this kind and file.
+    ///
+    /// # Panics
+    /// As [`Ring::push`].
+    #[inline]
+    fn push_fixed(
+        &mut self,
+        head: Head,
+        (kind, file): (OpKind, FileRef),
+        offset_bytes: u64,
+        bytes: FixedBytes,
+        tag: Tag,
+    ) {
+        let _ = head;
+        self.push_transfer(kind, file, offset_bytes, bytes.memory(), tag);
+    }
+
     /// As [`Ring::push`], for an op with nothing else in flight or queued: the next
     /// [`Ring::enter`] may execute it at once, as `how` says. Call [`Ring::unstage`] before
     /// anything else is pushed. A ring that has nothing to gain pushes it.
@@ -345,10 +373,16 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
 
     /// As [`Ring::reap`], but the ring may first offer a completion to `settle`, and one that it
     /// has dealt with is not appended. Called in the middle of reaping, `settle` calls nobody.
+    /// Returns how many it has dealt with.
     #[inline]
-    fn reap_rest(&mut self, into: &mut Vec<Completion>, settle: impl FnMut(Completion) -> bool) {
+    fn reap_rest(
+        &mut self,
+        into: &mut Vec<Completion>,
+        settle: impl FnMut(Completion) -> bool,
+    ) -> u32 {
         let _no_offers = settle;
         self.reap(into);
+        0
     }
 
     /// Registers `region` as fixed buffers, all of it or a prefix of it, and records in the
@@ -462,11 +496,4 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
         let _ = knob;
         usual
     }
-}
-
-/// Ends a blocking [`Ring::enter`] from any thread. Waking a ring that does not wait makes
-/// its next `enter` return at once.
-pub trait RingWaker: Clone + Send + Sync + 'static {
-    /// Never blocks, never fails; several wakes before one wait count as one.
-    fn wake(&self);
 }

@@ -199,12 +199,13 @@ impl<R: Ring> Core<R> {
         let Some(Staged { target, class, offset_bytes, how, view }) = entry.take() else {
             return false;
         };
+        let course = &{ self.targets.get(target).course };
         let back = match view {
             StagedView::Read(view) => {
-                self.start_straight(target, offset_bytes, view).map_err(StagedView::Read)
+                self.start_straight(course, offset_bytes, view).map_err(StagedView::Read)
             }
             StagedView::Write(view) => {
-                self.start_straight(target, offset_bytes, view).map_err(StagedView::Write)
+                self.start_straight(course, offset_bytes, view).map_err(StagedView::Write)
             }
         };
         let Err(view) = back else { return true };

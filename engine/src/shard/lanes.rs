@@ -19,7 +19,7 @@ use mfio_core::{Error, Gone, Lent, PacketId, Perms, Read, View, Write};
 use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
-use super::issue::Direction;
+use super::direction::Direction;
 use crate::buffer::{MemRange, quarantine};
 use crate::ring::{SOCKET_SLOTS_FROM, SocketKind, Tag};
 

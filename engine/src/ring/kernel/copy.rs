@@ -18,7 +18,7 @@ impl KernelRing {
         &mut self,
         into: &mut Vec<Completion>,
         mut settle: impl FnMut(Completion) -> bool,
-    ) {
+    ) -> u32 {
         // SAFETY: lifetime: it is dropped in this function. Aliasing: no other completion
         // queue of this ring exists while it lives.
         let cq = unsafe { self.ring.get().completion_shared() };
@@ -27,15 +27,17 @@ impl KernelRing {
             into.extend(self.inline_done.take());
         }
         let first = into.len();
-        let (mut settled, mut unusual) = (0, false);
+        // All that are here, which is looked at once: they need not be counted one by one.
+        let mut settled = u32::try_from(cq.len()).expect("a queue has at most 65536 entries");
+        let mut unusual = false;
         for cqe in cq {
             let tag = Tag::from_user_data(cqe.user_data());
             let completion =
                 Completion { tag, result: cqe.result(), more: cqueue::more(cqe.flags()) };
             if settle(completion) {
-                settled += 1;
                 continue;
             }
+            settled -= 1;
             // Slots of files are far below 2^31.
             unusual |= tag.slot >= 1 << 31 || completion.more;
             into.push(completion);
@@ -46,5 +48,6 @@ impl KernelRing {
         #[allow(clippy::cast_possible_truncation, reason = "at most the size of a queue")]
         let kept = (into.len() - before) as u32;
         self.ops_reaped = self.ops_reaped.wrapping_add(settled + kept);
+        settled
     }
 }
