@@ -104,7 +104,11 @@ impl<R: Ring> File<R> {
         if self.class() != Class::Foreground {
             return Err(view);
         }
-        let mut core = self.shard().inner.core.borrow_mut();
+        let cell = &self.shard().inner.core;
+        let Err(view) = cell.straight().start_unfit(self.target(), offset, view) else {
+            return Ok(());
+        };
+        let mut core = cell.borrow_mut();
         core.start_whole(self.target(), offset, view)?;
         core.grant();
         Ok(())
@@ -158,7 +162,7 @@ impl<R: Ring> Core<R> {
     ) -> Result<(), View<D>> {
         let Some((address, len)) = view.in_region(self.arena_id) else { return Err(view) };
         let Some(op_bytes) = course.fit.whole(offset, len, address.addr().get()) else {
-            return self.start_unfit(course.target, offset, view);
+            return Err(view);
         };
         if !D::IS_READ && self.targets.get(course.target).poison.is_set() {
             return Err(view);
@@ -180,7 +184,8 @@ impl<R: Ring> Core<R> {
     }
 
     /// As [`Core::start_straight`], with the demands of the target one by one: of memory that is
-    /// less aligned than offsets are, or not registered, or of ops that have no head.
+    /// less aligned than offsets are, or not registered, or of ops that have no head. Asked by
+    /// whoever got a view back, so that it comes back from there as it went.
     #[inline(never)]
     pub(super) fn start_unfit<D: Direction>(
         &mut self,
@@ -188,6 +193,9 @@ impl<R: Ring> Core<R> {
         offset: u64,
         view: View<D>,
     ) -> Result<(), View<D>> {
+        if self.credit == 0 || self.slots.free() == 0 {
+            return Err(view);
+        }
         let Some((address, len)) = view.in_region(self.arena_id) else { return Err(view) };
         let entry = self.targets.get_mut(target);
         let Some(op_bytes) = plan::whole_cut(offset, len, address.addr().get(), entry.demands)
