@@ -6,7 +6,7 @@
 //! Not here: reading the clock (`run::worker`), sampled rates (`run::conductor`), printing.
 
 use fio_compat::report::{DirectionReport, JobFailure, JobReport};
-use fio_compat::stats::{DepthStats, LatencyDistribution, LatencyStat};
+use fio_compat::stats::{DepthStats, LatencyDistribution, LatencyStat, RunningStat};
 
 use crate::clock::ThreadUsage;
 use crate::ioengine::Operation;
@@ -43,12 +43,51 @@ struct Latencies {
     lat: LatencyStat,
 }
 
-/// Completion latencies in a row that are the same: I/Os that were submitted by one call and
-/// reaped by one call have the same, to the nanosecond.
-#[derive(Clone, Copy, Default)]
+/// I/Os in a row whose completion latency is the same: those that were submitted by one call and
+/// reaped by one call have the same, to the nanosecond. So their total latencies differ as their
+/// submission latencies do, of which alone the moments are taken one by one.
+#[derive(Clone, Copy)]
 struct Run {
-    latency_ns: u64,
-    count: u64,
+    completion_ns: u64,
+    /// As many as the run has, whichever latencies are wanted.
+    submission: RunningStat,
+    /// Of an engine whose I/Os are over when they are submitted, which takes no time of its own.
+    synchronous: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        // Longer than any I/O takes, so that the first one begins another run.
+        let (completion_ns, submission) = (u64::MAX, RunningStat::default());
+        Self { completion_ns, submission, synchronous: false }
+    }
+}
+
+impl Run {
+    fn of(completion_ns: u64, submission_ns: u64, synchronous: bool) -> Self {
+        let mut submission = RunningStat::default();
+        submission.record(submission_ns);
+        Self { completion_ns, submission, synchronous }
+    }
+
+    /// Adds the I/Os of the run, which is over, to what they belong to.
+    fn end(self, wanted: Wanted, to: &mut Latencies, distribution: &mut LatencyDistribution) {
+        let Self { completion_ns, submission, synchronous } = self;
+        let count = submission.count();
+        if count == 0 {
+            return;
+        }
+        if wanted.clat {
+            to.clat.record_many(completion_ns, count);
+            distribution.record_many(completion_ns, count);
+        }
+        if wanted.slat && !synchronous {
+            to.slat.moments.merge(&submission);
+        }
+        if wanted.lat {
+            to.lat.moments.merge(&submission.plus(completion_ns));
+        }
+    }
 }
 
 /// Everything one worker records.
@@ -56,7 +95,8 @@ struct Run {
 pub(crate) struct Recorder {
     wanted: Wanted,
     latencies: [Latencies; 3],
-    /// The latest completion latencies of each direction, which `latencies` does not have yet.
+    /// The latest I/Os of each direction. Of what they took, `latencies` has as yet nothing but
+    /// the counts by magnitude of submission and total latencies.
     runs: [Run; 3],
     sync: LatencyStat,
     /// Depths and batch sizes.
@@ -155,7 +195,7 @@ impl Recorder {
     }
 
     /// Records the latencies of a completed I/O.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn time(&mut self, operation: Operation, times: Times, synchronous: bool) {
         let completion = times.complete_ns.saturating_sub(times.issue_ns);
         if operation.is_sync() {
@@ -163,23 +203,27 @@ impl Recorder {
             return;
         }
         let direction = direction(operation);
+        let submission = times.issue_ns.saturating_sub(times.start_ns);
         let latencies = &mut self.latencies[direction];
-        if self.wanted.clat {
-            let run = &mut self.runs[direction];
-            if run.latency_ns == completion {
-                run.count += 1;
-            } else {
-                let over = std::mem::replace(run, Run { latency_ns: completion, count: 1 });
-                latencies.clat.record_many(over.latency_ns, over.count);
-                self.distribution.record_many(over.latency_ns, over.count);
-            }
-        }
         if self.wanted.slat && !synchronous {
-            latencies.slat.record(times.issue_ns.saturating_sub(times.start_ns));
+            latencies.slat.histogram.record(submission);
         }
         if self.wanted.lat {
-            latencies.lat.record(times.complete_ns.saturating_sub(times.start_ns));
+            // Neither is longer than the program runs.
+            latencies.lat.histogram.record(submission.wrapping_add(completion));
         }
+        let run = &mut self.runs[direction];
+        if run.completion_ns == completion {
+            run.submission.record(submission);
+        } else {
+            self.begin_run(direction, Run::of(completion, submission, synchronous));
+        }
+    }
+
+    #[inline(never)]
+    fn begin_run(&mut self, direction: usize, run: Run) {
+        let over = std::mem::replace(&mut self.runs[direction], run);
+        over.end(self.wanted, &mut self.latencies[direction], &mut self.distribution);
     }
 
     /// Records how long after its time an I/O was complete.
@@ -228,14 +272,19 @@ impl Recorder {
 
     /// The completion latency of a direction.
     pub(crate) fn completion_latency(&self, direction: usize) -> LatencyStat {
-        let (mut latency, run) = (self.latencies[direction].clat.clone(), self.runs[direction]);
-        latency.record_many(run.latency_ns, run.count);
-        latency
+        self.with_run(direction).clat
     }
 
     /// The latency of a direction from creation to completion.
-    pub(crate) fn total_latency(&self, direction: usize) -> &LatencyStat {
-        &self.latencies[direction].lat
+    pub(crate) fn total_latency(&self, direction: usize) -> LatencyStat {
+        self.with_run(direction).lat
+    }
+
+    /// The latencies of a direction, those of the latest run included.
+    fn with_run(&self, direction: usize) -> Latencies {
+        let (mut latencies, mut elsewhere) = (self.latencies[direction].clone(), Box::default());
+        self.runs[direction].end(self.wanted, &mut latencies, &mut elsewhere);
+        latencies
     }
 
     /// What the thread used while recording.
@@ -246,8 +295,7 @@ impl Recorder {
     /// Moves everything into `report`, which already knows the job.
     pub(crate) fn fill(mut self, report: &mut JobReport, failure: Option<JobFailure>) {
         for (latencies, run) in self.latencies.iter_mut().zip(self.runs) {
-            latencies.clat.record_many(run.latency_ns, run.count);
-            self.distribution.record_many(run.latency_ns, run.count);
+            run.end(self.wanted, latencies, &mut self.distribution);
         }
         let recorded = self.recorded();
         let [read, write, trim] = self.latencies;
@@ -299,22 +347,60 @@ mod tests {
     fn completion_latencies_are_counted_once_each_however_they_repeat() {
         let mut recorder = Recorder::new(Wanted { slat: true, clat: true, lat: true });
         let mut expected = [LatencyStat::default(), LatencyStat::default()];
+        let (mut slat, mut lat) = (expected.clone(), expected.clone());
         let mut distribution = LatencyDistribution::default();
         let latencies = [0, 0, 7, 7, 7, 900, 7, 5_000_000, 5_000_000];
         for (at, latency_ns) in latencies.into_iter().enumerate() {
             let operation = if at % 4 == 3 { Operation::Write } else { Operation::Read };
-            let times = Times { start_ns: 90, issue_ns: 100, complete_ns: 100 + latency_ns };
+            let start_ns = 90 - at as u64;
+            let times = Times { start_ns, issue_ns: 100, complete_ns: 100 + latency_ns };
             recorder.time(operation, times, false);
             expected[direction(operation)].record(latency_ns);
+            slat[direction(operation)].record(100 - start_ns);
+            lat[direction(operation)].record(100 + latency_ns - start_ns);
             distribution.record(latency_ns);
         }
         for (direction, expected) in expected.iter().enumerate() {
             assert_eq!(recorder.completion_latency(direction), *expected);
+            assert_eq!(recorder.total_latency(direction), lat[direction]);
         }
         let mut report = JobReport::new("a");
         recorder.fill(&mut report, None);
         assert_eq!((&report.read.clat, &report.write.clat), (&expected[0], &expected[1]));
         assert_eq!(report.distribution, distribution);
-        assert_eq!(report.read.lat.count(), expected[0].count());
+        assert_eq!((&report.read.slat, &report.write.slat), (&slat[0], &slat[1]));
+        assert_eq!((&report.read.lat, &report.write.lat), (&lat[0], &lat[1]));
+    }
+
+    /// What takes no time to submit has no submission latency, and latencies that are not wanted
+    /// are not there.
+    #[test]
+    fn latencies_that_are_not_wanted_are_empty() {
+        let times = Times { start_ns: 90, issue_ns: 100, complete_ns: 107 };
+        for (synchronous, slat, clat, lat) in [
+            (true, true, true, true),
+            (false, true, false, false),
+            (false, false, true, false),
+            (false, false, false, true),
+        ] {
+            let mut recorder = Recorder::new(Wanted { slat, clat, lat });
+            for _ in 0..3 {
+                recorder.time(Operation::Read, times, synchronous);
+            }
+            let mut report = JobReport::new("a");
+            recorder.fill(&mut report, None);
+            let mut expected =
+                [LatencyStat::default(), LatencyStat::default(), LatencyStat::default()];
+            for _ in 0..3 {
+                let wanted = [slat && !synchronous, clat, lat];
+                for ((expected, wanted), value) in expected.iter_mut().zip(wanted).zip([10, 7, 17])
+                {
+                    if wanted {
+                        expected.record(value);
+                    }
+                }
+            }
+            assert_eq!([report.read.slat, report.read.clat, report.read.lat], expected);
+        }
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn run(
         recorder.intended.iter().flat_map(|of| of.iter()).for_each(|of| sample.intended.merge(of));
         cpu_ns += recorder.usage().cpu_ns();
         elsewhere_ns += recorder.usage().elsewhere_ns();
-        (0..3).for_each(|direction| sample.latency.merge(recorder.total_latency(direction)));
+        (0..3).for_each(|direction| sample.latency.merge(&recorder.total_latency(direction)));
     }
     if ios == 0 {
         return Err("the job did no I/O".into());

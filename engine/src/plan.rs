@@ -51,6 +51,40 @@ pub fn whole_cut(offset: u64, len_bytes: u64, address: usize, demands: Demands) 
     (aligned && in_range && fits).then_some(len)
 }
 
+/// What nearly every view of a target is like that is one op in its own memory: all of it as
+/// aligned as the stricter of the demands, at an offset below 2^62.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fit {
+    /// Bits that neither an offset nor a length nor an address has.
+    clear: u64,
+    bytes_max: u64,
+}
+
+impl Fit {
+    /// Fits nothing.
+    pub(crate) const NONE: Self = Self { clear: u64::MAX, bytes_max: 0 };
+
+    pub(crate) const fn of(demands: Demands) -> Self {
+        // Alignments are powers of two.
+        let unaligned = (demands.offset_align - 1) | (demands.mem_align - 1);
+        // Two numbers without the upper bits have a sum within 2^63 - 1.
+        let clear = unaligned as u64 | 3 << 62;
+        Self { clear, bytes_max: demands.transfer_bytes_max as u64 }
+    }
+
+    /// As [`whole_cut`], which has to be asked where this says no.
+    #[inline(always)]
+    pub(crate) fn whole(&self, offset: u64, len_bytes: u64, address: usize) -> Option<u32> {
+        if (offset | len_bytes | address as u64) & self.clear != 0 {
+            return None;
+        }
+        let fits = len_bytes.wrapping_sub(1) < self.bytes_max;
+        #[allow(clippy::cast_possible_truncation, reason = "no more than `bytes_max`")]
+        let len = len_bytes as u32;
+        fits.then_some(len)
+    }
+}
+
 /// Cuts the first op off `len_bytes` bytes at `offset`. `address` is where they are in memory,
 /// `None` if they have no usable address (a caller's stack).
 ///
@@ -279,6 +313,14 @@ mod tests {
                 .filter(|cut| u64::from(cut.take_bytes) == len && !cut.bounce);
             let expected = whole.map(|cut| cut.op_bytes);
             prop_assert_eq!(whole_cut(offset, len, address, demands), expected);
+            if let Some(fitting) = Fit::of(demands).whole(offset, len, address) {
+                prop_assert_eq!(Some(fitting), expected);
+            } else {
+                let all = offset | len | address as u64;
+                let aligned = all & u64::from(demands.offset_align.max(demands.mem_align) - 1) == 0;
+                prop_assert!(expected.is_none() || !aligned || offset >= 1 << 62);
+            }
+            prop_assert!(Fit::NONE.whole(offset, len, address).is_none());
         }
     }
 }

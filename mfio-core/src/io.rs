@@ -167,14 +167,26 @@ where
         let packet = packet.expect("the future of a packet was polled after it was ready");
         match core::mem::replace(&mut self.unsent, Unsent::Nothing) {
             Unsent::Nothing => packet.handle_mut().poll_idle(cx),
-            Unsent::New(param) => {
-                let view = packet.arm_for(cx.waker());
-                match self.io.send_io(param, view) {
+            Unsent::New(param) => match packet.arm_again(cx.waker()) {
+                Some(view) => match self.io.send_io(param, view) {
                     Ok(()) => packet.handle_mut().poll_armed(),
                     Err(refused) => self.poll_refused(refused, cx),
-                }
-            }
+                },
+                None => self.poll_anew(param, cx),
+            },
             Unsent::Refused(refused) => self.poll_refused(refused, cx),
+        }
+    }
+
+    /// Sends a packet whose bytes are not those of the last time. Apart from the others, whose
+    /// views are known to be one whole payload.
+    #[inline(never)]
+    fn poll_anew(&mut self, param: Param, cx: &mut Context<'_>) -> Poll<()> {
+        let packet = self.packet.as_mut().expect("only a packet is sent");
+        let view = packet.arm_for(cx.waker());
+        match self.io.send_io(param, view) {
+            Ok(()) => packet.handle_mut().poll_armed(),
+            Err(refused) => self.poll_refused(refused, cx),
         }
     }
 

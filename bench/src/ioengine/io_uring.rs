@@ -384,6 +384,7 @@ impl<R: Ring> PacketEngine<R> {
     }
 
     /// The result of a parked slot, whose buffer gets its full length back.
+    #[inline(never)]
     fn result_of(&mut self, slot: u32, error: Option<Error>) -> i32 {
         let mut len_bytes = self.buffer_bytes;
         if !self.uniform {

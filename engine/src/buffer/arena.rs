@@ -23,10 +23,13 @@ use nix::errno::Errno;
 use super::memory::{FixedSpan, Shared};
 
 mod buf;
+mod fixed;
 mod frames;
 mod mapping;
 
 pub use self::buf::ArenaBuf;
+pub use self::fixed::FixedBytes;
+pub(crate) use self::fixed::{Extent, Pieces};
 pub(crate) use self::frames::Cut;
 pub use self::frames::{FrameBuf, Frames};
 use self::mapping::Mapping;
@@ -209,13 +212,6 @@ impl fmt::Debug for Region {
     }
 }
 
-/// The registered pieces of a region, copied out of it to be at hand.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pieces {
-    base: usize,
-    registered_bytes: usize,
-}
-
 /// The memory of one op: an address, a length that the kernel can neither truncate nor mistake
 /// for end of file (F09), and the fixed buffer it lies in.
 ///
@@ -263,9 +259,9 @@ impl MemRange {
     /// As [`MemRange::of_raw`], for bytes of the arena that `pieces` are of, which as such do not
     /// straddle two of them. For others, the kernel would answer `EFAULT`.
     #[inline(always)]
-    pub(crate) fn of_arena(ptr: *mut u8, len: u32, pieces: Pieces) -> Option<Self> {
-        let plain = Self::of_raw(ptr, len, None)?;
-        let start = ptr.addr().wrapping_sub(pieces.base);
+    pub(crate) fn of_arena(ptr: NonNull<u8>, len: u32, pieces: Pieces) -> Option<Self> {
+        let plain = Self::of_raw(ptr.as_ptr(), len, None)?;
+        let start = ptr.addr().get().wrapping_sub(pieces.base);
         let last = start.checked_add(len as usize - 1)?;
         #[allow(clippy::cast_possible_truncation, reason = "below INDEXED_BYTES_MAX")]
         let index = (start as u64 / PIECE_BYTES) as u16;

@@ -12,10 +12,11 @@ mod pool;
 mod quarantine;
 mod vector;
 
-pub(crate) use arena::Pieces;
 pub use arena::{
-    ArenaBuf, FrameBuf, Frames, HugePages, MemRange, PIECE_BYTES, Pages, Region, TRANSFER_BYTES_MAX,
+    ArenaBuf, FixedBytes, FrameBuf, Frames, HugePages, MemRange, PIECE_BYTES, Pages, Region,
+    TRANSFER_BYTES_MAX,
 };
+pub(crate) use arena::{Extent, Pieces};
 pub use memory::{FixedSpan, Memory};
 pub(crate) use memory::{HasRegion, Shared};
 pub use mfio_core::RegionId;

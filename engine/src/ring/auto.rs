@@ -14,10 +14,10 @@ use nix::errno::Errno;
 use super::kernel::{KernelConfig, KernelRing, KernelWaker, RingError};
 use super::threads::{ThreadRing, ThreadWaker};
 use super::{
-    Completion, Features, FileRef, Inline, Knob, Limits, NameEnd, NameKind, NameOp, Names, Op,
-    OpKind, Plant, Poll, Ring, RingWaker, SocketOp, Sockets, Tag, Transfers, Wait,
+    Completion, Features, FileRef, Head, Inline, Knob, Limits, NameEnd, NameKind, NameOp, Names,
+    Op, OpKind, Plant, Poll, Ring, RingWaker, SocketOp, Sockets, Tag, Transfers, Wait,
 };
-use crate::buffer::{FixedSpan, MemRange, Region};
+use crate::buffer::{FixedBytes, FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 /// Which ring is wanted.
@@ -217,6 +217,22 @@ impl Ring for AutoRing {
         tag: Tag,
     ) {
         either!(self, ring => ring.push_transfer(kind, file, offset_bytes, memory, tag));
+    }
+
+    fn head(&self, kind: OpKind, file: FileRef) -> Option<Head> {
+        either!(self, ring => ring.head(kind, file))
+    }
+
+    #[inline]
+    fn push_fixed(
+        &mut self,
+        head: Head,
+        of: (OpKind, FileRef),
+        offset_bytes: u64,
+        bytes: FixedBytes,
+        tag: Tag,
+    ) {
+        either!(self, ring => ring.push_fixed(head, of, offset_bytes, bytes, tag));
     }
 
     #[inline]

@@ -11,11 +11,12 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::buffer::{FixedSpan, MemRange, Region};
+use crate::buffer::{FixedBytes, FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 pub mod auto;
 mod features;
+mod head;
 pub mod kernel;
 mod knob;
 mod name;
@@ -29,9 +30,11 @@ pub mod sim;
 mod socket;
 pub mod threads;
 mod transfers;
+mod waker;
 
 pub use auto::AutoRing;
 pub use features::{Features, Limits, RingKind};
+pub use head::Head;
 pub use knob::Knob;
 pub use name::{NAME_SLOTS_FROM, NAMES_IN_FLIGHT_MAX, NameAnswer, NameEnd, NameKind, NameOp};
 pub use name::{Names, Place};
@@ -41,6 +44,7 @@ pub use planted::Planted;
 pub use poll::{Poll, SqPoll};
 pub use socket::{SOCKET_SLOTS_FROM, SocketKind, SocketOp, Sockets};
 pub use transfers::{Access, Transfers};
+pub use waker::RingWaker;
 
 /// Names one op in flight: which slot, and which occupant of that slot.
 ///
@@ -303,6 +307,30 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
         self.push(Op::transfer(kind, file, offset_bytes, memory), tag);
     }
 
+    /// What a transfer of `kind` on `file` begins with, if it is pushed by [`Ring::push_fixed`];
+    /// `None` where it cannot be.
+    fn head(&self, kind: OpKind, file: FileRef) -> Option<Head> {
+        let _ = (kind, file);
+        Some(Head::default())
+    }
+
+    /// As [`Ring::push_transfer`], for bytes in a fixed buffer; `head` is of this kind and file.
+    ///
+    /// # Panics
+    /// As [`Ring::push`].
+    #[inline]
+    fn push_fixed(
+        &mut self,
+        head: Head,
+        (kind, file): (OpKind, FileRef),
+        offset_bytes: u64,
+        bytes: FixedBytes,
+        tag: Tag,
+    ) {
+        let _ = head;
+        self.push_transfer(kind, file, offset_bytes, bytes.memory(), tag);
+    }
+
     /// As [`Ring::push`], for an op with nothing else in flight or queued: the next
     /// [`Ring::enter`] may execute it at once, as `how` says. Call [`Ring::unstage`] before
     /// anything else is pushed. A ring that has nothing to gain pushes it.
@@ -473,11 +501,4 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
         let _ = knob;
         usual
     }
-}
-
-/// Ends a blocking [`Ring::enter`] from any thread. Waking a ring that does not wait makes
-/// its next `enter` return at once.
-pub trait RingWaker: Clone + Send + Sync + 'static {
-    /// Never blocks, never fails; several wakes before one wait count as one.
-    fn wake(&self);
 }

@@ -6,11 +6,9 @@
 //! Not here: where it is kept meanwhile (`slot`), when it ends (`reap`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Waker;
 
 use mfio_core::{CompletionBatch, Error, ErrorKind, Gone, Lent, PacketId, Read, View, Write};
 
-use super::tasks::PlaceWakers;
 use crate::buffer::ArenaBuf;
 
 /// The user's bytes that an op moves: lent in place, or copied through a bounce buffer, which
@@ -52,22 +50,6 @@ impl Body {
             Self::WriteFrom(lent) => lent.done_in(batch),
             Self::BouncedRead(view) => view.filled(),
             Self::BouncedWrite(view) => view.written(),
-        }
-    }
-
-    /// As [`Body::finish`], where that calls nobody but tasks of the shard, which run later, or a
-    /// waker that comes back to be called; else nothing has changed.
-    #[inline(always)]
-    pub(super) fn try_finish(
-        self,
-        batch: &mut CompletionBatch,
-        tasks: PlaceWakers,
-    ) -> Result<Option<Waker>, Self> {
-        let wake = |waker: &Waker| tasks.wake_here(waker);
-        match self {
-            Self::ReadInto(lent) => lent.try_done_in(batch, wake).map_err(Self::ReadInto),
-            Self::WriteFrom(lent) => lent.try_done_in(batch, wake).map_err(Self::WriteFrom),
-            other => Err(other),
         }
     }
 

@@ -39,4 +39,11 @@ impl<R: Ring> CoreCell<R> {
     pub(super) fn straight(&self) -> RefMut<'_, Core<R>> {
         self.0.borrow_mut()
     }
+
+    /// As [`CoreCell::straight`], for [`Core::start_straight`]; `None` where somebody has it, which
+    /// is for whoever asks in the general way to complain about.
+    #[inline(always)]
+    pub(super) fn try_straight(&self) -> Option<RefMut<'_, Core<R>>> {
+        self.0.try_borrow_mut().ok()
+    }
 }

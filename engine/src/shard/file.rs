@@ -23,6 +23,7 @@ use super::core::{Bytes, Core, Ending};
 use super::durable::{How, WriteAt};
 use super::flush::{TicketId, Waiter};
 use super::issue::WriteTerms;
+use super::straight::Course;
 use crate::error::{IoError, explain};
 use crate::ring::{AutoRing, Ring};
 use crate::target::{Geometry, Held, Inode, NOWHERE};
@@ -59,6 +60,7 @@ pub struct File<R: Ring = AutoRing> {
 struct FileInner<R: Ring> {
     shard: Shard<R>,
     target: u32,
+    course: Course,
 }
 
 impl<R: Ring> Drop for FileInner<R> {
@@ -95,8 +97,9 @@ impl<R: Ring> File<R> {
     ) -> Self {
         let mut core = shard.inner.core.borrow_mut();
         let target = core.add_target(name, held, fd, geometry, inode);
+        let course = core.set_course(target);
         drop(core);
-        let inner = Rc::new(FileInner { shard: shard.clone(), target });
+        let inner = Rc::new(FileInner { shard: shard.clone(), target, course });
         Self { inner, class: Class::Foreground }
     }
 
@@ -125,6 +128,11 @@ impl<R: Ring> File<R> {
 
     pub(super) fn target(&self) -> u32 {
         self.inner.target
+    }
+
+    #[inline(always)]
+    pub(super) fn course(&self) -> &Course {
+        &self.inner.course
     }
 
     /// The shard that the target belongs to.
@@ -415,7 +423,7 @@ macro_rules! admission {
 impl<R: Ring> PacketIo<Read, u64> for File<R> {
     #[inline(always)]
     fn send_io(&self, param: u64, view: View<Read>) -> Result<(), Refused<Read>> {
-        self.send_read(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+        self.send_read(param, view)
     }
 
     admission!();
@@ -424,7 +432,7 @@ impl<R: Ring> PacketIo<Read, u64> for File<R> {
 impl<R: Ring> PacketIo<Write, u64> for File<R> {
     #[inline]
     fn send_io(&self, param: u64, view: View<Write>) -> Result<(), Refused<Write>> {
-        self.send_plain_write(param, view).map_or(Ok(()), |view| Err(Refused { param, view }))
+        self.send_plain_write(param, view)
     }
 
     admission!();

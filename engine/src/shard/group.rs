@@ -199,12 +199,17 @@ impl<R: Ring> Core<R> {
         let Some(Staged { target, class, offset_bytes, how, view }) = entry.take() else {
             return false;
         };
+        let course = &{ self.targets.get(target).course };
         let back = match view {
             StagedView::Read(view) => {
-                self.start_straight(target, offset_bytes, view).map_err(StagedView::Read)
+                let back = self.start_straight(course, offset_bytes, view);
+                let back = back.or_else(|view| self.start_unfit(target, offset_bytes, view));
+                back.map_err(StagedView::Read)
             }
             StagedView::Write(view) => {
-                self.start_straight(target, offset_bytes, view).map_err(StagedView::Write)
+                let back = self.start_straight(course, offset_bytes, view);
+                let back = back.or_else(|view| self.start_unfit(target, offset_bytes, view));
+                back.map_err(StagedView::Write)
             }
         };
         let Err(view) = back else { return true };

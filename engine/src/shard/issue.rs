@@ -4,88 +4,20 @@
 //!
 //! Not here: completions (`reap`), which flushes are due (`flush`), trying again (`retry`).
 
-use mfio_core::{Error, ErrorKind, Lent, Perms, Read, RegionId, View, Write};
+use mfio_core::{Error, ErrorKind, RegionId, View};
 use nix::errno::Errno;
 
 use super::barrier::Epoch;
-use super::body::{Body, copy_out};
+use super::body::Body;
 use super::class::Class;
-use super::core::{Bytes, Core, Ending, Job};
+use super::core::{Bytes, Core, Job};
+use super::direction::Direction;
 use super::durable::{self, How, Promise};
-use super::plain::Plain;
 use super::slot::{Behind, FlushOp, Linked, Occupant, Transfer};
 use crate::buffer::{ArenaBuf, MemRange};
 use crate::plan::{self, Cut};
 use crate::ring::{FileRef, Knob, Op, OpKind, Plant, Ring, Tag};
 use crate::target::SyncMethod;
-
-/// What differs between reading and writing.
-pub(super) trait Direction: Perms {
-    const KIND: OpKind;
-    const IS_READ: bool;
-    fn lent(lent: Lent<Self>) -> Body
-    where
-        Self: Sized;
-    /// Takes the view's bytes into the bounce buffer, if they go that way.
-    fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending>
-    where
-        Self: Sized;
-    fn failed(view: View<Self>, error: Error) -> Ending
-    where
-        Self: Sized;
-    /// The view as it is, to be completed by [`Body::finish`].
-    fn plain(view: View<Self>) -> Body
-    where
-        Self: Sized;
-}
-
-impl Direction for Read {
-    const KIND: OpKind = OpKind::Read;
-    const IS_READ: bool = true;
-
-    #[inline]
-    fn lent(lent: Lent<Self>) -> Body {
-        Body::ReadInto(lent)
-    }
-
-    fn bounced(view: View<Self>, _bounce: &mut ArenaBuf) -> Result<Body, Ending> {
-        Ok(Body::BouncedRead(view))
-    }
-
-    fn failed(view: View<Self>, error: Error) -> Ending {
-        Ending::FailedRead(view, error)
-    }
-
-    fn plain(view: View<Self>) -> Body {
-        Body::BouncedRead(view)
-    }
-}
-
-impl Direction for Write {
-    const KIND: OpKind = OpKind::Write;
-    const IS_READ: bool = false;
-
-    #[inline]
-    fn lent(lent: Lent<Self>) -> Body {
-        Body::WriteFrom(lent)
-    }
-
-    fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending> {
-        let len = usize::try_from(view.len()).unwrap_or(usize::MAX).min(bounce.len());
-        match copy_out(&view, &mut bounce[..len]) {
-            Ok(()) => Ok(Body::BouncedWrite(view)),
-            Err(kind) => Err(Ending::FailedWrite(view, kind.into())),
-        }
-    }
-
-    fn failed(view: View<Self>, error: Error) -> Ending {
-        Ending::FailedWrite(view, error)
-    }
-
-    fn plain(view: View<Self>) -> Body {
-        Body::BouncedWrite(view)
-    }
-}
 
 /// What a write carries besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,9 +100,7 @@ impl<R: Ring> Core<R> {
                 let lent = view.try_alloc(1).expect("a cut in place has an address");
                 let memory = self.memory_of(lent.as_ptr(), cut.op_bytes, lent.region());
                 if terms.are_plain() && self.can_be_plain(target) {
-                    let (body, epoch) = (D::lent(lent), terms.epoch);
-                    let plain = Plain { body, memory, offset_bytes: offset, epoch };
-                    self.push_plain::<D>(self.targets.get(target).file, target, plain);
+                    self.push_plain::<D>(target, lent, offset, memory, terms.epoch);
                     return None;
                 }
                 let _tag = self.start::<D>(target, cut, D::lent(lent), memory, terms, true);

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use socket2::Socket as Descriptor;
 
 use super::body::{contained, copy_out};
-use super::issue::Direction;
+use super::direction::Direction;
 use crate::buffer::{MemRange, quarantine};
 use crate::ring::{SOCKET_SLOTS_FROM, SocketKind, Tag};
 

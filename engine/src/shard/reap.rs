@@ -4,12 +4,14 @@
 //!
 //! Not here: the verdicts themselves (`complete`), flushes (`flush`).
 
-use mfio_core::{CompletionBatch, Error, ErrorKind};
+use std::task::Waker;
+
+use mfio_core::{CompletionBatch, Error, ErrorKind, Lent, Perms};
 
 use super::barrier::Epoch;
 use super::body::Body;
 use super::core::{Core, Ending, Retry};
-use super::plain::{Plain, Whole};
+use super::plain::Whole;
 use super::slot::{Linked, Occupant, Slots, Transfer};
 use super::tasks::PlaceWakers;
 use crate::complete::{self, Attempt, STALLS_MAX, Verdict};
@@ -292,6 +294,20 @@ struct Telling<'a> {
     endings: &'a mut Vec<Ending>,
 }
 
+impl Telling<'_> {
+    /// Ends what is whole: at once where that calls nobody but tasks of the shard, which run
+    /// later, or a waker; else later.
+    #[inline(always)]
+    fn finish<P: Perms>(&mut self, lent: Lent<P>, body: impl FnOnce(Lent<P>) -> Body) {
+        let tasks = self.tasks;
+        match lent.try_done_in(self.told, |waker: &Waker| tasks.wake_here(waker)) {
+            Ok(None) => {}
+            Ok(Some(waker)) => self.endings.push(Ending::Wake(waker)),
+            Err(lent) => self.done.push(body(lent)),
+        }
+    }
+}
+
 /// Ends the op that has completed if it is a plain one, and whole; else nothing has changed.
 #[inline(always)]
 fn end_plain(
@@ -304,17 +320,17 @@ fn end_plain(
     if more {
         return false;
     }
-    let Some(Whole { target, plain }) = slots.take_whole(tag, result) else { return false };
-    let Plain { body, memory, epoch, .. } = plain;
-    let is_read = matches!(body, Body::ReadInto(_));
-    metrics.moved(is_read, memory.len_bytes().into());
-    if !is_read {
-        targets.get_mut(target).barrier.write_ended(epoch);
-    }
-    match body.try_finish(telling.told, telling.tasks) {
-        Ok(None) => {}
-        Ok(Some(waker)) => telling.endings.push(Ending::Wake(waker)),
-        Err(body) => telling.done.push(body),
+    match slots.take_whole(tag, result) {
+        None => return false,
+        Some(Whole::Read(lent)) => {
+            metrics.moved(true, result.cast_unsigned().into());
+            telling.finish(lent, Body::ReadInto);
+        }
+        Some(Whole::Write(lent, target, epoch)) => {
+            metrics.moved(false, result.cast_unsigned().into());
+            targets.get_mut(target).barrier.write_ended(epoch);
+            telling.finish(lent, Body::WriteFrom);
+        }
     }
     true
 }

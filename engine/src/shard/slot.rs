@@ -8,131 +8,49 @@
 //!
 //! Not here: what ops do (`issue`), what completions mean (`reap`).
 
-use mfio_core::PacketId;
+use std::mem::ManuallyDrop;
+
+use mfio_core::{Lent, PacketId, Read, Write};
 
 use super::barrier::Epoch;
-use super::body::Body;
-use super::chain_table::ChainId;
 use super::class::Class;
+use super::direction::Direction;
 use super::group::Group;
-use super::plain::{Plain, Whole};
-use crate::buffer::{ArenaBuf, MemRange, Region, quarantine};
-use crate::metrics::{Direction, Stamps};
+pub(super) use super::occupant::{Behind, FlushOp, Linked, Occupant, StepOp, Transfer};
+use super::plain::{At, Plain, Whole};
+use crate::buffer::{ArenaBuf, Region, quarantine};
+use crate::metrics::{self, Stamps};
 use crate::ring::Tag;
 
-/// How far the flush behind a durable write has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Linked {
-    /// The write asks for no durability.
-    No,
-    /// No flush is linked to the write (any more): one must be asked for once it is whole.
-    Unlinked,
-    /// The flush in that slot was linked behind the write and has not completed.
-    Pending(Tag),
-    /// The linked flush has succeeded.
-    Flushed,
-    /// The write flushes itself (`RWF_DSYNC`): whole is durable.
-    Dsync,
-}
-
-/// A read or a write in flight, or what a plain one turned into.
+/// What is in a slot. Never dropped where it stands: it is taken out, or kept for ever.
 #[derive(Debug)]
-pub(super) struct Transfer {
-    /// `None` once the verdict is out, while something else still keeps the slot.
-    pub(super) body: Option<Body>,
-    pub(super) memory: MemRange,
-    pub(super) offset_bytes: u64,
-    pub(super) epoch: Epoch,
-    pub(super) target: u32,
-    /// The user's share of `memory`, from `lead_bytes` on.
-    pub(super) take_bytes: u32,
-    pub(super) lead_bytes: u32,
-    /// Bytes of `memory` at which the op in flight starts (F11).
-    pub(super) resumed_at: u32,
-    /// Bytes of `memory`, from its start, that are known to be through.
-    pub(super) reached: u32,
-    pub(super) linked: Linked,
-    // Those that are nearly always the same come together, so that they are few stores.
-    pub(super) is_read: bool,
-    pub(super) class: Class,
-    pub(super) bounced: bool,
-    pub(super) whole: bool,
-    pub(super) cancel_requested: bool,
-    /// The ring has been asked to cancel it.
-    pub(super) cancel_sent: bool,
-    pub(super) force_async: bool,
-    pub(super) retries: u8,
-    pub(super) stalls: u8,
-    /// The flush that is due is one of all metadata.
-    pub(super) all_metadata: bool,
-    /// All of it or nothing, so never a rest.
-    pub(super) atomic: bool,
-    /// Its class counts it as in flight, until its first completion.
-    pub(super) counted: bool,
-    /// Its parts are in the group that the slot table keeps beside the slot.
-    pub(super) grouped: bool,
-    /// Its target counts it as a user.
-    pub(super) keeps_target: bool,
-}
-
-impl Transfer {
-    /// Length of the op in flight.
-    #[inline]
-    pub(super) const fn in_flight_bytes(&self) -> u32 {
-        self.memory.len_bytes() - self.resumed_at
-    }
-}
-
-/// A flush in flight.
-#[derive(Debug)]
-pub(super) struct FlushOp {
-    pub(super) target: u32,
-    pub(super) all_metadata: bool,
-    pub(super) retries: u8,
-    pub(super) cancel_sent: bool,
-    pub(super) behind: Behind,
-}
-
-impl FlushOp {
-    pub(super) const fn new(target: u32, all_metadata: bool, behind: Behind) -> Self {
-        Self { target, all_metadata, retries: 0, cancel_sent: false, behind }
-    }
-}
-
-/// What a flush was issued for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Behind {
-    /// Everything asked for up to this epoch.
-    Requests(Epoch),
-    /// One durable write, for as long as that write says [`Linked::Pending`].
-    Write(Tag),
-}
-
-#[derive(Debug)]
-pub(super) enum Occupant {
-    Transfer(Transfer),
-    Flush(FlushOp),
-    Step(StepOp),
-}
-
-/// A step of a chain in flight, or the place it keeps while it waits to be tried again. What
-/// the step is made of, its memory first of all, is with the chain.
-#[derive(Debug)]
-pub(super) struct StepOp {
-    pub(super) chain: ChainId,
-    pub(super) step: u8,
-    pub(super) cancel_requested: bool,
-    pub(super) cancel_sent: bool,
-}
-
-/// What is in a slot.
-#[derive(Debug)]
-enum State {
-    Free,
+pub(super) enum State {
     /// A transfer in its short form. Nobody sees it: who looks at it finds a long one.
-    Plain(Plain),
+    Read(ManuallyDrop<Lent<Read>>),
+    Write(ManuallyDrop<Lent<Write>>, Epoch),
+    Free,
     /// Something that the slot table keeps beside the slot.
     Long,
+}
+
+/// A free slot, for a plain op.
+pub(super) struct Vacancy<'a> {
+    slot: u32,
+    entry: &'a mut Slot,
+    first_free: &'a mut u32,
+    free: &'a mut u32,
+}
+
+impl Vacancy<'_> {
+    #[inline(always)]
+    pub(super) fn fill<D: Direction>(self, plain: Plain<D>) -> Tag {
+        let Plain { lent, epoch, at } = plain;
+        *self.first_free = self.entry.at.target;
+        *self.free -= 1;
+        self.entry.state = D::short(ManuallyDrop::new(lent), epoch);
+        self.entry.at = at;
+        Tag { slot: self.slot, generation: self.entry.generation }
+    }
 }
 
 /// One cache line: it is written once and read once per I/O.
@@ -141,11 +59,11 @@ enum State {
 struct Slot {
     state: State,
     generation: u32,
-    /// Of a plain op, its target; of a free slot, the next free one.
-    link: u32,
+    /// Of a plain op; of a free slot, the target is the next free one.
+    at: At,
 }
 
-/// The link of the last free slot.
+/// What follows the last free slot.
 const NO_SLOT: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Slot>() == 64, "a plain op touches one cache line of its slot");
@@ -177,7 +95,8 @@ impl Slots {
     pub(super) fn new(count: u32, stamps: Option<Stamps>) -> Self {
         assert!(count < NO_SLOT, "fewer slots than a tag can name");
         let next = |slot| if slot + 1 == count { NO_SLOT } else { slot + 1 };
-        let empty = |slot| Slot { state: State::Free, generation: 0, link: next(slot) };
+        let at = |slot| At { target: next(slot), ..At::default() };
+        let empty = |slot| Slot { state: State::Free, generation: 0, at: at(slot) };
         let table = (0..count).map(empty).collect();
         let first_free = if count == 0 { NO_SLOT } else { 0 };
         let long = (0..count).map(|_| None).collect();
@@ -226,32 +145,27 @@ impl Slots {
         let (slot, entry) = self.take_free();
         match entry.state {
             State::Free => entry.state = State::Long,
-            State::Plain(_) | State::Long => occupied(),
+            _ => unreachable!("a free slot is empty"),
         }
         let tag = Tag { slot, generation: entry.generation };
         self.long[slot as usize] = Some(occupant);
         tag
     }
 
-    /// Puts a plain op on `target` into a free slot.
+    /// The free slot that was used last, if there is one.
     #[inline(always)]
-    pub(super) fn occupy_plain(&mut self, target: u32, plain: Plain) -> Tag {
-        let (slot, entry) = self.take_free();
-        // What is overwritten is seen to be nothing right here, so that nothing is dropped.
-        match entry.state {
-            State::Free => entry.state = State::Plain(plain),
-            State::Plain(_) | State::Long => occupied(),
-        }
-        entry.link = target;
-        Tag { slot, generation: entry.generation }
+    pub(super) fn vacancy(&mut self) -> Option<Vacancy<'_>> {
+        let Self { table, first_free, free, .. } = self;
+        let slot = *first_free;
+        let entry = table.get_mut(slot as usize)?;
+        matches!(entry.state, State::Free).then_some(Vacancy { slot, entry, first_free, free })
     }
 
-    #[inline(always)]
     fn take_free(&mut self) -> (u32, &mut Slot) {
         let slot = self.first_free;
         let entry = self.table.get_mut(slot as usize);
         let entry = entry.expect("a slot is free: checked before the op was made");
-        self.first_free = entry.link;
+        self.first_free = entry.at.target;
         self.free -= 1;
         (slot, entry)
     }
@@ -259,7 +173,7 @@ impl Slots {
     /// Who is in the slot, if anybody: from now on in the long form.
     #[inline]
     fn look(&mut self, slot: usize) -> Option<&mut Occupant> {
-        if matches!(self.table[slot].state, State::Plain(_)) {
+        if matches!(self.table[slot].state, State::Read(_) | State::Write(..)) {
             self.lengthen(slot);
         }
         self.long[slot].as_mut()
@@ -268,9 +182,13 @@ impl Slots {
     #[cold]
     fn lengthen(&mut self, slot: usize) {
         let entry = &mut self.table[slot];
-        if let State::Plain(plain) = std::mem::replace(&mut entry.state, State::Long) {
-            self.long[slot] = Some(Occupant::Transfer(plain.into_transfer(entry.link)));
-        }
+        let at = entry.at;
+        let transfer = match std::mem::replace(&mut entry.state, State::Long) {
+            State::Read(lent) => at.read(ManuallyDrop::into_inner(lent)),
+            State::Write(lent, epoch) => at.write(ManuallyDrop::into_inner(lent), epoch),
+            State::Free | State::Long => unreachable!("only what is short is made long"),
+        };
+        self.long[slot] = Some(Occupant::Transfer(transfer));
     }
 
     /// Keeps the parts of the op of `tag` until its completion.
@@ -307,7 +225,8 @@ impl Slots {
             Occupant::Flush(_) | Occupant::Step(_) => false,
         };
         let plain = |entry: &&Slot| match &entry.state {
-            State::Plain(plain) => plain.memory.touches(region),
+            State::Read(lent) => entry.at.memory(lent).touches(region),
+            State::Write(lent, _) => entry.at.memory(lent).touches(region),
             State::Free | State::Long => false,
         };
         let plain = self.table.iter().filter(plain).count();
@@ -360,18 +279,23 @@ impl Slots {
     #[inline(always)]
     pub(super) fn take_whole(&mut self, tag: Tag, result: i32) -> Option<Whole> {
         let entry = self.table.get_mut(tag.slot as usize)?;
-        let State::Plain(plain) = &entry.state else { return None };
-        if entry.generation != tag.generation || !plain.is_whole(result) {
+        if !matches!(entry.state, State::Read(_) | State::Write(..)) {
             return None;
         }
-        let State::Plain(plain) = std::mem::replace(&mut entry.state, State::Free) else {
-            unreachable!("looked at just now");
-        };
+        if entry.generation != tag.generation || !entry.at.is_whole(result) {
+            return None;
+        }
         entry.generation = entry.generation.wrapping_add(1);
-        let target = std::mem::replace(&mut entry.link, self.first_free);
+        let target = std::mem::replace(&mut entry.at.target, self.first_free);
         self.first_free = tag.slot;
         self.free += 1;
-        Some(Whole { target, plain })
+        match std::mem::replace(&mut entry.state, State::Free) {
+            State::Read(lent) => Some(Whole::Read(ManuallyDrop::into_inner(lent))),
+            State::Write(lent, epoch) => {
+                Some(Whole::Write(ManuallyDrop::into_inner(lent), target, epoch))
+            }
+            State::Free | State::Long => unreachable!("looked at just now"),
+        }
     }
 
     /// Empties the slot of `tag`; what still carries the tag is stale from now on.
@@ -386,7 +310,7 @@ impl Slots {
         let entry = &mut self.table[tag.slot as usize];
         assert_eq!(entry.generation, tag.generation, "a slot is vacated by its own tag");
         entry.generation = entry.generation.wrapping_add(1);
-        entry.link = self.first_free;
+        entry.at.target = self.first_free;
         self.first_free = tag.slot;
         self.free += 1;
         debug_assert!(!matches!(entry.state, State::Free), "a slot is vacated once");
@@ -401,9 +325,11 @@ impl Slots {
         match &self.long[tag.slot as usize] {
             Some(Occupant::Transfer(transfer)) => {
                 let (class, is_read) = (transfer.class, transfer.is_read);
-                self.stamp_left(tag, class, Direction::of(is_read));
+                self.stamp_left(tag, class, metrics::Direction::of(is_read));
             }
-            Some(Occupant::Flush(_)) => self.stamp_left(tag, Class::Foreground, Direction::Flush),
+            Some(Occupant::Flush(_)) => {
+                self.stamp_left(tag, Class::Foreground, metrics::Direction::Flush)
+            }
             // A chain is timed as a whole by whoever awaits it.
             _ => {}
         }
@@ -411,7 +337,7 @@ impl Slots {
 
     /// An op that was timed has completed.
     #[cold]
-    pub(super) fn stamp_left(&mut self, tag: Tag, class: Class, direction: Direction) {
+    pub(super) fn stamp_left(&mut self, tag: Tag, class: Class, direction: metrics::Direction) {
         if let Some(stamps) = &mut self.stamps {
             stamps.left(tag.slot, class as usize, direction);
         }
@@ -459,13 +385,6 @@ impl Slots {
             occupant.as_mut().map(|occupant| (tag, occupant))
         })
     }
-}
-
-/// Out of the way of those who never come here.
-#[cold]
-#[inline(never)]
-fn occupied() -> ! {
-    unreachable!("a free slot is empty");
 }
 
 impl Drop for Slots {

@@ -6,8 +6,10 @@ use mfio_core::{CompletionBatch, Error, Packet, Read, Sent, Write};
 
 use super::*;
 use crate::Config;
-use crate::buffer::{Arena, ArenaConfig, SizeClass, quarantined};
-use crate::metrics::{MetricsReader, Published};
+use crate::buffer::{Arena, ArenaConfig, MemRange, SizeClass, quarantined};
+use crate::metrics::{Direction, MetricsReader, Published};
+use crate::shard::barrier::Barrier;
+use crate::shard::body::Body;
 
 fn flush() -> Occupant {
     Occupant::Flush(FlushOp::new(3, false, Behind::Requests(Epoch::default())))
@@ -18,13 +20,19 @@ fn arena() -> Arena {
 }
 
 /// A plain read of 4 KiB into a buffer of `arena`, with whoever awaits it.
-fn read(arena: &Arena) -> (Plain, Sent<Read, ArenaBuf>) {
+fn read(arena: &Arena) -> (Plain<Read>, Sent<Read, ArenaBuf>) {
     let (sent, view) = Packet::<Read, _>::new(arena.alloc(4096).unwrap()).send();
     let lent = view.try_alloc(1).expect("an arena's buffer is lent");
     let region = Some(arena.region());
     let memory = MemRange::of_raw(lent.as_ptr(), 4096, region).unwrap();
-    let (body, epoch) = (Body::ReadInto(lent), Epoch::default());
-    (Plain { body, memory, offset_bytes: 512, epoch }, sent)
+    let at = At { target: 3, extent: memory.extent(), offset_bytes: 512 };
+    (Plain { lent, epoch: Epoch::default(), at }, sent)
+}
+
+/// Puts `plain` on `target` into a free slot.
+fn occupy_plain(slots: &mut Slots, target: u32, plain: Plain<Read>) -> Tag {
+    let at = At { target, ..plain.at };
+    slots.vacancy().unwrap().fill(Plain { at, ..plain })
 }
 
 #[test]
@@ -66,7 +74,7 @@ fn f11_whole_transfer_leaves_at_once_and_any_other_stays() {
     let arena = arena();
     let mut slots = Slots::new(2, None);
     let (plain, sent) = read(&arena);
-    let tag = slots.occupy_plain(3, plain);
+    let tag = occupy_plain(&mut slots, 3, plain);
     for result in [4095, 0, -5, 4097] {
         assert!(slots.take_whole(tag, result).is_none(), "{result}");
     }
@@ -76,11 +84,42 @@ fn f11_whole_transfer_leaves_at_once_and_any_other_stays() {
     let other = slots.occupy(flush());
     assert!(slots.take_whole(other, 0).is_none(), "a flush moves nothing");
     slots.vacate(other);
-    let whole = slots.take_whole(tag, 4096).unwrap();
-    assert_eq!((whole.target, whole.plain.offset_bytes), (3, 512));
-    whole.plain.body.finish_alone();
+    let Some(Whole::Read(lent)) = slots.take_whole(tag, 4096) else { panic!() };
+    lent.done();
     assert_eq!(slots.occupied(), 0);
     assert!(sent.is_done());
+}
+
+#[test]
+fn f04_whole_plain_write_leaves_with_its_target_and_epoch_and_a_looked_at_one_keeps_them() {
+    let arena = arena();
+    let mut slots = Slots::new(1, None);
+    let mut barrier = Barrier::default();
+    let _closed = barrier.close_epoch();
+    let epoch = barrier.write_started();
+    assert_ne!(epoch, Epoch::default());
+    for looked_at in [false, true] {
+        let (sent, view) = Packet::<Write, _>::new(arena.alloc(4096).unwrap()).send();
+        let lent = view.try_alloc(1).expect("an arena's buffer is lent");
+        let memory = MemRange::of_raw(lent.as_ptr(), 4096, None).unwrap();
+        let at = At { target: 5, extent: memory.extent(), offset_bytes: 512 };
+        let tag = slots.vacancy().unwrap().fill(Plain { lent, epoch, at });
+        assert!(slots.vacancy().is_none(), "the only slot is occupied");
+        if looked_at {
+            let transfer = slots.transfer(tag).unwrap();
+            assert_eq!((transfer.target, transfer.is_read, transfer.epoch), (5, false, epoch));
+            assert_eq!(transfer.memory.addr(), memory.addr());
+            assert_eq!(transfer.memory.buf_index(), None);
+            transfer.body.take().unwrap().finish_alone();
+            slots.vacate(tag);
+        } else {
+            let whole = slots.take_whole(tag, 4096);
+            let Some(Whole::Write(lent, 5, its)) = whole else { panic!("{whole:?}") };
+            assert_eq!(its, epoch);
+            lent.done();
+        }
+        assert!(sent.is_done() && slots.vacancy().is_some());
+    }
 }
 
 #[test]
@@ -88,7 +127,7 @@ fn f11_plain_op_is_a_transfer_for_whoever_looks_at_it_and_then_no_longer_plain()
     let arena = arena();
     let mut slots = Slots::new(1, None);
     let (plain, sent) = read(&arena);
-    let tag = slots.occupy_plain(3, plain);
+    let tag = occupy_plain(&mut slots, 3, plain);
     let transfer = slots.transfer(tag).unwrap();
     assert_eq!((transfer.target, transfer.offset_bytes, transfer.take_bytes), (3, 512, 4096));
     assert_eq!(
@@ -111,7 +150,7 @@ fn plain_ops_count_as_users_of_their_target_from_when_it_asks() {
     let mut sent = Vec::new();
     for target in [3, 4, 3] {
         let (plain, its) = read(&arena);
-        sent.push((slots.occupy_plain(target, plain), its));
+        sent.push((occupy_plain(&mut slots, target, plain), its));
     }
     let mut users = Vec::new();
     for _ in 0..2 {
@@ -130,7 +169,7 @@ fn f08_ops_on_a_region_are_those_whose_memory_lies_in_it() {
     let (arena, other) = (arena(), self::arena());
     let mut slots = Slots::new(3, None);
     let (plain, _sent) = read(&arena);
-    let tag = slots.occupy_plain(3, plain);
+    let tag = occupy_plain(&mut slots, 3, plain);
     let flushing = slots.occupy(flush());
     assert_eq!((slots.ops_on(arena.region()), slots.ops_on(other.region())), (1, 0));
     slots.vacate(flushing);
@@ -146,7 +185,7 @@ fn f02_memory_of_ops_that_did_not_come_back_is_never_freed() {
     let before = quarantined();
     let mut slots = Slots::new(2, None);
     let (plain, sent) = read(&arena);
-    let tag = slots.occupy_plain(3, plain);
+    let tag = occupy_plain(&mut slots, 3, plain);
     slots.keep_bounce(tag, arena.alloc(4096).unwrap());
     drop(slots);
     assert!(quarantined() > before);
@@ -184,7 +223,7 @@ fn latency_is_that_of_who_left_and_of_nobody_who_was_forgotten() {
     assert_eq!((counted(Direction::Flush), counted(Direction::Read)), (1, 0));
     let arena = arena();
     let (plain, _sent) = read(&arena);
-    let tag = slots.occupy_plain(3, plain);
+    let tag = occupy_plain(&mut slots, 3, plain);
     slots.stamp(tag, Some(7));
     assert_eq!(slots.stamp_of(tag), Some(7));
     slots.stamp_pushed(tag, 400);
@@ -198,7 +237,7 @@ fn latency_is_that_of_who_left_and_of_nobody_who_was_forgotten() {
 fn bytes_finish_as_whoever_owns_them_was_told() {
     let arena = arena();
     let (plain, sent) = read(&arena);
-    let body = plain.body;
+    let body = Body::ReadInto(plain.lent);
     body.finish_part(512, Error::new(mfio_core::ErrorKind::Closed));
     let completed = sent.into_completed().unwrap_or_else(|_| panic!("it is done"));
     assert_eq!(completed.contiguous_bytes(), 512);

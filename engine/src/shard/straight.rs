@@ -9,32 +9,62 @@
 //!
 //! Not here: the general way (`file`, `issue`), completions (`reap`).
 
-use mfio_core::{Read, View, Write};
+use mfio_core::{Lent, Read, Refused, View, Write};
 
 use super::barrier::Epoch;
 use super::class::Class;
 use super::core::Core;
+use super::direction::Direction;
 use super::durable::How;
 use super::file::File;
-use super::issue::{Direction, WriteTerms};
-use super::plain::Plain;
+use super::issue::WriteTerms;
+use super::plain::{At, Plain};
 use crate::buffer::MemRange;
-use crate::plan::{self, Cut};
-use crate::ring::{FileRef, Ring};
+use crate::plan::{self, Cut, Fit};
+use crate::ring::{FileRef, Head, OpKind, Ring};
+
+/// What the straight way has to know of a target, which is the same for as long as it is open:
+/// at hand in the handle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Course {
+    target: u32,
+    file: FileRef,
+    /// What is to be pushed with the heads: nothing where there are none.
+    fit: Fit,
+    read: Head,
+    write: Head,
+}
+
+impl Course {
+    /// Of nothing that goes straight.
+    pub(crate) const NONE: Self = {
+        let head = Head::NONE;
+        Self { target: 0, file: FileRef::Plain(-1), fit: Fit::NONE, read: head, write: head }
+    };
+
+    #[inline(always)]
+    const fn head<D: Direction>(&self) -> Head {
+        if D::IS_READ { self.read } else { self.write }
+    }
+}
 
 impl<R: Ring> File<R> {
     #[inline(always)]
-    pub(super) fn send_plain_write(&self, offset: u64, view: View<Write>) -> Option<View<Write>> {
+    pub(super) fn send_plain_write(
+        &self,
+        offset: u64,
+        view: View<Write>,
+    ) -> Result<(), Refused<Write>> {
         match self.send_straight(offset, view) {
-            Ok(()) => None,
+            Ok(()) => Ok(()),
             Err(view) => self.send_write_first(offset, view),
         }
     }
 
     #[inline(always)]
-    pub(super) fn send_read(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
+    pub(super) fn send_read(&self, offset: u64, view: View<Read>) -> Result<(), Refused<Read>> {
         match self.send_straight(offset, view) {
-            Ok(()) => None,
+            Ok(()) => Ok(()),
             Err(view) => self.send_read_first(offset, view),
         }
     }
@@ -43,27 +73,28 @@ impl<R: Ring> File<R> {
     /// has changed.
     #[inline(always)]
     fn send_straight<D: Direction>(&self, offset: u64, view: View<D>) -> Result<(), View<D>> {
-        let mut core = self.shard().inner.core.straight();
-        if core.credit == 0 || self.class() != Class::Foreground {
+        if self.class() != Class::Foreground {
             return Err(view);
         }
-        core.start_straight(self.target(), offset, view)
+        let Some(mut core) = self.shard().inner.core.try_straight() else { return Err(view) };
+        if core.credit == 0 {
+            return Err(view);
+        }
+        core.start_straight(self.course(), offset, view)
     }
 
     #[inline(never)]
-    fn send_write_first(&self, offset: u64, view: View<Write>) -> Option<View<Write>> {
-        match self.send_first(offset, view) {
-            Ok(()) => None,
-            Err(view) => self.send_write(offset, How::PLAIN, view),
-        }
+    fn send_write_first(&self, offset: u64, view: View<Write>) -> Result<(), Refused<Write>> {
+        let Err(view) = self.send_first(offset, view) else { return Ok(()) };
+        let refused = self.send_write(offset, How::PLAIN, view);
+        refused.map_or(Ok(()), |view| Err(Refused { param: offset, view }))
     }
 
     #[inline(never)]
-    fn send_read_first(&self, offset: u64, view: View<Read>) -> Option<View<Read>> {
-        match self.send_first(offset, view) {
-            Ok(()) => None,
-            Err(view) => self.send_read_otherwise(offset, view),
-        }
+    fn send_read_first(&self, offset: u64, view: View<Read>) -> Result<(), Refused<Read>> {
+        let Err(view) = self.send_first(offset, view) else { return Ok(()) };
+        let refused = self.send_read_otherwise(offset, view);
+        refused.map_or(Ok(()), |view| Err(Refused { param: offset, view }))
     }
 
     /// As [`File::send_straight`], by looking at everything. What it has seen is a credit for
@@ -73,7 +104,11 @@ impl<R: Ring> File<R> {
         if self.class() != Class::Foreground {
             return Err(view);
         }
-        let mut core = self.shard().inner.core.borrow_mut();
+        let cell = &self.shard().inner.core;
+        let Err(view) = cell.straight().start_unfit(self.target(), offset, view) else {
+            return Ok(());
+        };
+        let mut core = cell.borrow_mut();
         core.start_whole(self.target(), offset, view)?;
         core.grant();
         Ok(())
@@ -100,20 +135,72 @@ impl<R: Ring> Core<R> {
         self.undisturbed = usual && self.is_undisturbed();
     }
 
+    /// What is the same for all views of the target.
+    fn course(&self, target: u32) -> Course {
+        let entry = self.targets.get(target);
+        let heads = self.ring.head(OpKind::Read, entry.file);
+        let heads = heads.zip(self.ring.head(OpKind::Write, entry.file));
+        let fixed = self.arena_pieces.cover(self.arena.region());
+        let fit = if heads.is_some() && fixed { Fit::of(entry.demands) } else { Fit::NONE };
+        let (read, write) = heads.unwrap_or_default();
+        Course { target, file: entry.file, fit, read, write }
+    }
+
+    /// Finds out what is the same for all views of the target, which has just been made.
+    pub(super) fn set_course(&mut self, target: u32) -> Course {
+        let course = self.course(target);
+        self.targets.get_mut(target).course = course;
+        course
+    }
+
     /// As [`Core::start_whole`], on credit.
     #[inline(always)]
     pub(super) fn start_straight<D: Direction>(
+        &mut self,
+        course: &Course,
+        offset: u64,
+        view: View<D>,
+    ) -> Result<(), View<D>> {
+        let Some((address, len)) = view.in_region(self.arena_id) else { return Err(view) };
+        let Some(op_bytes) = course.fit.whole(offset, len, address.addr().get()) else {
+            return Err(view);
+        };
+        if !D::IS_READ && self.targets.get(course.target).poison.is_set() {
+            return Err(view);
+        }
+        let Some(vacancy) = self.slots.vacancy() else { return Err(view) };
+        let lent = view.try_alloc(1)?;
+        let mut epoch = Epoch::default();
+        if !D::IS_READ {
+            epoch = self.targets.get_mut(course.target).barrier.write_started();
+        }
+        let bytes = self.arena_pieces.fixed(address, op_bytes);
+        self.credit -= 1;
+        let at = At { target: course.target, extent: bytes.extent(), offset_bytes: offset };
+        let tag = vacancy.fill(Plain { lent, epoch, at });
+        self.ring.push_fixed(course.head::<D>(), (D::KIND, course.file), offset, bytes, tag);
+        self.in_flight += 1;
+        self.metrics.ops += 1;
+        Ok(())
+    }
+
+    /// As [`Core::start_straight`], with the demands of the target one by one: of memory that is
+    /// less aligned than offsets are, or not registered, or of ops that have no head. Asked by
+    /// whoever got a view back, so that it comes back from there as it went.
+    #[inline(never)]
+    pub(super) fn start_unfit<D: Direction>(
         &mut self,
         target: u32,
         offset: u64,
         view: View<D>,
     ) -> Result<(), View<D>> {
-        let Some((address, len)) = view.address_and_len() else { return Err(view) };
-        if view.region() != Some(self.arena_id) {
+        if self.credit == 0 || self.slots.free() == 0 {
             return Err(view);
         }
+        let Some((address, len)) = view.in_region(self.arena_id) else { return Err(view) };
         let entry = self.targets.get_mut(target);
-        let Some(op_bytes) = plan::whole_cut(offset, len, address.addr(), entry.demands) else {
+        let Some(op_bytes) = plan::whole_cut(offset, len, address.addr().get(), entry.demands)
+        else {
             return Err(view);
         };
         let memory = MemRange::of_arena(address, op_bytes, self.arena_pieces);
@@ -126,18 +213,26 @@ impl<R: Ring> Core<R> {
         if !D::IS_READ {
             epoch = entry.barrier.write_started();
         }
-        let file = entry.file;
         self.credit -= 1;
-        let plain = Plain { body: D::lent(lent), memory, offset_bytes: offset, epoch };
-        self.push_plain::<D>(file, target, plain);
+        self.push_plain::<D>(target, lent, offset, memory, epoch);
         Ok(())
     }
 
     /// Starts the op. Its target need not be told of its user: see [`Core::close_target`].
-    #[inline(always)]
-    pub(super) fn push_plain<D: Direction>(&mut self, file: FileRef, target: u32, plain: Plain) {
-        let (offset_bytes, memory) = (plain.offset_bytes, plain.memory);
-        let tag = self.slots.occupy_plain(target, plain);
+    #[inline]
+    pub(super) fn push_plain<D: Direction>(
+        &mut self,
+        target: u32,
+        lent: Lent<D>,
+        offset_bytes: u64,
+        memory: MemRange,
+        epoch: Epoch,
+    ) {
+        let at = At { target, extent: memory.extent(), offset_bytes };
+        let vacancy = self.slots.vacancy();
+        let vacancy = vacancy.expect("a slot is free: checked before the op was made");
+        let tag = vacancy.fill(Plain { lent, epoch, at });
+        let file = self.targets.get(target).file;
         self.ring.push_transfer(D::KIND, file, offset_bytes, memory, tag);
         self.in_flight += 1;
         self.metrics.ops += 1;
@@ -197,8 +292,7 @@ impl<R: Ring> Core<R> {
             self.reserved -= 1;
         }
         if !self.may_be_lone() {
-            let plain = Plain { body: D::lent(lent), memory, offset_bytes: offset, epoch };
-            self.push_plain::<D>(file, target, plain);
+            self.push_plain::<D>(target, lent, offset, memory, epoch);
             return Ok(());
         }
         self.targets.retain(target);

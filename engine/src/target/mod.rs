@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use crate::nvme::Space;
 use crate::plan::Demands;
 use crate::ring::{FileRef, Plant, Poll, Ring, Transfers};
-use crate::shard::{Barrier, Courses, Epoch, FlushRequest};
+use crate::shard::{Barrier, Course, Courses, Epoch, FlushRequest};
 
 mod asked;
 mod durability;
@@ -135,6 +135,8 @@ pub(crate) struct Target {
     pub(crate) file: FileRef,
     pub(crate) geometry: Geometry,
     pub(crate) demands: Demands,
+    /// What its ops have in common.
+    pub(crate) course: Course,
     pub(crate) barrier: Barrier,
     /// The first flush that failed, for good, whichever handle it was of (F37).
     pub(crate) poison: Arc<Poison>,
@@ -220,6 +222,7 @@ impl Targets {
             nowait: transfers.nowait,
             geometry,
             demands,
+            course: Course::NONE,
             barrier: Barrier::default(),
             poison,
             requests: VecDeque::new(),

@@ -52,6 +52,31 @@ impl RunningStat {
         self.squares = self.squares.saturating_add((wide * wide).saturating_mul(count.into()));
     }
 
+    /// What it would be had each of its values been greater by `by`.
+    #[must_use]
+    pub fn plus(&self, by: u64) -> Self {
+        if self.count == 0 {
+            return *self;
+        }
+        let (count, wide) = (u128::from(self.count), u128::from(by));
+        // (x + by)² = x² + 2 by x + by²
+        let twice = wide.saturating_mul(u128::from(self.sum)).saturating_mul(2);
+        let more = twice.saturating_add((wide * wide).saturating_mul(count));
+        Self {
+            count: self.count,
+            min: self.min.saturating_add(by),
+            max: self.max.saturating_add(by),
+            sum: self.sum.saturating_add(by.saturating_mul(self.count)),
+            squares: self.squares.saturating_add(more),
+        }
+    }
+
+    /// The sum of the values.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.sum
+    }
+
     /// Adds everything the other has seen; the same as having recorded it here.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
@@ -167,8 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn greater_by_a_number_is_as_if_each_had_been() {
+        let values = [100, 250, 4_000, 90_000];
+        assert_eq!(of(&values).plus(777), of(&values.map(|value| value + 777)));
+        assert_eq!(of(&[]).plus(777), of(&[]));
+        assert_eq!(of(&values).sum(), 94_350);
+    }
+
+    #[test]
     fn extreme_values_do_not_overflow() {
         let mut stat = of(&[u64::MAX, u64::MAX, 0]);
+        assert_eq!(stat.plus(u64::MAX).max(), u64::MAX);
         let copy = stat;
         stat.merge(&copy);
         assert!(stat.mean().is_finite() && stat.stddev().is_finite());

@@ -11,7 +11,7 @@ use core::mem::ManuallyDrop;
 use core::task::{Context, Poll};
 
 use super::raw::{Handle, Queue, Taken};
-use super::view::{CompletionBatch, View};
+use super::view::{CompletionBatch, PacketId, View};
 use super::{Buffer, Completed, OwnerOf, Packet, Perms};
 use crate::io::{PacketIo, Refused};
 
@@ -72,34 +72,66 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
     where
         Io: PacketIo<P, Param> + ?Sized,
     {
-        let view = if let Some(hold) = packet.handle_mut().enqueue_again(&self.shared, tag) {
-            // The header is the queue's; the right to free it goes along.
-            let _moved = ManuallyDrop::new(packet);
-            View::new(hold)
-        } else {
-            let view = packet.arm();
-            packet.into_handle().enqueue(view.hold(), &self.shared, tag);
-            view
+        let Some(hold) = packet.handle_mut().enqueue_again(&self.shared, tag) else {
+            return self.send_anew(io, param, packet, tag);
         };
+        // The header is the queue's; the right to free it goes along.
+        let _moved = ManuallyDrop::new(packet);
+        self.send_view(io, param, View::new(hold))
+    }
+
+    /// As [`CompletionQueue::send`], for a packet that this queue has not had with these bytes.
+    /// Apart from the others, whose views are known to be one whole payload.
+    #[inline(never)]
+    fn send_anew<Io, Param>(
+        &mut self,
+        io: &Io,
+        param: Param,
+        mut packet: Packet<P, B>,
+        tag: u64,
+    ) -> Result<(), Unsent<P, B, Param>>
+    where
+        Io: PacketIo<P, Param> + ?Sized,
+    {
+        let view = packet.arm();
+        packet.into_handle().enqueue(view.hold(), &self.shared, tag);
+        self.send_view(io, param, view)
+    }
+
+    #[inline(always)]
+    fn send_view<Io, Param>(
+        &mut self,
+        io: &Io,
+        param: Param,
+        view: View<P>,
+    ) -> Result<(), Unsent<P, B, Param>>
+    where
+        Io: PacketIo<P, Param> + ?Sized,
+    {
         let sent = (view.packet_id(), view.len());
         // Counted before: a backend may complete it at once, or panic and so abort it.
         self.in_flight += 1;
         match io.send_io(param, view) {
             Ok(()) => Ok(()),
-            Err(refused) if (refused.view.packet_id(), refused.view.len()) == sent => {
-                self.in_flight -= 1;
-                Err(Self::take_back(refused))
-            }
-            // Not what was sent: its bytes are aborted, and the packet comes when the others
-            // have their results.
-            Err(_part) => Ok(()),
+            Err(refused) => self.take_back(sent, refused),
         }
     }
 
     #[cold]
-    fn take_back<Param>(refused: Refused<P, Param>) -> Unsent<P, B, Param> {
+    #[inline(never)]
+    fn take_back<Param>(
+        &mut self,
+        sent: (PacketId, u64),
+        refused: Refused<P, Param>,
+    ) -> Result<(), Unsent<P, B, Param>> {
+        if (refused.view.packet_id(), refused.view.len()) != sent {
+            // Not what was sent: its bytes are aborted, and the packet comes when the others
+            // have their results.
+            return Ok(());
+        }
+        self.in_flight -= 1;
         let handle = Handle::disarm(View::into_hold(refused.view));
-        Unsent { packet: Packet::from_handle(handle), param: refused.param }
+        Err(Unsent { packet: Packet::from_handle(handle), param: refused.param })
     }
 
     /// Takes the packets of this queue out of a `batch` that has not told of them yet: without any

@@ -80,12 +80,16 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
         View::new(perms::hold_of::<P, B>(&mut self.handle))
     }
 
+    /// As [`Packet::arm_for`], for a packet whose bytes are those of the last time; `None`, and
+    /// nothing has changed, where they are not known to be.
+    #[inline(always)]
+    pub(crate) fn arm_again(&mut self, waker: &Waker) -> Option<View<P>> {
+        self.handle.arm_again(waker).map(View::new)
+    }
+
     /// As [`Packet::arm`], for whoever is to be told by `waker`.
     #[inline(always)]
     pub(crate) fn arm_for(&mut self, waker: &Waker) -> View<P> {
-        if let Some(hold) = self.handle.arm_again(waker) {
-            return View::new(hold);
-        }
         let view = self.arm();
         self.handle.arm_waker(view.hold(), waker);
         view

@@ -7,6 +7,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 use core::task::Waker;
 
 use super::complex::{Sink, Source};
@@ -90,6 +91,14 @@ impl<P: Perms> View<P> {
     #[inline]
     pub fn region(&self) -> Option<RegionId> {
         self.hold.region()
+    }
+
+    /// Where the bytes are in memory and how many they are, if they lie in `region`: what a
+    /// backend asks of the packets of its own region.
+    #[must_use]
+    #[inline(always)]
+    pub fn in_region(&self, region: RegionId) -> Option<(NonNull<u8>, u64)> {
+        self.hold.in_region(region)
     }
 
     /// Cuts the view in two: the first `at` bytes and the rest. Either may be empty.
@@ -402,6 +411,16 @@ impl<P: Perms> Lent<P> {
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.view.hold.ptr().expect("only views with an address are lent")
+    }
+
+    /// Where the bytes are, as [`Lent::as_ptr`] says, and how many they are.
+    ///
+    /// # Panics
+    /// Never, as there.
+    #[must_use]
+    #[inline]
+    pub fn address_and_len(&self) -> (*mut u8, u64) {
+        self.view.address_and_len().expect("only views with an address are lent")
     }
 
     /// The prepared region that the bytes lie in, if any.

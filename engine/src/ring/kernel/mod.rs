@@ -13,9 +13,11 @@ mod beside;
 mod copy;
 mod enter;
 mod files;
+mod fixed;
 mod inline;
 mod internal;
 mod owned;
+mod push;
 mod register;
 mod restrict;
 mod setup;
@@ -30,7 +32,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, SubmissionQueue, Submitter, squeue::Entry};
+use io_uring::{EnterFlags, SubmissionQueue, Submitter};
 use nix::errno::Errno;
 
 use self::beside::Beside;
@@ -46,8 +48,10 @@ pub use self::stats::KernelStats;
 pub use self::wake::KernelWaker;
 use self::wake::Wake;
 use super::Transfers;
-use super::{Completion, Features, FileRef, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait};
-use crate::buffer::{FixedSpan, MemRange, Region, TRANSFER_BYTES_MAX};
+use super::{
+    Completion, Features, FileRef, Head, Inline, Limits, Op, OpKind, Poll, Ring, Tag, Wait,
+};
+use crate::buffer::{FixedBytes, FixedSpan, MemRange, Region, TRANSFER_BYTES_MAX};
 use crate::nvme::Space;
 
 /// Completion queue entries kept for the ring's own CQEs.
@@ -155,32 +159,6 @@ impl KernelRing {
             inline_done: None,
             beside: None,
         })
-    }
-
-    /// What the ring has done so far.
-    #[must_use]
-    pub const fn stats(&self) -> KernelStats {
-        self.stats
-    }
-
-    /// SQEs pushed and not taken by the kernel.
-    #[inline]
-    fn queued(&self) -> u32 {
-        u32::try_from(self.sq.len()).expect("a queue has at most 32768 entries")
-    }
-
-    fn push_sqe(&mut self, sqe: &Sqe) {
-        self.push_entry(&sqe.entry());
-    }
-
-    #[inline(always)]
-    fn push_entry(&mut self, entry: &Entry) {
-        // SAFETY: lifetime: the memory that `entry` names belongs to the slot of its tag until
-        // the target CQE (F01); internal SQEs name none. Aliasing: `&mut self`, and `sq` is
-        // the only queue, so the entry is not read by the kernel before `enter` publishes it.
-        // Bounds: `push` checks that there is room.
-        let pushed = unsafe { self.sq.push(entry) };
-        assert!(pushed.is_ok(), "room in the queue was reserved before the push");
     }
 
     /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
@@ -297,6 +275,23 @@ impl Ring for KernelRing {
             Some(entry) => self.push_entry(&entry),
             None => self.push(Op::transfer(kind, file, offset_bytes, memory), tag),
         }
+    }
+
+    fn head(&self, kind: OpKind, file: FileRef) -> Option<Head> {
+        fixed::head(kind, file)
+    }
+
+    #[inline(always)]
+    fn push_fixed(
+        &mut self,
+        head: Head,
+        _of: (OpKind, FileRef),
+        offset_bytes: u64,
+        bytes: FixedBytes,
+        tag: Tag,
+    ) {
+        debug_assert!(self.staged.is_none(), "a staged op is unstaged before the next push");
+        self.push_entry(&fixed::entry(head, offset_bytes, bytes, tag));
     }
 
     fn stage(&mut self, op: Op, tag: Tag, how: Inline) {

@@ -50,7 +50,7 @@ const IOPRIO_BACKGROUND: u16 = (2 << 13) | 7;
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// `IORING_NOP_INJECT_RESULT`: the result is what stands in the length (Linux 6.10).
-const NOP_INJECT_RESULT: u32 = 1;
+pub(super) const NOP_INJECT_RESULT: u32 = 1;
 
 /// `IORING_FSYNC_DATASYNC`.
 const FSYNC_DATASYNC: u32 = 1;
@@ -288,7 +288,7 @@ pub(super) fn transfer(
 }
 
 #[inline(always)]
-fn entry_of(words: [u64; 8]) -> Entry {
+pub(super) fn entry_of(words: [u64; 8]) -> Entry {
     // SAFETY: both types have 64 bytes, which the compiler checks; an entry is the `repr(C)`
     // form of `struct io_uring_sqe`, all of integers, so any bytes are a valid one.
     unsafe { core::mem::transmute::<[u64; 8], Entry>(words) }
@@ -296,7 +296,7 @@ fn entry_of(words: [u64; 8]) -> Entry {
 
 /// Two fields of 32 bits that lie one behind the other in memory.
 #[inline]
-const fn word(first: u32, second: u32) -> u64 {
+pub(super) const fn word(first: u32, second: u32) -> u64 {
     if cfg!(target_endian = "big") {
         ((first as u64) << 32) | second as u64
     } else {
@@ -305,13 +305,13 @@ const fn word(first: u32, second: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::buffer::{Arena, ArenaConfig, IoVecs, SizeClass};
 
     const TAG: Tag = Tag { slot: 7, generation: 9 };
 
-    pub(super) fn words(entry: &Entry) -> [u64; 8] {
+    pub(in crate::ring::kernel) fn words(entry: &Entry) -> [u64; 8] {
         // SAFETY: an entry is 64 bytes of integers without padding.
         unsafe { core::mem::transmute_copy::<Entry, [u64; 8]>(entry) }
     }

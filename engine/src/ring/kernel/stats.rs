@@ -42,3 +42,11 @@ impl fmt::Debug for KernelRing {
             .finish_non_exhaustive()
     }
 }
+
+impl KernelRing {
+    /// What the ring has done so far.
+    #[must_use]
+    pub const fn stats(&self) -> KernelStats {
+        self.stats
+    }
+}

@@ -14,8 +14,8 @@ use core::ptr::{self, NonNull};
 use core::task::{Context, Poll, Waker};
 
 use super::sync::{Ordering, spin_loop};
-use super::{Access, FAILED, FLAGS, HANDLE, HOLDS, Header, Hold, KEPT, Notify, Payload, QUEUE};
-use super::{NARROW_BYTES, Queue, REPORTED, WAKER};
+use super::{Access, FAILED, FLAGS, HANDLE, HOLD, HOLDS, Header, Hold, KEPT, Notify, Payload};
+use super::{NARROW_BYTES, QUEUE, Queue, REPORTED, WAKER};
 use super::{StableBytes, StableBytesMut};
 use crate::error::FailedRange;
 use crate::packet::complex::{Absorbed, Generated, Inline, Sink, Source};
@@ -124,7 +124,9 @@ impl Handle {
         }
         // SAFETY: idle, so the payload is the handle's.
         let len = unsafe { (*header.payload.look()).len };
-        (len < NARROW_BYTES).then_some(len)
+        // SAFETY: KEPT is set only for a payload as short as that, and cleared with it.
+        unsafe { core::hint::assert_unchecked(len < NARROW_BYTES) };
+        Some(len)
     }
 
     /// As arming and [`Handle::enqueue`], at once, for a packet that goes to the same queue as
@@ -140,7 +142,7 @@ impl Handle {
         }
         // SAFETY: as above.
         unsafe { *header.tag.get() = tag };
-        header.state.store(QUEUE | KEPT | 1, Ordering::Relaxed);
+        header.state.store(QUEUE | KEPT | HOLD, Ordering::Relaxed);
         Some(Hold::over(self.0, len))
     }
 
@@ -152,7 +154,7 @@ impl Handle {
         let header = self.header();
         // SAFETY: idle, so everything is the handle's.
         unsafe { &mut *header.notify.get() }.set_waker(waker);
-        header.state.store(HANDLE | WAKER | KEPT | 1, Ordering::Relaxed);
+        header.state.store(HANDLE | WAKER | KEPT | HOLD, Ordering::Relaxed);
         Some(Hold::over(self.0, len))
     }
 
@@ -161,15 +163,15 @@ impl Handle {
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
         let at = self.0;
         if let Some(len) = self.kept_bytes() {
-            self.header().state.store(HANDLE | KEPT | 1, Ordering::Relaxed);
+            self.header().state.store(HANDLE | KEPT | HOLD, Ordering::Relaxed);
             return Hold::over(at, len);
         }
         let header = self.exclusive();
         let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
-        let payload = Payload { ptr, len: len as u64, region, writable: true, ..Payload::NONE };
+        let payload = Payload { writable: true, ..Payload::at(ptr, len as u64, region) };
         header.arm(payload, ptr::null_mut());
-        *header.state.get_mut() |= KEPT;
+        header.keep();
         Hold::over(at, payload.len)
     }
 
@@ -178,15 +180,15 @@ impl Handle {
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
         let at = self.0;
         if let Some(len) = self.kept_bytes() {
-            self.header().state.store(HANDLE | KEPT | 1, Ordering::Relaxed);
+            self.header().state.store(HANDLE | KEPT | HOLD, Ordering::Relaxed);
             return Hold::over(at, len);
         }
         let header = self.exclusive();
         let owner = header.stored.get_mut().get_mut::<B>();
         let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
-        let payload = Payload { ptr, len: len as u64, region, ..Payload::NONE };
+        let payload = Payload::at(ptr, len as u64, region);
         header.arm(payload, ptr::null_mut());
-        *header.state.get_mut() |= KEPT;
+        header.keep();
         Hold::over(at, payload.len)
     }
 
@@ -330,7 +332,7 @@ impl Handle {
         let flags = header.unsent_flags();
         // SAFETY: the only hold is borrowed here, so nobody lets it go meanwhile.
         unsafe { &mut *header.notify.get() }.set_waker(waker);
-        header.state.store(HANDLE | WAKER | flags | 1, Ordering::Relaxed);
+        header.state.store(HANDLE | WAKER | flags | HOLD, Ordering::Relaxed);
     }
 
     /// Gives an unsent packet to `queue`, which gets it back when the last hold goes.
@@ -346,7 +348,7 @@ impl Handle {
         }
         // SAFETY: as above.
         unsafe { *header.tag.get() = tag };
-        header.state.store(QUEUE | flags | 1, Ordering::Relaxed);
+        header.state.store(QUEUE | flags | HOLD, Ordering::Relaxed);
         // The header is the queue's; the right to free it goes along.
         let _moved = ManuallyDrop::new(self);
     }
@@ -356,7 +358,7 @@ impl Handle {
         let this = Self(hold.into_header());
         // Acquire: other holds may have come and gone on other threads.
         let state = this.header().state.load(Ordering::Acquire);
-        assert_eq!(state & HOLDS, 1, "the only hold");
+        assert_eq!(state & HOLDS, HOLD, "the only hold");
         assert_ne!(state & QUEUE, 0, "another handle would exist");
         this.header().state.store(HANDLE | (state & FLAGS), Ordering::Relaxed);
         this
@@ -407,7 +409,15 @@ impl Header {
             let stack = payload.on_stack.then_some(stack);
             self.start_over(before.len, payload.len, stack);
         }
-        *self.state.get_mut() = HANDLE | (flags & REPORTED) | 1;
+        *self.state.get_mut() = HANDLE | (flags & REPORTED) | HOLD;
+    }
+
+    /// What was armed is the stored owner's: the next time, nobody need ask it.
+    #[inline]
+    fn keep(&mut self) {
+        if self.payload.get_mut().len < NARROW_BYTES {
+            *self.state.get_mut() |= KEPT;
+        }
     }
 
     #[cold]

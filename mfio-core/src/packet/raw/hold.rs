@@ -13,7 +13,7 @@ use core::task::Waker;
 use super::store::Stored;
 use super::sync::Ordering;
 use super::{
-    Access, Batch, FAILED, HANDLE, HOLDS, Header, KEPT, NARROW_BYTES, Notify, Payload, QUEUE,
+    Access, Batch, FAILED, HANDLE, HOLD, HOLDS, Header, KEPT, NARROW_BYTES, Notify, Payload, QUEUE,
     REPORTED, RegionId, WAKER,
 };
 use super::{release, release_in};
@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, FailedRange};
 use crate::packet::output::Fragment;
 
 /// Views of one packet that may exist at a time; far from where the count would wrap.
-const HOLDS_MAX: u64 = 1 << 31;
+const HOLDS_MAX: u64 = HOLD << 31;
 
 /// The right to complete one range of a payload, exactly once. Dropping it without a verdict
 /// fails the range as `Aborted`.
@@ -135,10 +135,24 @@ impl Hold {
         Some((payload.ptr.wrapping_add(usize::try_from(start).ok()?), end - start))
     }
 
+    /// The first byte and the length of the range, where it lies in `region`.
+    #[inline(always)]
+    pub(crate) fn in_region(&self, region: RegionId) -> Option<(NonNull<u8>, u64)> {
+        let (start, end) = self.bounds();
+        let payload = self.payload();
+        if payload.region.map_or(0, RegionId::get) != region.get() {
+            return None;
+        }
+        // SAFETY: only what has an address is said to be in a region: see `Payload::at`.
+        unsafe { core::hint::assert_unchecked(!payload.ptr.is_null()) };
+        let first = payload.ptr.wrapping_add(usize::try_from(start).ok()?);
+        Some((NonNull::new(first)?, end - start))
+    }
+
     pub(crate) fn split_at(self, at: u64) -> (Self, Self) {
         let (start, end) = self.bounds();
         assert!(at <= end - start, "split at {at} of {} bytes", end - start);
-        let before = self.header().state.fetch_add(1, Ordering::Relaxed);
+        let before = self.header().state.fetch_add(HOLD, Ordering::Relaxed);
         // Leaked views count for ever; the count must not wrap, or a packet would be complete
         // while views of it live.
         assert!(before & HOLDS < HOLDS_MAX, "too many views of one packet");
@@ -257,7 +271,7 @@ impl Hold {
         wake: impl FnOnce(&Waker) -> bool,
     ) -> Result<Option<Waker>, Self> {
         let state = self.header().state.load(Ordering::Acquire);
-        if state & !KEPT == QUEUE | 1 {
+        if state == QUEUE | KEPT | HOLD || state == QUEUE | HOLD {
             // SAFETY: state QUEUE with one hold, the caller's: where it is added, the header is
             // the queue's.
             if unsafe { batch.try_add(self.header) } {
@@ -266,7 +280,7 @@ impl Hold {
             }
             return Err(self);
         }
-        if state & !(KEPT | WAKER) == HANDLE | 1 {
+        if state & !(KEPT | WAKER) == HANDLE | HOLD {
             self.try_done_for(state, wake)
         } else {
             Err(self)
@@ -281,7 +295,7 @@ impl Hold {
         state: u64,
         wake: impl FnOnce(&Waker) -> bool,
     ) -> Result<Option<Waker>, Self> {
-        let gone = state - 1;
+        let gone = state - HOLD;
         let counted = &self.header().state;
         if counted.compare_exchange(state, gone, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             // The handle has just gone, or wants another waker to be told.
@@ -309,7 +323,7 @@ impl Hold {
     /// failed and nobody wants to hear.
     #[inline(always)]
     fn is_last_of_quiet(&self) -> bool {
-        self.header().state.load(Ordering::Acquire) & !KEPT == QUEUE | 1
+        self.header().state.load(Ordering::Acquire) & !KEPT == QUEUE | HOLD
     }
 
     /// The range failed.

@@ -52,16 +52,21 @@ use store::Stored;
 pub(crate) use sync::SpinLock;
 use sync::{AtomicU64, Cell, Ordering};
 
-const HOLDS: u64 = 0xffff_ffff;
-const HANDLE: u64 = 1 << 32;
-const WAKER: u64 = 1 << 33;
-const QUEUE: u64 = 1 << 34;
+// The count is above the flags, so that the usual states fit in the instructions that compare
+// with them and store them.
+/// One hold; how many there are is a multiple of it.
+const HOLD: u64 = 1 << 8;
+const HOLDS: u64 = !(HOLD - 1);
+const HANDLE: u64 = 1;
+const WAKER: u64 = 1 << 1;
+const QUEUE: u64 = 1 << 2;
 /// Some range has failed: `guarded.failed` has entries. Spares the usual case the lock.
-const FAILED: u64 = 1 << 35;
+const FAILED: u64 = 1 << 3;
 /// `output` wants to hear of every range that ends.
-const REPORTED: u64 = 1 << 36;
-/// `payload` is that of the stored owner, which nobody could change since it was looked at.
-const KEPT: u64 = 1 << 37;
+const REPORTED: u64 = 1 << 4;
+/// `payload` is that of the stored owner, which nobody could change since it was looked at, and
+/// shorter than [`NARROW_BYTES`].
+const KEPT: u64 = 1 << 5;
 /// What the other states leave as it is.
 const FLAGS: u64 = FAILED | REPORTED | KEPT;
 
@@ -75,6 +80,7 @@ struct Payload {
     /// in `Guarded` and can be revoked), or `access` makes them up.
     ptr: *mut u8,
     len: u64,
+    /// Only of bytes that have an address.
     region: Option<RegionId>,
     writable: bool,
     /// The bytes are in a pinned future, at the address in `Guarded`.
@@ -99,6 +105,13 @@ impl Payload {
         on_stack: false,
         access: None,
     };
+
+    /// Bytes in memory. What has no address lies in no region.
+    #[inline(always)]
+    fn at(ptr: *mut u8, len: u64, region: Option<RegionId>) -> Self {
+        let region = if ptr.is_null() { None } else { region };
+        Self { ptr, len, region, ..Self::NONE }
+    }
 }
 
 /// What several holds, or a hold and the handle, may touch at the same time.
@@ -150,6 +163,9 @@ pub(crate) struct Header {
     stored: Cell<Stored>,
     guarded: SpinLock<Guarded>,
     output: Cell<Option<Arc<dyn Output>>>,
+    /// Of the first packet of a chain in a queue: that of the chain before, and the last packet.
+    earlier: Cell<*mut Header>,
+    last: Cell<*mut Header>,
 }
 
 // SAFETY: everything but `state` and `guarded` is touched only by whom `state` names; stored
@@ -169,6 +185,8 @@ impl Header {
             output: Cell::new(None),
             tag: Cell::new(0),
             next: Cell::new(ptr::null_mut()),
+            earlier: Cell::new(ptr::null_mut()),
+            last: Cell::new(ptr::null_mut()),
         }
     }
 
@@ -176,7 +194,7 @@ impl Header {
     #[inline(always)]
     fn unsent_flags(&self) -> u64 {
         let state = self.state.load(Ordering::Relaxed);
-        assert!(state & !FLAGS == HANDLE | 1, "sent already");
+        assert!(state & !FLAGS == HANDLE | HOLD, "sent already");
         state & FLAGS
     }
 
@@ -213,8 +231,8 @@ unsafe fn release(this: NonNull<Header>) {
         // SAFETY: state QUEUE with one hold, the caller's: the header is the queue's now.
         return unsafe { Queue::push(this) };
     }
-    let before = header.state.fetch_sub(1, Ordering::AcqRel);
-    if before & HOLDS == 1 {
+    let before = header.state.fetch_sub(HOLD, Ordering::AcqRel);
+    if before & HOLDS == HOLD {
         // SAFETY: this was the last hold.
         unsafe { finish(this, before) };
     }
@@ -224,7 +242,7 @@ unsafe fn release(this: NonNull<Header>) {
 /// is left to count down against.
 #[inline]
 fn is_last_of_queued(header: &Header) -> bool {
-    header.state.load(Ordering::Acquire) & !FLAGS == QUEUE | 1
+    header.state.load(Ordering::Acquire) & !FLAGS == QUEUE | HOLD
 }
 
 /// As [`release`], but a packet that is complete is handed to its queue with the batch.

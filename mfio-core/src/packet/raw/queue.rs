@@ -1,7 +1,13 @@
 //! Completed packets on their way back to whoever reaps them in batches.
 //!
 //! Data flow: last hold gone → [`Queue::push`] (any thread) → [`Queue::take`] (one thread).
-//! One compare-and-swap a packet, one swap a batch.
+//! One compare-and-swap a packet or a chain of packets, one swap for all that are taken.
+//!
+//! ```text
+//! newest → first of a chain ─ earlier → first of the chain before ─ earlier → … → null
+//!            │ next               last: where each chain ends
+//!            └→ packet that was completed after it → …
+//! ```
 //!
 //! Not here: the typed queue that users hold (`packet::completions`).
 #![allow(unsafe_code, reason = "headers in the list belong to the list")]
@@ -16,7 +22,7 @@ use super::{FLAGS, HANDLE, Handle, Header, Notify, SpinLock};
 
 /// Completed packets on their way back, pushed from any thread, taken by one.
 pub(crate) struct Queue {
-    /// The newest packet; the older ones follow by `next`.
+    /// The first packet of the newest chain; that of the one before follows by `earlier`.
     newest: AtomicPtr<Header>,
     /// Who waits for the next packet; looked at by whoever finds the queue [`AWAITED`].
     waker: SpinLock<Option<Waker>>,
@@ -65,8 +71,10 @@ impl Queue {
             return unsafe { Self::push_awaited(chain, newest) };
         }
         // SAFETY: not in the list yet.
-        unsafe { *oldest.next.get() = newest };
-        let to = chain.newest.as_ptr();
+        unsafe { *oldest.earlier.get() = newest };
+        // SAFETY: as above.
+        unsafe { *oldest.last.get() = chain.newest.as_ptr() };
+        let to = chain.oldest.as_ptr();
         let order = (Ordering::AcqRel, Ordering::Relaxed);
         match queue.newest.compare_exchange(newest, to, order.0, order.1) {
             Ok(_) => None,
@@ -89,13 +97,15 @@ impl Queue {
         let Notify::Queue(queue) = (unsafe { &*oldest.notify.look() }) else {
             unreachable!("QUEUE is set together with the queue");
         };
+        // SAFETY: not in the list yet.
+        unsafe { *oldest.last.get() = chain.newest.as_ptr() };
         // The headers may be gone as soon as they are in the list, and the queue with them, so
         // who has to wake the taker keeps the queue alive.
         let mut keep = None;
         loop {
             if newest == CLOSED {
                 // SAFETY: nobody takes any more, so the headers are still ours alone.
-                unsafe { Self::recycle_from(chain.newest.as_ptr(), chain.oldest.as_ptr()) };
+                unsafe { Self::recycle_chain(chain.oldest) };
                 return None;
             }
             let awaited = newest == AWAITED;
@@ -103,10 +113,10 @@ impl Queue {
                 keep = Some(Arc::clone(queue));
             }
             // SAFETY: not in the list yet.
-            unsafe { *oldest.next.get() = if awaited { ptr::null_mut() } else { newest } };
+            unsafe { *oldest.earlier.get() = if awaited { ptr::null_mut() } else { newest } };
             match queue.newest.compare_exchange_weak(
                 newest,
-                chain.newest.as_ptr(),
+                chain.oldest.as_ptr(),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
@@ -117,12 +127,16 @@ impl Queue {
         }
     }
 
-    /// Frees a header and those that follow it, up to `last` or the end.
+    /// Frees the headers of the chain that begins with `first`.
     ///
     /// # Safety
     /// They are the caller's alone and given up.
-    unsafe fn recycle_from(first: *mut Header, last: *const Header) {
-        GivenUp { next: first, last }.recycle();
+    unsafe fn recycle_chain(first: NonNull<Header>) {
+        // SAFETY: the caller's alone.
+        let header = unsafe { first.as_ref() };
+        // SAFETY: as above; `push_chain` has set where the chain ends.
+        let last = unsafe { *header.last.look() };
+        GivenUp { next: first.as_ptr(), last }.recycle();
     }
 
     /// Takes everything that has arrived.
@@ -132,17 +146,9 @@ impl Queue {
         if newest.is_null() || newest == AWAITED {
             return Taken::default();
         }
-        let mut next = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
-        // Linked the other way round, in place: the oldest is handed out first.
-        let mut oldest = ptr::null_mut();
-        while let Some(this) = NonNull::new(next) {
-            // SAFETY: taken out of the list, so the header is ours alone.
-            let header = unsafe { this.as_ref() };
-            // SAFETY: as above.
-            next = core::mem::replace(unsafe { &mut *header.next.get() }, oldest);
-            oldest = this.as_ptr();
-        }
-        Taken { oldest: NonNull::new(oldest) }
+        let newest = self.newest.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: taken out of the list, so the headers are this call's alone.
+        unsafe { Taken::of_chains(newest) }
     }
 
     /// Moves everything that has arrived to the end of `into`, newest first.
@@ -172,9 +178,11 @@ impl Queue {
 
     /// Nothing is taken any more: what is here and what still comes is freed.
     pub(crate) fn close(&self) {
-        let first = self.newest.swap(CLOSED, Ordering::AcqRel);
-        // SAFETY: taken out of the list, so the headers are ours alone.
-        unsafe { Self::recycle_from(first, ptr::null()) };
+        let newest = self.newest.swap(CLOSED, Ordering::AcqRel);
+        if newest != CLOSED && newest != AWAITED {
+            // SAFETY: taken out of the list, so the headers are this call's alone.
+            drop(unsafe { Taken::of_chains(newest) });
+        }
     }
 }
 
@@ -187,10 +195,9 @@ struct GivenUp {
 
 impl GivenUp {
     fn recycle(&mut self) {
-        let ended = |at: &NonNull<Header>| [CLOSED, AWAITED].contains(&at.as_ptr());
-        while let Some(this) = NonNull::new(self.next).filter(|at| !ended(at)) {
+        while let Some(this) = NonNull::new(self.next) {
             let ends = this.as_ptr().cast_const() == self.last;
-            // SAFETY: the headers are this list's alone (`Queue::recycle_from` makes it).
+            // SAFETY: the headers are this list's alone (whoever makes it says so).
             let header = unsafe { this.as_ref() };
             // SAFETY: as above.
             self.next = if ends { ptr::null_mut() } else { unsafe { *header.next.look() } };
@@ -218,6 +225,30 @@ unsafe impl Send for Taken {}
 unsafe impl Sync for Taken {}
 
 impl Taken {
+    /// Joins chains, each of which names the `earlier` one, from the `newest` on: the oldest header
+    /// of all comes first.
+    ///
+    /// # Safety
+    /// They are the caller's alone and given up.
+    #[inline]
+    unsafe fn of_chains(mut newest: *mut Header) -> Self {
+        let mut oldest = ptr::null_mut();
+        while let Some(this) = NonNull::new(newest) {
+            // SAFETY: the caller's alone.
+            let header = unsafe { this.as_ref() };
+            // SAFETY: as above; `push_chain` has set where the chain ends.
+            let last = unsafe { *header.last.look() };
+            // SAFETY: as above.
+            let last = unsafe { &*last };
+            // SAFETY: as above.
+            unsafe { *last.next.get() = oldest };
+            oldest = this.as_ptr();
+            // SAFETY: as above.
+            newest = unsafe { *header.earlier.look() };
+        }
+        Self { oldest: NonNull::new(oldest) }
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.oldest.is_none()
@@ -233,20 +264,11 @@ impl Taken {
             return;
         }
         batch.chain = None;
-        let (mut this, mut newer) = (newest, ptr::null_mut());
-        while this != oldest {
-            // SAFETY: the headers of the chain were the batch's alone, and are this list's now.
-            let header = unsafe { this.as_ref() };
-            // SAFETY: as above.
-            let next = core::mem::replace(unsafe { &mut *header.next.get() }, newer);
-            newer = this.as_ptr();
-            this = NonNull::new(next).expect("a chain ends with its oldest");
-        }
+        // SAFETY: the headers of the chain were the batch's alone, and are this list's now.
+        let last = unsafe { newest.as_ref() };
         // SAFETY: as above.
-        let header = unsafe { this.as_ref() };
-        // SAFETY: as above.
-        unsafe { *header.next.get() = newer };
-        self.oldest = Some(this);
+        unsafe { *last.next.get() = ptr::null_mut() };
+        self.oldest = Some(oldest);
     }
 
     /// The oldest packet, with its tag.
@@ -269,13 +291,12 @@ impl Drop for Taken {
     #[inline]
     fn drop(&mut self) {
         if let Some(oldest) = self.oldest {
-            // SAFETY: the headers of the list are its own alone, and nobody looks at it again.
-            unsafe { Queue::recycle_from(oldest.as_ptr(), ptr::null()) };
+            GivenUp { next: oldest.as_ptr(), last: ptr::null() }.recycle();
         }
     }
 }
 
-/// Headers linked by `next`, the newest first, all of the queue at that address.
+/// Headers linked by `next`, the oldest first, all of the queue at that address.
 #[derive(Clone, Copy)]
 struct Chain {
     queue: *const Queue,
@@ -320,12 +341,15 @@ impl Batch {
         // SAFETY: as above.
         let queue = match unsafe { &*header.notify.look() } {
             Notify::Queue(queue) => Arc::as_ptr(queue),
-            Notify::Nobody | Notify::Waker(_) => ptr::null(),
+            // SAFETY: the caller promises that it names a queue.
+            Notify::Nobody | Notify::Waker(_) => unsafe { core::hint::unreachable_unchecked() },
         };
         match &mut self.chain {
             Some(chain) if chain.queue == queue => {
+                // SAFETY: the headers of the chain are the batch's alone.
+                let newest = unsafe { chain.newest.as_ref() };
                 // SAFETY: as above.
-                unsafe { *header.next.get() = chain.newest.as_ptr() };
+                unsafe { *newest.next.get() = this.as_ptr() };
                 chain.newest = this;
                 true
             }

@@ -26,6 +26,11 @@ impl RegionId {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self(NonZeroU64::new(id).expect("fewer than 2^64 regions are made"))
     }
+
+    #[inline]
+    pub(super) const fn get(self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// Owned, initialised bytes that stay where they are while their owner moves.
