@@ -55,7 +55,7 @@ Options are fio's: --name value, --name=value, unique prefixes.
   --strict=fio (read numbers as fio does: runtime=10sec is 10 us; else they are exact)
   --parse-only  --showcmd  --readonly  --version  --help
 
-Job options:
+Job options, by subject (--cmdhelp=OPTION tells more of one):
 ";
 
 /// Runs the program.

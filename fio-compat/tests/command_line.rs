@@ -270,4 +270,12 @@ fn help_lists_every_option_on_one_line() {
     let help = fio_compat::option_help();
     assert!(help.lines().any(|line| line.trim_start().starts_with("iodepth ")));
     assert!(help.lines().all(|line| line.len() <= 100));
+    // Under headings: an option is indented, and each heading has some.
+    let blocks: Vec<&str> = help.split("\n\n").collect();
+    assert!(blocks.len() > 10, "{help}");
+    for block in blocks {
+        let mut lines = block.trim().lines();
+        assert!(lines.next().is_some_and(|line| line.ends_with(':')), "{block}");
+        assert!(lines.clone().count() > 0 && lines.all(|line| line.starts_with("  ")), "{block}");
+    }
 }
