@@ -36,8 +36,9 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
                           [--gate=median|bound] [--rounds N] [--output-format=normal|json]
                           [--output=FILE] JOB…
                                            run one job on engines in alternation; a SIDE is an
-                                           engine (io_uring, raw_uring, psync, null, nop or
-                                           raw_nop) and what differs: \"io_uring iodepth=8\"
+                                           engine (io_uring, raw_uring, psync, sync, vsync,
+                                           pvsync, pvsync2, io_uring_cmd, null, nop or raw_nop)
+                                           and what differs: \"io_uring iodepth=8\"
        mfio-bench sweep [--over OPTION=LOW..HIGH|OPTION=V,V…|rate_iops=auto] [--steps N]
                         [--rounds N] [--goal p99<=500us] [--csv=FILE] [--svg=FILE]
                         [--output-format=normal|json] [--output=FILE] JOB…
