@@ -52,6 +52,8 @@ Options are fio's: --name value, --name=value, unique prefixes.
   --output-format=normal|terse|json|json+[,...]  --output=FILE  --minimal
   --terse-version=2|3|4|5  --append-terse  --status-interval=T  --bandwidth-log[=PREFIX]
   --eta=always|never|auto  --eta-interval=T  --eta-newline=T
+  --section=NAME (only that job of the job files; may be repeated)
+  --max-jobs=N  --alloc-size=K (limits of fio's memory: accepted, without effect)
   --set=OPTION=VALUE  --effective  --cmdhelp[=OPTION]  --enghelp[=ENGINE]
   --strict=fio (read numbers as fio does: runtime=10sec is 10 us; else they are exact)
   --parse-only  --showcmd  --readonly  --version  --help
