@@ -200,10 +200,15 @@ pub(crate) fn run(
     let found = [degraded(&finished), remarks::remarks(&finished)].concat();
     notes.extend(found.iter().cloned());
     notes.extend(remarks::thin_tails(&finished));
+    let people = !default && invocation.is_for_people();
+    let verified = if people { summary::verified(&finished) } else { Vec::new() };
     let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
     let ran = conclude(invocation, finished, &disks, ending, &mut output);
     for line in found {
         tell(invocation, &mut output, &format!("mfio-bench: note: {line}"));
+    }
+    for line in verified {
+        tell(invocation, &mut output, &format!("mfio-bench: verify: {line}"));
     }
     ran
 }
