@@ -100,6 +100,7 @@ fn bad_sweeps_and_comparisons_are_refused_before_anything_is_made() {
     for (args, expected) in [
         ("sweep --over iodepth --name=x --size=1m", "OPTION=LOW..HIGH"),
         ("sweep --over iodepth=0..4 --name=x --size=1m", "is no range"),
+        ("sweep --name=x --size=1m --ioengine=pvsync2 --output=o", "engine pvsync2 has no iodepth"),
         ("sweep --over iodepht=1..4 --name=x --size=1m", "iodepth"),
         ("sweep --over bs=4k,5 --goal p99 --name=x --size=1m", "p99<=500us"),
         ("sweep --name=x --size=1m --gtod_reduce=1 --output=o", "needs latencies"),

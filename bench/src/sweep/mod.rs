@@ -73,6 +73,16 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
     let mut runner = Runner { signals: &signals, said, cpu, readonly: false, parse_only: false };
     // Everything is refused before anything runs.
     let first = runner.job(&request, &[])?;
+    if request.axis.option == "iodepth"
+        && first.ioengine.is_synchronous()
+        && !first.steering.offload
+    {
+        return Err(format!(
+            "sweep: engine {} has no iodepth, so all depths are one; take io_uring, or another \
+             option: --over numjobs=1..8, --over bs=4k,64k, --over rate_iops=auto",
+            first.ioengine_requested
+        ));
+    }
     let mut jobs = if request.axis.relative { vec![first.clone()] } else { Vec::new() };
     let absolute = request.axis.values.iter().filter(|_| !request.axis.relative);
     for value in absolute {
