@@ -173,8 +173,8 @@ fn unpolled<R: Ring>(file: &File<R>) -> Option<String> {
     (device.io_poll == Some(false)).then(|| {
         let name = device.name;
         format!(
-            "{UNPOLLED}{name} has no queues to poll, so its completions come by interrupts; give its \
-             driver some (nvme.poll_queues=N), or leave hipri out"
+            "{UNPOLLED}{name} has no queues to poll, so its completions come by interrupts; give \
+             its driver some (nvme.poll_queues=N), or leave hipri out"
         )
     })
 }
