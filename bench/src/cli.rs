@@ -36,8 +36,9 @@ usage: mfio-bench [OPTION…] JOBFILE…       run fio jobs
                           [--gate=median|bound] [--rounds N] [--output-format=normal|json]
                           [--output=FILE] JOB…
                                            run one job on engines in alternation; a SIDE is an
-                                           engine (io_uring, raw_uring, psync, null, nop or
-                                           raw_nop) and what differs: \"io_uring iodepth=8\"
+                                           engine (io_uring, raw_uring, psync, sync, vsync,
+                                           pvsync, pvsync2, io_uring_cmd, null, nop or raw_nop)
+                                           and what differs: \"io_uring iodepth=8\"
        mfio-bench sweep [--over OPTION=LOW..HIGH|OPTION=V,V…|rate_iops=auto] [--steps N]
                         [--rounds N] [--goal p99<=500us] [--csv=FILE] [--svg=FILE]
                         [--output-format=normal|json] [--output=FILE] JOB…
@@ -51,11 +52,13 @@ Options are fio's: --name value, --name=value, unique prefixes.
   --output-format=normal|terse|json|json+[,...]  --output=FILE  --minimal
   --terse-version=2|3|4|5  --append-terse  --status-interval=T  --bandwidth-log[=PREFIX]
   --eta=always|never|auto  --eta-interval=T  --eta-newline=T
+  --section=NAME (only that job of the job files; may be repeated)
+  --max-jobs=N  --alloc-size=K (limits of fio's memory: accepted, without effect)
   --set=OPTION=VALUE  --effective  --cmdhelp[=OPTION]  --enghelp[=ENGINE]
   --strict=fio (read numbers as fio does: runtime=10sec is 10 us; else they are exact)
   --parse-only  --showcmd  --readonly  --version  --help
 
-Job options:
+Job options, by subject (--cmdhelp=OPTION tells more of one):
 ";
 
 /// Runs the program.
@@ -197,10 +200,15 @@ pub(crate) fn run(
     let found = [degraded(&finished), remarks::remarks(&finished)].concat();
     notes.extend(found.iter().cloned());
     notes.extend(remarks::thin_tails(&finished));
+    let people = !default && invocation.is_for_people();
+    let verified = if people { summary::verified(&finished) } else { Vec::new() };
     let ending = Ending { signal: signals.received(), notes, begun_unix_ms, default };
     let ran = conclude(invocation, finished, &disks, ending, &mut output);
     for line in found {
         tell(invocation, &mut output, &format!("mfio-bench: note: {line}"));
+    }
+    for line in verified {
+        tell(invocation, &mut output, &format!("mfio-bench: verify: {line}"));
     }
     ran
 }

@@ -18,6 +18,7 @@ use fio_compat::{Fallocate, SyncIo};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 
+use crate::advice::with_remedy;
 use crate::plan::{Kind, Plan, Target, reason};
 use create::Wanted;
 
@@ -81,7 +82,7 @@ pub(crate) fn prepare(plan: &Plan, filled: bool, signal: &AtomicUsize) -> Result
         make_directories(plan, target)?;
         if plan.job.workload.fill_device {
             let made = File::create(&target.path).map(drop);
-            made.map_err(|error| format!("cannot create {shown}: {}", reason(&error)))?;
+            made.map_err(|error| format!("cannot create {shown}: {}", with_remedy(&error)))?;
             continue;
         }
         let (path, from) = (target.path.as_path(), present.unwrap_or(0));
@@ -111,7 +112,7 @@ fn make_directories(plan: &Plan, target: &Target) -> Result<(), String> {
     }
     let shown = target.path.display();
     create::directories(&target.path)
-        .map_err(|error| format!("cannot make the directories of {shown}: {}", reason(&error)))
+        .map_err(|error| format!("cannot make the directories of {shown}: {}", with_remedy(&error)))
 }
 
 /// `pre_read`: reads what the job is going to read, so that it finds it in the page cache.
@@ -201,7 +202,7 @@ fn cannot_open(path: &Path, direct: bool, error: &io::Error) -> String {
     if direct && error.raw_os_error() == Some(libc::EINVAL) {
         return no_direct(path);
     }
-    format!("cannot open {shown}: {}", reason(error))
+    format!("cannot open {shown}: {}", with_remedy(error))
 }
 
 /// Whether files in `directory` can be opened with `O_DIRECT`, tried on an unnamed file. Only

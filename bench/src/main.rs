@@ -4,6 +4,7 @@
 //!
 //! Not here: everything; each step is a module of its own.
 
+mod advice;
 mod bandwidth_log;
 mod cli;
 mod clock;

@@ -21,6 +21,7 @@ use mfio_engine::OpenOptions;
 use mfio_engine::target::{OpenError, Opened, open};
 use nix::unistd::{AccessFlags, access};
 
+use crate::advice;
 use crate::generator::{Blocks, Mix, Region, Shape};
 use crate::layout::{direct_works, direct_works_on, no_direct};
 use crate::trace::Trace;
@@ -196,7 +197,9 @@ fn look(job: &Job, path: &Path) -> Result<Kind, String> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return missing(job, path).map(|()| Kind::Missing);
         }
-        Err(error) => return Err(format!("cannot look at {shown}: {}", reason(&error))),
+        Err(error) => {
+            return Err(format!("cannot look at {shown}: {}", advice::with_remedy(&error)));
+        }
     };
     if facts.is_dir() {
         return Err(format!("{shown} is a directory; name a file, or use directory={shown}"));
@@ -213,7 +216,7 @@ fn look(job: &Job, path: &Path) -> Result<Kind, String> {
         return Err(format!("{shown} is neither a regular file nor a block device"));
     }
     let mode = if job.rw.writes() { AccessFlags::W_OK } else { AccessFlags::R_OK };
-    access(path, mode).map_err(|errno| format!("cannot open {shown}: {}", errno.desc()))?;
+    access(path, mode).map_err(|errno| format!("cannot open {shown}: {}", advice::told(errno)))?;
     if job.direct && !direct_works_on(path) {
         return Err(no_direct(path));
     }
@@ -317,13 +320,13 @@ fn missing(job: &Job, path: &Path) -> Result<(), String> {
     let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or_else(|| Path::new("."));
     let facts = parent.metadata().map_err(|error| {
-        format!("cannot create {shown}: {}: {}", parent.display(), reason(&error))
+        format!("cannot create {shown}: {}: {}", parent.display(), advice::with_remedy(&error))
     })?;
     if !facts.is_dir() {
         return Err(format!("cannot create {shown}: {} is not a directory", parent.display()));
     }
     access(parent, AccessFlags::W_OK)
-        .map_err(|errno| format!("cannot create {shown}: {}", errno.desc()))?;
+        .map_err(|errno| format!("cannot create {shown}: {}", advice::told(errno)))?;
     if job.direct && !direct_works(parent) {
         return Err(no_direct(path));
     }
@@ -350,7 +353,7 @@ pub(crate) fn reason(error: &std::io::Error) -> String {
 
 fn device_bytes(path: &Path) -> Result<u64, String> {
     let size = File::open(path).and_then(|mut device| device.seek(SeekFrom::End(0)));
-    size.map_err(|error| format!("cannot open {}: {}", path.display(), reason(&error)))
+    size.map_err(|error| format!("cannot open {}: {}", path.display(), advice::with_remedy(&error)))
 }
 
 /// `O_DIRECT` with a block the device cannot address fails at the first I/O; say so before.

@@ -329,6 +329,7 @@ fn interrupted_default_job_reports_and_cleans_up() {
     assert_eq!(child.wait().unwrap().code(), Some(128), "{rest}");
     assert!(rest.contains("\nfio: terminating on signal 2\n"), "{rest}");
     assert!(rest.contains("Run status group 0 (all jobs):"), "{rest}");
+    assert!(!rest.contains("  randread-qd32"), "it never ran: {rest}");
     assert_eq!(place.names(""), [""; 0]);
 }
 

@@ -50,6 +50,33 @@ fn sweep_goes_through_every_depth_and_writes_its_files() {
 }
 
 #[test]
+fn sweep_says_how_long_it_takes_where_the_job_does_not() {
+    let place = Place::new("sweep-duration");
+    let args = "sweep --over iodepth=1 --rounds=1 --name=s --size=1m --ioengine=null";
+    let output = place.run(args);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("each run takes 1 s: 1 values in 1 rounds take 2 s"), "{told}");
+    let output = place.run(&format!("{args} --runtime=20ms"));
+    assert!(output.stderr.is_empty(), "{}", text(&output));
+}
+
+/// The engines of blocking calls have no depth, so it is what they are called that varies.
+#[test]
+fn every_engine_can_be_compared_and_swept() {
+    let place = Place::new("sweep-engines");
+    let job = "--name=s --filename=f --size=256k --rw=randrw --runtime=20ms";
+    let over = "ioengine=psync,sync,vsync,pvsync,pvsync2,raw_uring,io_uring";
+    let swept = document(&place, &format!("sweep --over {over} --rounds=1 {job}"));
+    assert_eq!(values(&swept).len(), 7);
+    let sides = "--a=io_uring --b=sync --c=vsync --d=pvsync --e=pvsync2 --rounds=1";
+    let compared = document(&place, &format!("compare {sides} {job}"));
+    assert_eq!(compared["compare"]["ratios"].as_array().unwrap().len(), 4);
+    let told = place.refused(&format!("compare --a=io_uring --b=io_uring_cmd {job}"));
+    assert!(told.contains("name a namespace by its character device"), "{told}");
+}
+
+#[test]
 fn sweep_of_a_rate_halves_its_way_to_the_goal() {
     let place = Place::new("sweep-goal");
     let over = "sweep --over rate_iops=1000..4000 --steps=2 --rounds=1";
@@ -73,6 +100,7 @@ fn bad_sweeps_and_comparisons_are_refused_before_anything_is_made() {
     for (args, expected) in [
         ("sweep --over iodepth --name=x --size=1m", "OPTION=LOW..HIGH"),
         ("sweep --over iodepth=0..4 --name=x --size=1m", "is no range"),
+        ("sweep --name=x --size=1m --ioengine=pvsync2 --output=o", "engine pvsync2 has no iodepth"),
         ("sweep --over iodepht=1..4 --name=x --size=1m", "iodepth"),
         ("sweep --over bs=4k,5 --goal p99 --name=x --size=1m", "p99<=500us"),
         ("sweep --name=x --size=1m --gtod_reduce=1 --output=o", "needs latencies"),

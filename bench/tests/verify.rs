@@ -43,6 +43,21 @@ fn verify_writes_reads_back_and_finds_damage_by_every_method() {
 }
 
 #[test]
+fn what_was_verified_is_said_to_people_and_not_to_readers_of_documents() {
+    let place = Place::new("verified");
+    let common = "--name=v --filename=f --size=128k --bs=4k --verify=crc32c --fsync=32";
+    let run = |args: &str| place.run(&format!("{common} {args}"));
+    let told = String::from_utf8(run("--rw=write").stderr).unwrap();
+    assert_eq!(told, "mfio-bench: verify: job `v`: 32 blocks read back, 0 wrong\n");
+    assert!(run("--rw=write --do_verify=0").stderr.is_empty(), "that is another job's to do");
+    place.quiet_json(&format!("{common} --rw=write"));
+    assert!(run("--rw=write --output-format=terse").stderr.is_empty());
+    damage(&place, "f", 8192, &[0; 4096]);
+    let told = text(&run("--rw=read --direct=1 --verify_fatal=0"));
+    assert!(told.contains("verify: job `v`: 32 blocks read back, 1 wrong"), "{told}");
+}
+
+#[test]
 fn verify_pattern_alone_fills_and_checks_without_a_header() {
     let place = Place::new("pattern");
     let common = "--name=v --filename=f --size=64k --bs=4k --verify=pattern \

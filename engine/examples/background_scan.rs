@@ -4,11 +4,12 @@
 //!
 //! `cargo run --release -p mfio-engine --example background_scan -- FILE` (of 64 MiB or more;
 //! without one, a file is made in the temporary directory)
-#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
 
 use std::error::Error;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use mfio_core::{CompletionQueue, Packet, Read, block_on};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
@@ -98,7 +99,17 @@ fn neighbours(file: &File<KernelRing>) -> Outcome<u64> {
     Ok(pages * 1_000_000_000 / (file.shard().now_ns() - start_ns))
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let path = match std::env::args().nth(1) {
         Some(path) => PathBuf::from(path),

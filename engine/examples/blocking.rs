@@ -1,8 +1,10 @@
 //! An ordinary blocking program over an engine: threads, no runtime, the same handles.
 //!
 //! `cargo run -p mfio-engine --example blocking`
+#![allow(clippy::print_stderr, reason = "an example says what went wrong")]
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use mfio_core::{BlockingRead, BlockingWrite, block_on};
 use mfio_engine::{Durability, Engine, OpenOptions, Shards};
@@ -11,7 +13,17 @@ const PAGE: usize = 4096;
 const THREADS: u64 = 4;
 const PAGES_EACH: u64 = 64;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("pages");
     let engine = Engine::builder().shards(Shards::Count(1)).queue_depth(64).build()?;

@@ -5,9 +5,10 @@
 //!
 //! Without arguments, between two temporary files. TO is created if there is none; what it holds
 //! is overwritten, and a file is cut to the length of FROM.
-#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use mfio_core::AlignedBuf;
 use mfio_engine::ring::AutoRing;
@@ -72,7 +73,17 @@ async fn compare(shard: &Shard, from: &Path, to: &Path, len_bytes: u64) -> Outco
     Ok(())
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Outcome<()> {
     let given: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let id = std::process::id();
     let (from, to) = match &given[..] {

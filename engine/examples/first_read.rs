@@ -3,11 +3,12 @@
 //!
 //! `cargo run --release -p mfio-engine --example first_read FILE`
 //! The median and the longest of 15 rounds, each with a shard of its own.
-#![allow(clippy::print_stdout, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use mfio_core::block_on;
@@ -32,7 +33,17 @@ fn round(path: &Path) -> Result<f64, Box<dyn Error>> {
     Ok(begun.elapsed().as_secs_f64() * 1e3)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("first_read FILE: a file of a page or more")?;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {

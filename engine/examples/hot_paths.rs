@@ -9,11 +9,12 @@
 //! per task and group commit). All others go at depth 32, in batches of 32, to 4 KiB blocks of
 //! FILE: a sparse file, opened for direct I/O where its file system has that.
 //! The log is in the directory FILE.
-#![allow(clippy::print_stdout, reason = "a program that says what it did")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that says what it did")]
 
 use std::cell::Cell;
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use mfio_core::{CompletionQueue, Packet, PacketIoExt, Read};
@@ -209,7 +210,17 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
     Ok(())
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Outcome<()> {
     let usage = "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, exact, batch, \
                  chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p mfio-engine --example lone_reads [DIRECTORY]…`
 //! Each directory gets a file of 64 MiB that fits into the page cache; medians of 15 rounds.
-#![allow(clippy::print_stdout, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::error::Error;
@@ -12,6 +12,7 @@ use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -137,7 +138,17 @@ fn measure(directory: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<(), Failure> {
     let mut directories: Vec<String> = std::env::args().skip(1).collect();
     if directories.is_empty() {
         directories = vec![".".to_owned(), "/dev/shm".to_owned()];

@@ -4,12 +4,13 @@
 //! `cargo run --release -p mfio-engine --example names [DIRECTORY]`, under `taskset -c 0`.
 //! Time of the wall and of all threads of the process and the kernel's workers for it, per op, as
 //! medians of 9 rounds. With more than one at a time, that many are under way at once.
-#![allow(clippy::print_stdout, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::error::Error;
 use std::future::{Future as _, poll_fn};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -90,7 +91,17 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<(), Failure> {
     let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let root = root.join(format!("mfio-names-{}", std::process::id()));
     std::fs::create_dir(&root)?;

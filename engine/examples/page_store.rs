@@ -4,11 +4,12 @@
 //! damaged page must be found.
 //!
 //! `cargo run --release -p mfio-engine --example page_store -- [FOLDER]`
-#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use mfio_engine::buffer::ArenaBuf;
 use mfio_engine::ring::AutoRing;
@@ -135,7 +136,17 @@ async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Outcome<()> {
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let path = folder.join(format!("mfio-page-store-{}", std::process::id()));
     let mut empty = vec![0; PAGE * usize::try_from(PAGES)?];

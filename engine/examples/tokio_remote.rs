@@ -2,8 +2,10 @@
 //! tasks of whichever thread they run on, and no Tokio thread ever blocks on I/O.
 //!
 //! `cargo run -p mfio-engine --example tokio_remote`
+#![allow(clippy::print_stderr, reason = "an example says what went wrong")]
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use mfio_engine::{Durability, Engine, OpenOptions, Shards};
 
@@ -12,7 +14,17 @@ const TASKS: u64 = 16;
 const PAGES_EACH: u64 = 64;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn main() -> ExitCode {
+    match try_main().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn try_main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("pages");
     let engine = Engine::builder().shards(Shards::Count(1)).queue_depth(64).build()?;

@@ -6,11 +6,16 @@
 //! Prints I/Os per second of all shards together, CPU time and system calls per I/O. Compare it
 //! with as many independent loops without an engine: `mfio-bench --ioengine=raw_uring
 //! --numjobs=2`.
-#![allow(clippy::print_stdout, reason = "an example that measures says what it measured")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example that measures says what it measured"
+)]
 
 use std::error::Error;
 use std::future::poll_fn;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -89,7 +94,17 @@ fn cpu_ns() -> u64 {
     times.filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let folder = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let seconds = args.next().map_or(Ok(1), |text| text.parse::<u64>())?;

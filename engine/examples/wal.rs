@@ -1,12 +1,13 @@
 //! A write-ahead log: append, "crash", recover, truncate. Checks itself and prints what it saw.
 //!
 //! `cargo run -p mfio-engine --example wal [DIR]`; without a directory, in a temporary one.
-#![allow(clippy::print_stdout, reason = "an example shows what happens")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what happens")]
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::task::Poll;
 
 use mfio_core::block_on;
@@ -97,7 +98,17 @@ fn demonstrate<R: Ring + 'static>(ring: R, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_main() -> Outcome<()> {
     let temporary = tempfile::tempdir()?;
     let dir = std::env::args().nth(1).map(Into::into);
     let dir = dir.unwrap_or_else(|| temporary.path().join("log"));

@@ -67,5 +67,5 @@ pub use job::{EngineOptions, Fallocate, FileAdvice, Layout, WriteLife};
 pub use job::{LogOptions, LogPrefix, Reporting, Unified, Units, WindowValue};
 pub use job::{Memory, MemoryKind};
 pub use job::{Replay, ReplaySkip};
-pub use options::option_help;
+pub use options::{engine_names, option_help};
 pub use source::Source;

@@ -105,6 +105,16 @@ fn program_options_are_collected() {
 }
 
 #[test]
+fn limits_of_fios_memory_are_ignored_and_each_says_so_once() {
+    let args = "--max-jobs=16 --alloc-size=65536 --max-jobs 32 --name=a --size=1m";
+    let warnings = Machine::default().run(args).unwrap().warnings;
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("`max-jobs` is ignored"), "{told:?}");
+    assert!(told[1].contains("`alloc-size` is ignored"), "{told:?}");
+}
+
+#[test]
 fn no_arguments_mean_no_jobs() {
     let invocation = Machine::default().run("").unwrap();
     assert_eq!((invocation.jobs.len(), invocation.action), (0, Action::Run));
@@ -270,4 +280,12 @@ fn help_lists_every_option_on_one_line() {
     let help = fio_compat::option_help();
     assert!(help.lines().any(|line| line.trim_start().starts_with("iodepth ")));
     assert!(help.lines().all(|line| line.len() <= 100));
+    // Under headings: an option is indented, and each heading has some.
+    let blocks: Vec<&str> = help.split("\n\n").collect();
+    assert!(blocks.len() > 10, "{help}");
+    for block in blocks {
+        let mut lines = block.trim().lines();
+        assert!(lines.next().is_some_and(|line| line.ends_with(':')), "{block}");
+        assert!(lines.clone().count() > 0 && lines.all(|line| line.starts_with("  ")), "{block}");
+    }
 }

@@ -156,6 +156,7 @@ fn cmdhelp_and_enghelp_print_and_run_nothing() {
     assert!(text("--cmdhelp=blocksize").contains("bs: block size for read,write,trim"));
     assert!(text("--cmdhelp").lines().count() > 100);
     assert!(text("--cmdhelp=bssplit").contains("type: SIZE/PERCENT:"));
+    assert!(text("--cmdhelp=bssplit").contains("default: no default"));
     assert!(text("--cmdhelp=bssplit").contains("such as: 4k/60:64k/40"));
     assert!(text("--enghelp").contains("\tio_uring\n"));
     assert!(text("--enghelp=libaio").contains("fixedbufs"));

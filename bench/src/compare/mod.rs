@@ -22,7 +22,7 @@ use crate::report::VERSION;
 use crate::sample::{self, Sample, Way};
 use crate::signals::{self, Signals};
 use crate::statistics::median;
-use crate::subcommand::{Own, last_cpu, one_job};
+use crate::subcommand::{Own, last_cpu};
 use side::Side;
 use verdict::{Gates, Verdict};
 
@@ -60,18 +60,21 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
     let mut said = BTreeSet::new();
     // Everything is refused before anything runs.
     let cpu = last_cpu();
-    let asked = one_job("compare", &request.args, &[], &mut said)?;
-    let mut jobs = Vec::new();
+    let (mut jobs, mut readonly, mut parse_only) = (Vec::new(), false, false);
     for side in &request.sides {
-        jobs.push(side.job(&request.args, cpu, &mut said)?);
+        let asked = side.job(&request.args, cpu, &mut said)?;
+        (readonly, parse_only) = (asked.readonly, asked.parse_only);
+        jobs.push(asked.job);
     }
-    if asked.parse_only {
+    if parse_only {
         return Ok(0);
     }
-    for job in jobs {
-        check_place(&job, path.as_deref())?;
+    for job in &jobs {
+        check_place(job, path.as_deref())?;
     }
-    let job = asked.job;
+    let job = &jobs[0];
+    let mut depths: Vec<String> = jobs.iter().map(|job| job.iodepth.to_string()).collect();
+    depths.dedup();
     request.output = Output::open(path.as_deref())?;
     let signals = Signals::listen().map_err(|error| format!("cannot handle signals: {error}"))?;
     let sides = request.sides.iter().map(|side| format!("{}={}", side.name, side.text));
@@ -81,17 +84,16 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         "compare: {}, rw={} iodepth={}, {} rounds on CPU {cpus}, load average {load_before}\n",
         sides.collect::<Vec<_>>().join(" "),
         job.rw.as_str(),
-        job.iodepth,
+        depths.join("/"),
         request.rounds,
     ))?;
     let mut rounds: Vec<Vec<Sample>> = Vec::new();
     let mut warm_up = Vec::new();
     for round in 0..=request.rounds {
         let mut row = Vec::new();
-        for side in &request.sides {
-            let job = side.job(&request.args, cpu, &mut said)?;
-            let way = Way { counts_punts: round == 0, readonly: asked.readonly };
-            let Some(sample) = sample::run(job, &signals, &mut said, way)? else {
+        for job in &jobs {
+            let way = Way { counts_punts: round == 0, readonly };
+            let Some(sample) = sample::run(job.clone(), &signals, &mut said, way)? else {
                 return Ok(signals::EXIT_CODE);
             };
             row.push(sample);

@@ -165,14 +165,19 @@ fn open_file<R: Ring>(shard: &Shard<R>, path: &Path, setup: &Setup<'_>) -> io::R
     shard.open(path, &options).map_err(io::Error::other)
 }
 
+/// How the note begins that names a device without queues to poll, and the one of the ring that
+/// met such a device.
+const UNPOLLED: &str = "hipri: ";
+const REFUSED_TO_POLL: &str = "IOPOLL: a target refused";
+
 /// Why completions on `file` are not polled for, where that was wanted.
 fn unpolled<R: Ring>(file: &File<R>) -> Option<String> {
     let device = file.geometry().facts.device?;
     (device.io_poll == Some(false)).then(|| {
         let name = device.name;
         format!(
-            "hipri: {name} has no queues to poll, so its completions come by interrupts; give its \
-             driver some (nvme.poll_queues=N), or leave hipri out"
+            "{UNPOLLED}{name} has no queues to poll, so its completions come by interrupts; give \
+             its driver some (nvme.poll_queues=N), or leave hipri out"
         )
     })
 }
@@ -234,8 +239,11 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
 
     fn traits(&self) -> Traits {
         let mut traits = self.traits.clone();
+        // That a target has no queues to poll is said already, with its name.
+        let unpolled = traits.degraded.iter().any(|text| text.starts_with(UNPOLLED));
         for text in self.shard.features().degraded {
-            if !traits.degraded.contains(&text) {
+            let again = unpolled && text.starts_with(REFUSED_TO_POLL);
+            if !again && !traits.degraded.contains(&text) {
                 traits.degraded.push(text);
             }
         }

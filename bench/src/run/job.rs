@@ -67,6 +67,8 @@ pub(crate) struct Outcome {
     pub(crate) mismatches: Vec<Mismatch>,
     /// All wrong blocks.
     pub(crate) mismatch_count: u64,
+    /// All reads that were checked.
+    pub(crate) checked_count: u64,
     /// Errors that did not end the job.
     pub(crate) errors: Errors,
     /// What the engine said about itself.
@@ -82,6 +84,7 @@ impl Outcome {
             failure: None,
             mismatches: Vec::new(),
             mismatch_count: 0,
+            checked_count: 0,
             errors: Errors::default(),
             traits: Traits::default(),
         }
@@ -223,6 +226,7 @@ fn on<'a, E: IoEngine>(assignment: &'a Assignment, lane: &'a Lane, flow: Flow<'a
         failure: worker.failure,
         mismatches: worker.mismatches,
         mismatch_count: worker.mismatch_count,
+        checked_count: worker.checked_count,
         errors: worker.errors,
         traits,
     }

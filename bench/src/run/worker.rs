@@ -93,6 +93,8 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) mismatches: Vec<Mismatch>,
     /// All wrong blocks.
     pub(crate) mismatch_count: u64,
+    /// All reads that were checked.
+    pub(crate) checked_count: u64,
     /// Which errors end the job.
     pub(crate) policy: Policy,
     /// Those that did not.
@@ -179,6 +181,7 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             failure: None,
             mismatches: Vec::new(),
             mismatch_count: 0,
+            checked_count: 0,
             policy: Policy::default(),
             errors: Errors::default(),
             flow: Flow::default(),

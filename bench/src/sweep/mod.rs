@@ -21,13 +21,14 @@ use nix::unistd::{AccessFlags, access};
 use serde_json::json;
 
 use crate::clock::load_average;
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::overwrite;
 use crate::plan::survey;
 use crate::report::VERSION;
 use crate::sample::{self, Sample, Way};
 use crate::signals::{self, Signals};
 use crate::subcommand::{Own, last_cpu, one_job};
+use crate::summary::ratio;
 use axis::Axis;
 use curve::{Goal, Point};
 
@@ -72,6 +73,16 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
     let mut runner = Runner { signals: &signals, said, cpu, readonly: false, parse_only: false };
     // Everything is refused before anything runs.
     let first = runner.job(&request, &[])?;
+    if request.axis.option == "iodepth"
+        && first.ioengine.is_synchronous()
+        && !first.steering.offload
+    {
+        return Err(format!(
+            "sweep: engine {} has no iodepth, so all depths are one; take io_uring, or another \
+             option: --over numjobs=1..8, --over bs=4k,64k, --over rate_iops=auto",
+            first.ioengine_requested
+        ));
+    }
     let mut jobs = if request.axis.relative { vec![first.clone()] } else { Vec::new() };
     let absolute = request.axis.values.iter().filter(|_| !request.axis.relative);
     for value in absolute {
@@ -81,6 +92,9 @@ pub(crate) fn main(args: &[String]) -> Result<u8, String> {
         return Ok(0);
     }
     jobs.iter().try_for_each(|job| check_places(job, &request, output.as_deref()))?;
+    if let Some(line) = duration(&request, &jobs) {
+        complain(&format!("mfio-bench: {line}"));
+    }
     let mut output = Output::open(output.as_deref())?;
     let mut say = |text: String| {
         let printed = if request.json { Ok(()) } else { output.print(&text) };
@@ -176,6 +190,30 @@ impl Runner<'_> {
     }
 }
 
+/// How long it will take, where the job does not say how long it runs.
+fn duration(request: &Request, jobs: &[Job]) -> Option<String> {
+    let run_ns = |job: &Job| {
+        let chosen = !job.is_set("runtime") && job.number_ios.is_none();
+        chosen.then(|| job.runtime_ns.unwrap_or(0) + job.ramp_time_ns)
+    };
+    let run_s = jobs.iter().map(run_ns).collect::<Option<Vec<_>>>()?.into_iter().max()?;
+    let run_s = ratio(run_s, 1_000_000_000);
+    let (values, rounds) = (request.axis.values.len(), request.rounds);
+    // The warm-up and, where rates are shares of it, the run without a rate.
+    let runs = values * rounds + 1 + usize::from(request.axis.relative);
+    let seconds = |runs: usize| u64::try_from(runs).map_or(0.0, |runs| ratio(runs, 1) * run_s);
+    let most = match request.goal.is_some() && request.axis.is_rate() {
+        true => format!(" to {:.0}", seconds(runs + HALVINGS * rounds)),
+        false => String::new(),
+    };
+    Some(format!(
+        "sweep: no runtime is given, so each run takes {run_s} s: {values} values in {rounds} \
+         rounds take {:.0}{most} s, and the layout of files besides; set runtime, --rounds or \
+         fewer values for another",
+        seconds(runs)
+    ))
+}
+
 /// The files of the results must not be those of the job.
 fn check_places(job: &Job, request: &Request, output: Option<&str>) -> Result<(), String> {
     let plans = survey(std::slice::from_ref(job))?;
@@ -248,7 +286,7 @@ fn heading(option: &str) -> String {
 }
 
 fn line(point: &Point) -> String {
-    let us = |ns: u64| format!("{:.1}", crate::summary::ratio(ns, 1000));
+    let us = |ns: u64| format!("{:.1}", ratio(ns, 1000));
     let [p50, p99, p999] = point.percentiles_ns.map(us);
     let missed = if point.is_reached() { "" } else { " rate not reached" };
     format!(

@@ -356,6 +356,10 @@ fn what_cannot_be_opened_is_one_finding() {
         assert_eq!(report.findings.len(), 1);
         assert_eq!((report.findings[0].what, report.worst()), ("open", State::Wrong));
     }
+    // The doctor makes nothing, and so advises nobody how to open for making.
+    let report = Doctor::new().target(Path::new("/nonexistent"));
+    let told = report.to_string();
+    assert!(told.contains("correct the name") && !told.contains("create"), "{told}");
 }
 
 #[test]

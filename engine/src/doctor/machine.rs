@@ -186,7 +186,8 @@ fn huge_pages(doctor: &Doctor) -> Finding {
         return finding;
     }
     let pages = need.div_ceil(size);
-    let why = format!("the arenas need {pages}: small pages register ten times slower");
+    let why =
+        format!("the arenas need {pages} huge pages: ordinary ones register ten times slower");
     finding.degraded(why, format!("sysctl -w vm.nr_hugepages={pages}"))
 }
 

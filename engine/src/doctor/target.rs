@@ -7,11 +7,12 @@
 use std::fs::File;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
 
 use super::{Doctor, Finding, nvme};
 use crate::target::{
-    Bytes, Device, DirectMode, Facts, FileSystem, Geometry, OpenOptions, TargetKind,
+    Bytes, Device, DirectMode, Facts, FileSystem, Geometry, OpenError, OpenOptions, TargetKind,
 };
 
 /// Free space below which a benchmark or a database meets `ENOSPC` soon, in bytes.
@@ -76,7 +77,14 @@ fn look(doctor: &Doctor, path: &Path) -> Result<Found, Finding> {
     }
     let options = OpenOptions::new().direct(DirectMode::PreferDirect).lock(false);
     let opened = crate::target::look(path, &options.sync_on_open(false));
-    let opened = opened.map_err(|error| failed(error.to_string()))?;
+    let opened = opened.map_err(|error| match error {
+        // What the error itself advises is for who wants to open, and so to make, it.
+        OpenError::Os { errno: Errno::ENOENT, .. } => Finding::new("open", "no").wrong(
+            "there is nothing of this name",
+            "correct the name; before a file is made, name the directory it will be in",
+        ),
+        error => failed(error.to_string()),
+    })?;
     let geometry = match opened.geometry.kind {
         TargetKind::NvmeNamespace => opened.geometry,
         _ => Geometry::of_with(&opened.file, &doctor.sys)

@@ -4,7 +4,7 @@
 //!
 //! Not here: options of jobs (`options`).
 
-use crate::error::Complaint;
+use crate::error::{Complaint, Place, Warning};
 use crate::invocation::{Action, Eta, Invocation, OutputFormat};
 use crate::options::{engine_details, option_details, units};
 use crate::render::TerseVersion;
@@ -173,9 +173,8 @@ pub(super) static PROGRAM_OPTIONS: &[ProgramOption] = &[
         settings.invocation.effective = true;
         Ok(())
     }),
-    // Limits of fio's shared memory, passed by test drivers; nothing here is limited that way.
-    valued("max-jobs", |_, _| Ok(())),
-    valued("alloc-size", |_, _| Ok(())),
+    valued("max-jobs", |settings, _| ignore(settings, "max-jobs")),
+    valued("alloc-size", |settings, _| ignore(settings, "alloc-size")),
 ];
 
 /// Known to fio, refused here until they are implemented.
@@ -199,6 +198,16 @@ pub(super) static PROGRAM_NOT_YET: &[&str] = &[
     "daemonize",
     "merge-blktrace-only",
 ];
+
+/// Limits of fio's shared memory, which test drivers pass. Said once each.
+fn ignore(settings: &mut Settings, name: &str) -> Result<(), Complaint> {
+    let message = format!("`{name}` is ignored: jobs share no memory of a fixed size here");
+    let warnings = &mut settings.invocation.warnings;
+    if warnings.iter().all(|warning| warning.message != message) {
+        warnings.push(Warning { place: Place::COMMAND_LINE, message });
+    }
+    Ok(())
+}
 
 fn formats(text: &str) -> Result<Vec<OutputFormat>, Complaint> {
     let mut formats = Vec::new();

@@ -81,7 +81,9 @@ pub(crate) fn option_details(name: &str) -> Result<String, Complaint> {
         text.push_str(&format!("{:>20}: {}\n", "such as", grammar.examples.join("  ")));
     }
     let default = (row.show)(&Job::new(""));
-    let default = if default.is_empty() { "no default".to_owned() } else { default };
+    // Of lists for each direction, only the commas may be left.
+    let none = default.bytes().all(|byte| byte == b',');
+    let default = if none { "no default".to_owned() } else { default };
     text.push_str(&format!("{:>20}: {default}\n", "default"));
     if let Kind::Choice { choices, .. } = &row.kind {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -112,8 +114,17 @@ pub(crate) fn engine_details(name: &str) -> Result<String, Complaint> {
     Ok(rows.map(|row| format!("{:<24}: {}\n", row.name, row.help)).collect())
 }
 
-/// One line for each supported option, for `--help`.
+/// The names of all engines, those that stand for another included.
+pub fn engine_names() -> impl Iterator<Item = &'static str> {
+    rows::engine_names()
+}
+
+/// One line for each supported option, for `--help`, under headings.
 #[must_use]
 pub fn option_help() -> String {
-    table::rows().map(|row| format!("  {:<28} {}\n", row.name, row.help)).collect()
+    let line = |row: &Row| format!("  {:<28} {}\n", row.name, row.help);
+    let group = |(heading, rows): (&str, &[Row])| {
+        format!("\n{heading}:\n{}", rows.iter().map(line).collect::<String>())
+    };
+    table::groups().map(group).collect()
 }

@@ -157,7 +157,12 @@ impl Entry {
 
 /// All supported rows.
 pub(crate) fn rows() -> impl Iterator<Item = &'static Row> {
-    rows::ALL.iter().copied().flatten()
+    groups().flat_map(|(_, rows)| rows)
+}
+
+/// The same by subject, each with its heading.
+pub(crate) fn groups() -> impl Iterator<Item = (&'static str, &'static [Row])> {
+    rows::ALL.iter().copied()
 }
 
 /// Every name with its entry, aliases included.

@@ -20,6 +20,7 @@ mod output;
 mod perms;
 mod pool;
 pub(crate) mod raw;
+mod relay;
 mod sent;
 mod spare;
 mod view;
@@ -29,9 +30,10 @@ pub use complex::{Absorbed, Generated, Inline, Sink, Source};
 pub use output::{Fragment, Fragments, Output, output_fn};
 pub use perms::{Buffer, Perms, Read, ReadWrite, Write};
 pub use raw::{AlignedBuf, RegionId, StableBytes, StableBytesMut};
+pub use relay::Relay;
 pub use sent::Sent;
 pub use spare::Spare;
-pub use view::{CompletionBatch, Gone, Lent, PacketId, Relay, View};
+pub use view::{CompletionBatch, Gone, Lent, PacketId, View};
 
 use raw::Handle;
 

@@ -15,6 +15,7 @@ use super::{MISMATCHES_KEPT, Rules, Worker};
 impl<E: IoEngine> Worker<'_, E> {
     #[inline(never)]
     pub(super) fn check(&mut self, io: Io, rules: Rules) {
+        self.checked_count += 1;
         let len = (io.skip_bytes + io.len_bytes) as usize;
         let whole = Io {
             offset_bytes: io.offset_bytes - u64::from(io.skip_bytes),

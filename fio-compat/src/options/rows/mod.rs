@@ -26,26 +26,26 @@ mod workload;
 use super::table::{Choice, Kind, Row};
 use crate::job::{Extent, Job};
 
-/// Every row, in the order of the effective configuration.
-pub(super) static ALL: &[&[Row]] = &[
-    jobs::ROWS,
-    target::ROWS,
-    pattern::ROWS,
-    engine::ROWS,
-    time::ROWS,
-    verify::ROWS,
-    reporting::ROWS,
-    workload::ROWS,
-    control::ROWS,
-    pace::ROWS,
-    steering::ROWS,
-    content::ROWS,
-    checking::ROWS,
-    memory::ROWS,
-    durability::ROWS,
-    replay::ROWS,
-    layout::ROWS,
-    flags::ROWS,
+/// Every row, in the order of the effective configuration, and what is over them in `--help`.
+pub(super) static ALL: &[(&str, &[Row])] = &[
+    ("Jobs and processes", jobs::ROWS),
+    ("Files, devices and amounts", target::ROWS),
+    ("Kind and size of the I/Os", pattern::ROWS),
+    ("Engine and queue", engine::ROWS),
+    ("Time", time::ROWS),
+    ("Verification", verify::ROWS),
+    ("Statistics, reports and logs", reporting::ROWS),
+    ("Where the I/Os go: mixes, distributions, files, zones", workload::ROWS),
+    ("Order, end and errors of jobs", control::ROWS),
+    ("Rates and pauses", pace::ROWS),
+    ("Latency goals and steady state", steering::ROWS),
+    ("Contents of blocks", content::ROWS),
+    ("Verification: threads, state, trims", checking::ROWS),
+    ("Memory", memory::ROWS),
+    ("Durability", durability::ROWS),
+    ("Traces", replay::ROWS),
+    ("Making, opening and deleting files", layout::ROWS),
+    ("Flags of single transfers", flags::ROWS),
 ];
 
 /// The names of all engines.
