@@ -132,8 +132,8 @@ impl<P: Perms> View<P> {
     /// the start of this view. Every byte gets the result it had there.
     ///
     /// To send the bytes of a view through another backend and report what became of them,
-    /// lend it and make a packet of the loan (no copy), or of a [`Relay`] where it has no
-    /// address; then settle.
+    /// lend it and make a packet of the loan (no copy), or of a [`Relay`](super::Relay) where it
+    /// has no address; then settle.
     ///
     /// ```
     /// use mfio_core::{Packet, PacketIo, PacketIoExt, Read, Refused, View, block_on, mem::Mem};
