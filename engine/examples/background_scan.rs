@@ -4,7 +4,9 @@
 //!
 //! `cargo run --release -p mfio-engine --example background_scan -- FILE` (of 64 MiB or more;
 //! without one, a file is made in the temporary directory)
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+
+mod outcome;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -100,13 +102,7 @@ fn neighbours(file: &File<KernelRing>) -> Outcome<u64> {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

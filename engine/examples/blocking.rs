@@ -1,7 +1,8 @@
 //! An ordinary blocking program over an engine: threads, no runtime, the same handles.
 //!
 //! `cargo run -p mfio-engine --example blocking`
-#![allow(clippy::print_stderr, reason = "an example says what went wrong")]
+
+mod outcome;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -14,13 +15,7 @@ const THREADS: u64 = 4;
 const PAGES_EACH: u64 = 64;
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Result<(), Box<dyn Error>> {

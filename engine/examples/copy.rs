@@ -5,7 +5,9 @@
 //!
 //! Without arguments, between two temporary files. TO is created if there is none; what it holds
 //! is overwritten, and a file is cut to the length of FROM.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+
+mod outcome;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,13 +76,7 @@ async fn compare(shard: &Shard, from: &Path, to: &Path, len_bytes: u64) -> Outco
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

@@ -3,8 +3,10 @@
 //!
 //! `cargo run --release -p mfio-engine --example first_read FILE`
 //! The median and the longest of 15 rounds, each with a shard of its own.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+mod outcome;
 
 use std::error::Error;
 use std::path::Path;
@@ -34,13 +36,7 @@ fn round(path: &Path) -> Result<f64, Box<dyn Error>> {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Result<(), Box<dyn Error>> {

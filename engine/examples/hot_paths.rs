@@ -9,7 +9,9 @@
 //! per task and group commit). All others go at depth 32, in batches of 32, to 4 KiB blocks of
 //! FILE: a sparse file, opened for direct I/O where its file system has that.
 //! The log is in the directory FILE.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that says what it did")]
+#![allow(clippy::print_stdout, reason = "a program that says what it did")]
+
+mod outcome;
 
 use std::cell::Cell;
 use std::error::Error;
@@ -22,7 +24,7 @@ use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::wal::{SegmentDir, Wal, WalConfig};
-use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard, SyncMethod};
+use mfio_engine::{Config, DirectMode, File, JoinHandle, OpenOptions, Shard, SyncMethod};
 
 const DEPTH: u32 = 32;
 const BLOCK_BYTES: u32 = 4096;
@@ -87,6 +89,15 @@ fn queue(shard: &Shard<KernelRing>, file: &File<KernelRing>, depth: u32, ios: u6
     Ok(())
 }
 
+fn finish(shard: &Shard<KernelRing>, tasks: Vec<JoinHandle<()>>) -> Outcome<()> {
+    shard.block_on(async {
+        for task in tasks {
+            assert!(task.await.is_ok());
+        }
+    })?;
+    Ok(())
+}
+
 fn future(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
     let mut tasks = Vec::new();
     for task in 0..DEPTH {
@@ -100,12 +111,7 @@ fn future(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outco
             }
         })?);
     }
-    shard.block_on(async {
-        for task in tasks {
-            assert!(task.await.is_ok());
-        }
-    })?;
-    Ok(())
+    finish(shard, tasks)
 }
 
 fn exact(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
@@ -121,12 +127,7 @@ fn exact(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcom
             }
         })?);
     }
-    shard.block_on(async {
-        for task in tasks {
-            assert!(task.await.is_ok());
-        }
-    })?;
-    Ok(())
+    finish(shard, tasks)
 }
 
 fn batch(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
@@ -167,12 +168,7 @@ fn chain(shard: &Shard<KernelRing>, file: &File<KernelRing>, chains: u64) -> Out
             }
         })?);
     }
-    shard.block_on(async {
-        for task in tasks {
-            assert!(task.await.is_ok());
-        }
-    })?;
-    Ok(())
+    finish(shard, tasks)
 }
 
 /// Every task appends a record and waits for it before any appends its next one: so each block
@@ -211,13 +207,7 @@ fn wal(shard: &Shard<KernelRing>, directory: &Path, records: u64) -> Outcome<()>
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

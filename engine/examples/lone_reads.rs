@@ -3,8 +3,10 @@
 //!
 //! `cargo run --release -p mfio-engine --example lone_reads [DIRECTORY]…`
 //! Each directory gets a file of 64 MiB that fits into the page cache; medians of 15 rounds.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+mod outcome;
 
 use std::error::Error;
 use std::future::Future;
@@ -139,13 +141,7 @@ fn measure(directory: &Path) -> Result<(), Failure> {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Result<(), Failure> {

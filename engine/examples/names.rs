@@ -4,8 +4,10 @@
 //! `cargo run --release -p mfio-engine --example names [DIRECTORY]`, under `taskset -c 0`.
 //! Time of the wall and of all threads of the process and the kernel's workers for it, per op, as
 //! medians of 9 rounds. With more than one at a time, that many are under way at once.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it measured")]
+#![allow(clippy::print_stdout, reason = "an example says what it measured")]
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+
+mod outcome;
 
 use std::error::Error;
 use std::future::{Future as _, poll_fn};
@@ -92,13 +94,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Result<(), Failure> {

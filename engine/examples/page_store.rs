@@ -4,7 +4,9 @@
 //! damaged page must be found.
 //!
 //! `cargo run --release -p mfio-engine --example page_store -- [FOLDER]`
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example says what it saw")]
+#![allow(clippy::print_stdout, reason = "an example says what it saw")]
+
+mod outcome;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -137,13 +139,7 @@ async fn run(shard: &Shard, path: &Path) -> Outcome<()> {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

@@ -7,11 +7,14 @@
 //! it is ahead of them: its reads wait when the messages come.
 #![allow(clippy::print_stdout, reason = "an example says what it measured")]
 
+mod outcome;
+
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -171,7 +174,11 @@ impl Server {
     }
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    outcome::told(try_main())
+}
+
+fn try_main() -> Result<(), Failure> {
     println!("bytes  at once  answered   ns: each   ahead ratio   ops: each  ahead");
     for bytes in [64, 512, 4096] {
         for (many, replies) in SHAPES {

@@ -2,7 +2,8 @@
 //! tasks of whichever thread they run on, and no Tokio thread ever blocks on I/O.
 //!
 //! `cargo run -p mfio-engine --example tokio_remote`
-#![allow(clippy::print_stderr, reason = "an example says what went wrong")]
+
+mod outcome;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -15,13 +16,7 @@ const PAGES_EACH: u64 = 64;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    match try_main().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main().await)
 }
 
 async fn try_main() -> Result<(), Box<dyn Error + Send + Sync>> {

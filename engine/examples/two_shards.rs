@@ -12,6 +12,8 @@
     reason = "an example that measures says what it measured"
 )]
 
+mod outcome;
+
 use std::error::Error;
 use std::future::poll_fn;
 use std::path::PathBuf;
@@ -95,13 +97,7 @@ fn cpu_ns() -> u64 {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Result<(), Box<dyn Error>> {

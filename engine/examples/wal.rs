@@ -1,7 +1,9 @@
 //! A write-ahead log: append, "crash", recover, truncate. Checks itself and prints what it saw.
 //!
 //! `cargo run -p mfio-engine --example wal [DIR]`; without a directory, in a temporary one.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what happens")]
+#![allow(clippy::print_stdout, reason = "an example shows what happens")]
+
+mod outcome;
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
@@ -99,13 +101,7 @@ fn demonstrate<R: Ring + 'static>(ring: R, dir: &Path) -> Outcome<()> {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

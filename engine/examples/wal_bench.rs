@@ -7,7 +7,9 @@
 //! beside them. DIR must be on a real file system: tmpfs has nothing to flush. Pin it to a core
 //! (`taskset -c 1`), as the threads of an engine are: the ring's worker then runs where its data
 //! is, and the latency of one waiter is that of the device.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints figures")]
+#![allow(clippy::print_stdout, reason = "a program that prints figures")]
+
+mod outcome;
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -217,13 +219,7 @@ impl Bench {
 }
 
 fn main() -> ExitCode {
-    match try_main() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome::told(try_main())
 }
 
 fn try_main() -> Outcome<()> {

@@ -23,6 +23,12 @@ pub struct KernelStats {
 }
 
 impl KernelRing {
+    /// What the ring has done so far.
+    #[must_use]
+    pub const fn stats(&self) -> KernelStats {
+        self.stats
+    }
+
     /// Whether no op has ever been pushed, taken or not.
     pub(in crate::ring) fn has_no_ops(&self) -> bool {
         let KernelStats { submitted, inline_ops, names, .. } = self.stats;
@@ -40,13 +46,5 @@ impl fmt::Debug for KernelRing {
             .field("stats", &self.stats)
             .field("features", &self.features)
             .finish_non_exhaustive()
-    }
-}
-
-impl KernelRing {
-    /// What the ring has done so far.
-    #[must_use]
-    pub const fn stats(&self) -> KernelStats {
-        self.stats
     }
 }
