@@ -43,7 +43,7 @@ const fn remedy(errno: Errno) -> Option<&'static str> {
         Errno::ENOMEDIUM => "put a medium into the device",
         Errno::EMFILE => "lower openfiles or numjobs, or raise the limit (ulimit -n)",
         Errno::ENFILE => "raise the sysctl fs.file-max",
-        Errno::ENOSPC | Errno::EDQUOT => "make room on its file system",
+        Errno::ENOSPC | Errno::EDQUOT => "make room on its file system, or set a smaller size",
         _ => return None,
     })
 }

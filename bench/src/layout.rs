@@ -19,7 +19,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc;
 
 use crate::advice::with_remedy;
-use crate::plan::{Kind, Plan, Target, reason};
+use crate::plan::{Kind, Plan, Target};
 use create::Wanted;
 
 pub(crate) use advise::is_random;
@@ -93,13 +93,11 @@ pub(crate) fn prepare(plan: &Plan, filled: bool, signal: &AtomicUsize) -> Result
                 drop(remove_file(&target.path));
             }
             let what = match layout.fallocate {
-                _ if error.kind() == std::io::ErrorKind::StorageFull => {
-                    "; make room there, or set a smaller size"
-                }
+                _ if error.kind() == io::ErrorKind::StorageFull => "",
                 Fallocate::Native | Fallocate::None | Fallocate::Truncate => "",
                 _ => " (fallocate=native and none go without)",
             };
-            return Err(format!("cannot lay out {shown}: {}{what}", reason(&error)));
+            return Err(format!("cannot lay out {shown}: {}{what}", with_remedy(&error)));
         }
     }
     Ok(())
