@@ -118,6 +118,7 @@
 //! | [`layer`] | targets into a target of another shape |
 //! | [`stream`] | offsets and packets into positions and the standard stream traits |
 //! | [`mem`] | the in-memory target, the reference for all others |
+//! | [`wakers`] | several who wait into several who were told, whichever of them panics |
 #![no_std]
 
 extern crate alloc;
@@ -137,7 +138,7 @@ pub mod packet;
 pub mod stream;
 pub mod sync;
 pub mod traits;
-mod wakers;
+pub mod wakers;
 
 pub use backend::{
     BackendBusy, BackendHandle, Drive, IoBackend, Nested, PollingHandle, block_on, block_on_with,

@@ -135,7 +135,8 @@ impl Mem {
         if self.depth == 0 || !self.full() {
             return Poll::Ready(());
         }
-        self.waiting.borrow_mut().push(cx.waker().clone());
+        let waker = cx.waker().clone();
+        self.waiting.borrow_mut().push(waker);
         Poll::Pending
     }
 }

@@ -1,30 +1,65 @@
-//! Calls several wakers.
+//! Calls what others have left to be called, all of it, whichever of them panics.
 //!
-//! Data flow: those who waited for the same → each of them, whoever's waker panics.
+//! Data flow: those who waited for the same, or are owed an answer → each of them → the panic of
+//! one goes on when the others have been told. Who is not told waits for ever, so this is the way
+//! of everything that calls more than one waker.
 //!
-//! Not here: who waits for what.
+//! Not here: who waits for what; locks, which nothing may hold that calls foreign code.
 
-use alloc::vec;
-use alloc::vec::Vec;
 use core::task::Waker;
 
-/// Those who have not been woken yet.
-struct Left(vec::IntoIter<Waker>);
-
-impl Left {
-    fn wake(&mut self) {
-        self.0.by_ref().for_each(Waker::wake);
-    }
+/// Those who have not been told yet.
+struct Left<I: Iterator, F: FnMut(I::Item)> {
+    items: I,
+    tell: F,
 }
 
-impl Drop for Left {
+impl<I: Iterator, F: FnMut(I::Item)> Drop for Left<I, F> {
+    /// There are none, unless one has panicked.
     fn drop(&mut self) {
-        self.wake();
+        let Self { items, tell } = self;
+        for item in items {
+            // One panic goes on; of two at once, a process would die.
+            #[cfg(feature = "std")]
+            {
+                let told = std::panic::AssertUnwindSafe(|| tell(item));
+                drop(std::panic::catch_unwind(told));
+            }
+            #[cfg(not(feature = "std"))]
+            tell(item);
+        }
     }
 }
 
-/// Wakes all of them, with nothing borrowed by the caller. When one of them panics, the others are
-/// woken all the same.
-pub(crate) fn wake_all(wakers: Vec<Waker>) {
-    Left(wakers.into_iter()).wake();
+/// Tells each of `items`, in order. When telling one panics, the others are told all the same, and
+/// then the panic goes on; the first one, if there are several. (Without the feature `std` a
+/// second one ends the process.)
+///
+/// Hold no lock and borrow nothing meanwhile that whoever is told may want.
+///
+/// ```
+/// use std::panic::{AssertUnwindSafe, catch_unwind};
+///
+/// let mut told = Vec::new();
+/// let panicked = catch_unwind(AssertUnwindSafe(|| {
+///     mfio_core::wakers::tell_all(1..=3, |number| {
+///         told.push(number);
+///         assert_ne!(number, 2);
+///     });
+/// }));
+/// assert!(panicked.is_err());
+/// assert_eq!(told, [1, 2, 3]);
+/// ```
+pub fn tell_all<T>(items: impl IntoIterator<Item = T>, tell: impl FnMut(T)) {
+    let mut left = Left { items: items.into_iter(), tell };
+    let Left { items, tell } = &mut left;
+    for item in items {
+        tell(item);
+    }
+}
+
+/// Wakes all of `wakers`, as [`tell_all`] tells: when one panics, the others are woken all the
+/// same.
+pub fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    tell_all(wakers, Waker::wake);
 }

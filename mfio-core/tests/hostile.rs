@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -15,9 +15,11 @@ use std::time::Duration;
 use mfio_core::backend::Turn;
 use mfio_core::layer::concat::Concat;
 use mfio_core::mem::Mem;
+use mfio_core::wakers::tell_all;
 use mfio_core::{
-    BackendBusy, BackendHandle, BlockingError, BlockingRead, CompletionBatch, CompletionQueue,
-    Drive, IoBackend, Lent, Packet, PacketIo, Read, Refused, Sent, View,
+    Absorbed, BackendBusy, BackendHandle, BlockingError, BlockingRead, CompletionBatch,
+    CompletionQueue, Drive, IoBackend, Lent, Packet, PacketIo, Read, Refused, Relay, Sent, Sink,
+    View,
 };
 
 /// What the backend does when it is asked who drives it for the second time, or driven.
@@ -356,4 +358,63 @@ fn turn_that_ends_is_told_to_all_who_wait_for_theirs() {
             holder.join().unwrap();
         });
     });
+}
+
+#[test]
+fn all_are_told_whichever_panic_and_the_first_panic_goes_on() {
+    let mut told = Vec::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        tell_all(0..6, |number| {
+            told.push(number);
+            assert!(number % 2 == 0, "number {number}");
+        });
+    }));
+    assert_eq!(told, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(panicked.unwrap_err().downcast_ref::<String>().unwrap(), "number 1");
+    tell_all(0..3, |number| told.push(number));
+    assert_eq!(told.len(), 9);
+}
+
+/// A sink that, told of its first bytes, sends more into what it was told by.
+#[derive(Default)]
+struct Returning {
+    relay: OnceLock<Weak<Relay<Read>>>,
+    seen: Mutex<Vec<(u64, Vec<u8>)>>,
+    panics: bool,
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Returning>);
+
+impl Sink for Shared {
+    fn len(&self) -> u64 {
+        8
+    }
+
+    fn write_at(&self, at: u64, from: &[u8]) {
+        self.0.seen.lock().unwrap().push((at, from.to_vec()));
+        if at == 0 {
+            let relay = self.0.relay.get().unwrap().upgrade().unwrap();
+            relay.write_at(4, b"5678");
+            relay.write_at(2, b"34");
+            assert!(!self.0.panics, "a sink");
+        }
+    }
+}
+
+#[test]
+fn sink_behind_a_relay_may_come_back_to_it_and_loses_no_order() {
+    for panics in [false, true] {
+        let sink = Shared(Arc::new(Returning { panics, ..Returning::default() }));
+        let (sent, view) = Packet::<Read, _>::new(Absorbed(sink.clone())).send();
+        let relay = Arc::new(Relay::new(view));
+        sink.0.relay.set(Arc::downgrade(&relay)).unwrap();
+        let told = catch_unwind(AssertUnwindSafe(|| relay.write_at(0, b"12")));
+        assert_eq!(told.is_err(), panics);
+        Arc::into_inner(relay).unwrap().into_view().filled();
+        assert!(sent.is_done());
+        let seen = sink.0.seen.lock().unwrap();
+        let expected: [(u64, &[u8]); 3] = [(0, b"12"), (4, b"5678"), (2, b"34")];
+        assert_eq!(*seen, expected.map(|(at, bytes)| (at, bytes.to_vec())));
+    }
 }

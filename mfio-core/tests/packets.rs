@@ -550,6 +550,31 @@ fn packet_sent_again_has_the_bytes_that_it_has_now() {
     }
 }
 
+/// Where the bytes of a packet are is known when it is made, and again when it gets other bytes:
+/// of a new packet, and of one made of what another has left, whole or failed, long or short.
+#[test]
+fn packet_that_is_changed_before_it_is_sent_has_its_new_bytes() {
+    let target = Mem::from((0..64).collect::<Vec<u8>>());
+    let mut packet = Packet::<Read, _>::new(vec![0; 4]);
+    for (round, len) in [9, 3, 70, 3, 64, 1].into_iter().enumerate() {
+        if round % 2 == 0 {
+            *packet.buffer_mut() = vec![0; len];
+        } else {
+            packet.buffer_mut().truncate(len);
+        }
+        let done = block_on(&target, target.io(0, packet)).unwrap();
+        assert_eq!(done.is_ok(), len <= 64);
+        assert_eq!(done.bytes(), (0..64).take(len).collect::<Vec<u8>>(), "round {round}");
+        let (_buffer, spare) = done.take_apart();
+        packet = spare.fill(vec![0; 5]);
+    }
+    let mut written = Packet::<Write, _>::new(vec![1; 4]);
+    *written.buffer_mut() = vec![2; 2];
+    assert!(block_on(&target, target.io(0, written)).unwrap().is_ok());
+    let (_, start) = block_on(&target, target.read_exact(0, vec![0; 4])).unwrap();
+    assert_eq!(start, [2, 2, 2, 3]);
+}
+
 /// One that has failed is as good as new the next time, and goes to the queue it is sent to.
 #[test]
 fn packet_sent_again_forgets_its_failure_and_its_queue() {

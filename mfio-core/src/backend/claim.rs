@@ -89,18 +89,28 @@ mod turn {
             drive: &'a dyn Drive,
             cx: &mut Context<'_>,
         ) -> Poll<Result<BackendHandle<'a>, BackendBusy>> {
-            {
+            let this = std::thread::current().id();
+            let mut cloned = None;
+            loop {
                 let mut state = self.lock();
-                if let Some(holder) = state.holder {
-                    if holder == std::thread::current().id() {
-                        return Poll::Ready(Err(BackendBusy));
+                match state.holder {
+                    None => {
+                        state.holder = Some(this);
+                        break;
                     }
-                    if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                        state.waiting.push(cx.waker().clone());
-                    }
+                    Some(holder) if holder == this => return Poll::Ready(Err(BackendBusy)),
+                    Some(_) => {}
+                }
+                if state.waiting.iter().any(|waiting| waiting.will_wake(cx.waker())) {
                     return Poll::Pending;
                 }
-                state.holder = Some(std::thread::current().id());
+                if let Some(waker) = cloned.take() {
+                    state.waiting.push(waker);
+                    return Poll::Pending;
+                }
+                // Outside the lock, because cloning may run anything; then looked at once more.
+                drop(state);
+                cloned = Some(cx.waker().clone());
             }
             Poll::Ready(Ok(BackendHandle::claimed(drive, self)))
         }

@@ -58,8 +58,13 @@ impl<P: Perms, B: Buffer<P>> Packet<P, B> {
     /// A packet over all bytes of `buffer`.
     #[must_use]
     pub fn new(buffer: B) -> Self {
-        let mut handle = Handle::new();
-        handle.put(buffer);
+        Self::over(Handle::new(), buffer)
+    }
+
+    /// A packet of a `handle` that stores nothing.
+    #[inline(always)]
+    fn over(mut handle: Handle, buffer: B) -> Self {
+        perms::store::<P, B>(&mut handle, buffer);
         Self::from_handle(handle)
     }
 

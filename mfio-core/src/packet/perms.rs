@@ -2,7 +2,7 @@
 //!
 //! Not here: what backends do with it (`view`).
 
-use core::mem::size_of;
+use core::mem::size_of_val;
 
 use bytemuck::Pod;
 
@@ -12,10 +12,11 @@ use super::raw::{Handle, Hold, StableBytes, StableBytesMut};
 mod sealed {
     pub trait Sealed {}
 
-    /// Makes the one hold over a stored buffer. Out of reach of other crates: a read-only
+    /// Stores a buffer, and makes the one hold over it. Out of reach of other crates: a read-only
     /// owner in a packet that is to be filled would be written to.
     pub trait Arm<P> {
         fn arm(armed: &mut Armed<'_>);
+        fn store(self, armed: &mut Armed<'_>);
         fn bytes(&self) -> u64;
     }
 
@@ -74,17 +75,21 @@ pub trait Buffer<P: Perms>: sealed::Arm<P> + Send + 'static {
 
 impl<P: Perms, B: sealed::Arm<P> + Send + 'static> Buffer<P> for B {}
 
-/// Implements `Arm` for an owner of bytes, by the method of `Handle` that arms it.
+/// Implements `Arm` for an owner of bytes, by the methods of `Handle` that arm and store it.
 macro_rules! arm {
     (
         $perms:ty, [$($generics:tt)*], $owner:ty,
-        |$this:ident| $len:expr, |$handle:ident| $arm:expr
+        |$this:ident| $len:expr, |$handle:ident| $arm:expr, $put:ident
     ) => {
         impl<$($generics)*> sealed::Arm<$perms> for $owner {
             #[inline(always)]
             fn arm(armed: &mut sealed::Armed<'_>) {
                 let $handle = &mut *armed.handle;
                 armed.hold = Some($arm);
+            }
+            #[inline(always)]
+            fn store(self, armed: &mut sealed::Armed<'_>) {
+                armed.handle.$put(self);
             }
             fn bytes(&self) -> u64 {
                 let $this = self;
@@ -94,15 +99,17 @@ macro_rules! arm {
     };
 }
 
-arm!(Read, [B: StableBytesMut], B, |this| this.len() as u64, |handle| handle.arm_mut::<B>());
-arm!(Write, [B: StableBytes], B, |this| this.len() as u64, |handle| handle.arm_ref::<B>());
-arm!(ReadWrite, [B: StableBytesMut], B, |this| this.len() as u64, |h| h.arm_mut::<B>());
-arm!(Write, [S: Source], Generated<S>, |this| this.0.len(), |h| h.arm_source::<S>());
-arm!(Read, [S: Sink], Absorbed<S>, |this| this.0.len(), |h| h.arm_sink::<S>());
-arm!(Read, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| h.arm_inline::<T>(true));
-arm!(Write, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| h.arm_inline::<T>(false));
-arm!(ReadWrite, [T: Pod], Inline<T>, |_this| size_of::<T>() as u64, |h| h
-    .arm_inline::<T>(true));
+arm!(Read, [B: StableBytesMut], B, |b| b.len() as u64, |h| h.arm_mut::<B>(), put_mut);
+arm!(Write, [B: StableBytes], B, |b| b.len() as u64, |h| h.arm_ref::<B>(), put_ref);
+arm!(ReadWrite, [B: StableBytesMut], B, |b| b.len() as u64, |h| h.arm_mut::<B>(), put_mut);
+arm!(Write, [S: Source], Generated<S>, |b| b.0.len(), |h| h.arm_source::<S>(), put);
+arm!(Read, [S: Sink], Absorbed<S>, |b| b.0.len(), |h| h.arm_sink::<S>(), put);
+arm!(Read, [T: Pod + Send], Inline<T>, |b| size_of_val(b) as u64, |h| h
+    .arm_inline::<T>(true), put);
+arm!(Write, [T: Pod + Send], Inline<T>, |b| size_of_val(b) as u64, |h| h
+    .arm_inline::<T>(false), put);
+arm!(ReadWrite, [T: Pod + Send], Inline<T>, |b| size_of_val(b) as u64, |h| h
+    .arm_inline::<T>(true), put);
 
 /// The hold over all of the buffer in `handle`. Always inlined, as what it calls: it is a dozen
 /// stores whose addresses and values the sender has in registers.
@@ -111,4 +118,10 @@ pub(super) fn hold_of<P: Perms, B: Buffer<P>>(handle: &mut Handle) -> Hold {
     let mut armed = sealed::Armed { handle, hold: None };
     <B as sealed::Arm<P>>::arm(&mut armed);
     armed.hold.expect("both implementations arm")
+}
+
+/// Stores `buffer` in a handle that stores nothing.
+#[inline(always)]
+pub(super) fn store<P: Perms, B: Buffer<P>>(handle: &mut Handle, buffer: B) {
+    sealed::Arm::<P>::store(buffer, &mut sealed::Armed { handle, hold: None });
 }

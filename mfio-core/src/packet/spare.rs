@@ -39,9 +39,7 @@ impl Spare {
     #[must_use]
     #[inline]
     pub fn fill<P: Perms, B: Buffer<P>>(self, buffer: B) -> Packet<P, B> {
-        let Self(mut handle) = self;
-        handle.put(buffer);
-        Packet::from_handle(handle)
+        Packet::over(self.0, buffer)
     }
 }
 

@@ -15,8 +15,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::sync::{Ordering, spin_loop};
 use super::{Access, FAILED, FLAGS, HANDLE, HOLD, HOLDS, Header, Hold, KEPT, Notify, Payload};
-use super::{NARROW_BYTES, QUEUE, Queue, REPORTED, WAKER};
-use super::{StableBytes, StableBytesMut};
+use super::{NARROW_BYTES, QUEUE, Queue, REPORTED, StableBytes, StableBytesMut, Stored, WAKER};
 use crate::error::FailedRange;
 use crate::packet::complex::{Absorbed, Generated, Inline, Sink, Source};
 use crate::packet::output::Output;
@@ -71,9 +70,26 @@ impl Handle {
         header
     }
 
-    /// Stores `owner`, replacing what was stored before.
+    /// Stores `owner` where nothing is stored.
+    #[inline]
     pub(crate) fn put<B: Send + 'static>(&mut self, owner: B) {
-        self.changing().stored.get_mut().put(owner);
+        self.exclusive().stored.get_mut().put(owner);
+    }
+
+    /// As [`Handle::put`]; finds out what [`Handle::arm_mut`] will need to know of it.
+    #[inline(always)]
+    pub(crate) fn put_mut<B: StableBytesMut>(&mut self, owner: B) {
+        let header = self.exclusive();
+        let payload = Payload::of_mut(header.stored.get_mut().put(owner));
+        header.keep_unarmed(payload);
+    }
+
+    /// As [`Handle::put`]; finds out what [`Handle::arm_ref`] will need to know of it.
+    #[inline(always)]
+    pub(crate) fn put_ref<B: StableBytes>(&mut self, owner: B) {
+        let header = self.exclusive();
+        let payload = Payload::of_ref(header.stored.get_mut().put(owner));
+        header.keep_unarmed(payload);
     }
 
     /// What was stored.
@@ -161,32 +177,29 @@ impl Handle {
     /// One hold over the whole stored buffer, for a backend to fill.
     #[inline(always)]
     pub(crate) fn arm_mut<B: StableBytesMut>(&mut self) -> Hold {
-        let at = self.0;
-        if let Some(len) = self.kept_bytes() {
-            self.header().state.store(HANDLE | KEPT | HOLD, Ordering::Relaxed);
-            return Hold::over(at, len);
-        }
-        let header = self.exclusive();
-        let owner = header.stored.get_mut().get_mut::<B>();
-        let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
-        let payload = Payload { writable: true, ..Payload::at(ptr, len as u64, region) };
-        header.arm(payload, ptr::null_mut());
-        header.keep();
-        Hold::over(at, payload.len)
+        self.arm_kept()
+            .unwrap_or_else(|| self.arm_stored(|stored| Payload::of_mut::<B>(stored.get_mut())))
     }
 
     /// One hold over the whole stored buffer, for a backend to read.
     #[inline(always)]
     pub(crate) fn arm_ref<B: StableBytes>(&mut self) -> Hold {
+        self.arm_kept()
+            .unwrap_or_else(|| self.arm_stored(|stored| Payload::of_ref::<B>(stored.get_mut())))
+    }
+
+    #[inline(always)]
+    fn arm_kept(&mut self) -> Option<Hold> {
+        let len = self.kept_bytes()?;
+        self.header().state.store(HANDLE | KEPT | HOLD, Ordering::Relaxed);
+        Some(Hold::over(self.0, len))
+    }
+
+    #[inline(always)]
+    fn arm_stored(&mut self, payload_of: impl FnOnce(&mut Stored) -> Payload) -> Hold {
         let at = self.0;
-        if let Some(len) = self.kept_bytes() {
-            self.header().state.store(HANDLE | KEPT | HOLD, Ordering::Relaxed);
-            return Hold::over(at, len);
-        }
         let header = self.exclusive();
-        let owner = header.stored.get_mut().get_mut::<B>();
-        let (ptr, len, region) = (owner.as_ptr().cast_mut(), owner.len(), owner.region());
-        let payload = Payload::at(ptr, len as u64, region);
+        let payload = payload_of(header.stored.get_mut());
         header.arm(payload, ptr::null_mut());
         header.keep();
         Hold::over(at, payload.len)
@@ -410,6 +423,15 @@ impl Header {
             self.start_over(before.len, payload.len, stack);
         }
         *self.state.get_mut() = HANDLE | (flags & REPORTED) | HOLD;
+    }
+
+    /// Has the payload before it is armed, where nothing of another one is to be tidied up then.
+    #[inline(always)]
+    fn keep_unarmed(&mut self, payload: Payload) {
+        if *self.state.get_mut() == HANDLE && self.payload.get_mut().len < NARROW_BYTES {
+            *self.payload.get_mut() = payload;
+            self.keep();
+        }
     }
 
     /// What was armed is the stored owner's: the next time, nobody need ask it.

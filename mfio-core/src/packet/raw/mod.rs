@@ -112,6 +112,19 @@ impl Payload {
         let region = if ptr.is_null() { None } else { region };
         Self { ptr, len, region, ..Self::NONE }
     }
+
+    /// The bytes of a stored owner, to be written to.
+    #[inline(always)]
+    fn of_mut<B: StableBytesMut>(owner: &mut B) -> Self {
+        let (ptr, len, region) = (owner.as_mut_ptr(), owner.len(), owner.region());
+        Self { writable: true, ..Self::at(ptr, len as u64, region) }
+    }
+
+    /// The bytes of a stored owner, to be read.
+    #[inline(always)]
+    fn of_ref<B: StableBytes>(owner: &mut B) -> Self {
+        Self::at(owner.as_ptr().cast_mut(), owner.len() as u64, owner.region())
+    }
 }
 
 /// What several holds, or a hold and the handle, may touch at the same time.

@@ -21,13 +21,16 @@ struct Store {
     _bytes: UnsafeCell<[MaybeUninit<u8>; STORE_BYTES]>,
 }
 
-/// Drops the owner in a [`Store`].
-type Discard = unsafe fn(*mut Store);
+/// The type of an owner in a [`Store`], and what drops it there.
+struct Kind {
+    id: TypeId,
+    discard: unsafe fn(*mut Store),
+}
 
 pub(super) struct Stored {
     room: Store,
-    /// Type and destructor of what is stored.
-    owner: Option<(TypeId, Discard)>,
+    /// Of what is stored.
+    owner: Option<&'static Kind>,
 }
 
 impl Stored {
@@ -40,22 +43,29 @@ impl Stored {
 
     /// Drops what is stored.
     pub(super) fn clear(&mut self) {
-        if let Some((_, discard)) = self.owner.take() {
+        if let Some(kind) = self.owner.take() {
             // SAFETY: `owner` was set, so the room holds a value of the type that `discard`
             // was made for, and taking `owner` makes this the last look at it.
-            unsafe { discard(&raw mut self.room) };
+            unsafe { (kind.discard)(&raw mut self.room) };
         }
     }
 
-    pub(super) fn put<B: 'static>(&mut self, owner: B) {
-        self.clear();
+    /// Stores `owner` where nothing is stored: else that is never dropped.
+    #[inline]
+    pub(super) fn put<B: 'static>(&mut self, owner: B) -> &mut B {
+        debug_assert!(self.owner.is_none(), "one owner is stored at a time");
         Placed::put(&raw mut self.room, owner);
-        self.owner = Some((TypeId::of::<B>(), Placed::<B>::discard));
+        self.owner = Some(Placed::<B>::KIND);
+        // SAFETY: a `B` is stored, and the exclusive borrow of `self` covers it.
+        unsafe { &mut *Placed::<B>::locate(&raw mut self.room) }
     }
 
     #[inline]
     fn check<B: 'static>(&self) {
-        let known = matches!(self.owner, Some((id, _)) if id == TypeId::of::<B>());
+        // The address says it nearly always; a type may have more than one.
+        let known = self.owner.is_some_and(|kind| {
+            core::ptr::eq(kind, Placed::<B>::KIND) || kind.id == TypeId::of::<B>()
+        });
         if !known {
             other_type();
         }
@@ -74,6 +84,7 @@ impl Stored {
         unsafe { &mut *Placed::<B>::locate(&raw mut self.room) }
     }
 
+    #[inline]
     pub(super) fn take<B: 'static>(&mut self) -> B {
         self.check::<B>();
         self.owner = None;
@@ -94,6 +105,7 @@ struct Placed<B>(PhantomData<B>);
 
 impl<B: 'static> Placed<B> {
     const INLINE: bool = size_of::<B>() <= STORE_BYTES && align_of::<B>() <= 16;
+    const KIND: &'static Kind = &Kind { id: TypeId::of::<B>(), discard: Self::discard };
 
     #[inline]
     fn locate(room: *mut Store) -> *mut B {
@@ -107,6 +119,7 @@ impl<B: 'static> Placed<B> {
 
     /// # Safety
     /// `room` holds a `B`, which is gone afterwards.
+    #[inline]
     unsafe fn take(room: *mut Store) -> B {
         let at = Self::locate(room);
         if Self::INLINE {
@@ -125,6 +138,7 @@ impl<B: 'static> Placed<B> {
         drop(unsafe { Self::take(room) });
     }
 
+    #[inline]
     fn put(room: *mut Store, owner: B) {
         if Self::INLINE {
             // SAFETY: the room is large and aligned enough, and exclusively the caller's.
