@@ -22,6 +22,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mfio_core::wakers::wake_all;
+
 use super::errno;
 use super::file::{PortableFile, Shared};
 use super::sys;
@@ -52,13 +54,21 @@ struct Held {
 /// The lock of an open file. Kept until the file itself is closed, which gives the lock back.
 pub(super) struct FileLock {
     held: Mutex<Held>,
+    /// The process that locks by it. One that was forked has the open file too, and what it gave
+    /// back would be given back for both.
+    owner: u32,
     identity: OnceLock<Identity>,
     waits: Arc<LockWaits>,
 }
 
 impl FileLock {
     pub(super) fn new(waits: Arc<LockWaits>) -> Self {
-        Self { held: Mutex::default(), identity: OnceLock::new(), waits }
+        let owner = std::process::id();
+        Self { held: Mutex::default(), owner, identity: OnceLock::new(), waits }
+    }
+
+    fn is_own(&self) -> bool {
+        self.owner == std::process::id()
     }
 
     fn identity(&self, file: &File) -> Identity {
@@ -99,6 +109,9 @@ impl FileLock {
 
     /// Undoes a change, unless another has taken its place.
     fn undo(&self, file: &File, number: u64) {
+        if !self.is_own() {
+            return;
+        }
         let mut held = guarded(&self.held);
         if held.changes != number {
             return;
@@ -116,7 +129,7 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        if guarded(&self.held).kind.is_some() {
+        if self.is_own() && guarded(&self.held).kind.is_some() {
             self.waits.released(self.identity.get().copied().flatten());
         }
     }
@@ -199,11 +212,15 @@ impl PortableFile {
     }
 
     /// Gives the lock back at once, on this thread, if there is one: for `drop`. Waits of this
-    /// handle that have been given up take nothing afterwards.
+    /// handle that have been given up take nothing afterwards. In a process that was forked it
+    /// does nothing: the lock is that of the parent.
     ///
     /// # Errors
     /// The system's.
     pub fn unlock_now(&self) -> Result<(), Error> {
+        if !self.shared.lock.is_own() {
+            return Ok(());
+        }
         let done = self.shared.lock.change(&self.shared.file, None, || true);
         done.map(drop).map_err(|error| errno::of(Op::Lock, &error))
     }
@@ -288,7 +305,7 @@ impl LockWaits {
                 woken.extend(waiting.waker.take());
             }
         }
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use mfio_core::PacketId;
+use mfio_core::wakers::wake_all;
 
 use super::PortableConfig;
 use super::errno;
@@ -54,9 +55,9 @@ impl Shared {
 
     fn run(&self) {
         while let Some((job, woken)) = self.next() {
-            woken.into_iter().for_each(Waker::wake);
-            // Completing runs code of callers (wakers, outputs). If that panics, the views it
-            // dropped are aborted, and the other callers keep their thread.
+            // Completing runs code of callers (wakers, outputs), and so does waking. If that
+            // panics, the views it dropped are aborted, and the other callers keep their thread.
+            drop(catch_unwind(AssertUnwindSafe(|| wake_all(woken))));
             let done = catch_unwind(AssertUnwindSafe(|| match job {
                 Job::Transfer(transfer) => transfer.run(),
                 Job::Call(call) => call(),
@@ -177,7 +178,7 @@ impl Pool {
         state.reserved = state.reserved.saturating_sub(jobs);
         let woken = core::mem::take(&mut state.waiting);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
     }
 
     /// Takes a transfer out of the queue that no thread has begun.
@@ -188,7 +189,7 @@ impl Pool {
         let job = state.jobs.remove(at);
         let woken = core::mem::take(&mut state.waiting);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
         match job {
             Some(Job::Transfer(transfer)) => Some(transfer),
             _ => None,

@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
+use mfio_core::wakers::wake_all;
+
 use crate::lock::Lock;
 use crate::options::LockKind;
 
@@ -55,7 +57,7 @@ impl Holders {
 }
 
 fn wake(woken: Wakers) {
-    woken.into_values().for_each(Waker::wake);
+    wake_all(woken.into_values());
 }
 
 impl FileLock {

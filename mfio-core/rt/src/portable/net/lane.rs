@@ -9,6 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::task::{Context, Poll, Waker};
 
+use mfio_core::wakers::wake_all;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind};
 use mfio_core::{PacketId, Perms, View};
 
@@ -110,7 +111,7 @@ impl<P: Perms> Lane<P> {
 
     fn wake(&self) {
         let woken = self.0.with(|state| core::mem::take(&mut state.waiting));
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken);
     }
 
     /// The right to serve. Where somebody has it, he is told to look again.
@@ -122,20 +123,16 @@ impl<P: Perms> Lane<P> {
     }
 
     /// The next packet and, where the connection has failed, why. `None` ends the right to
-    /// serve.
+    /// serve, and then everything is [`finished`](Self::finished).
     pub(super) fn next(&self) -> Option<(Entry<P>, Option<ByteError>)> {
-        let next = self.0.with(|state| {
+        self.0.with(|state| {
             let next = state.entries.pop_front().map(|entry| (entry, state.error));
             state.busy = next.is_some();
             next
-        });
-        if next.is_none() {
-            self.wake();
-        }
-        next
+        })
     }
 
-    /// A packet has its result.
+    /// A packet has its result, or all have.
     pub(super) fn finished(&self) {
         self.wake();
     }

@@ -12,6 +12,7 @@ use core::net::SocketAddr;
 use core::task::{Context, Poll, Waker};
 use std::io;
 
+use mfio_core::wakers::wake_all;
 use mio::Token;
 use mio::net::{TcpListener, TcpStream};
 
@@ -30,7 +31,7 @@ impl Watch for Waiting {
     fn told(&self, _ready: Ready) {
         // All of them: the one that was woken alone might have stopped waiting.
         let waiting = self.0.with(core::mem::take);
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting);
     }
 }
 

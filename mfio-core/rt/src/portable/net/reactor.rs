@@ -106,6 +106,8 @@ pub(super) struct Shared {
     closing: Mutex<bool>,
     /// The turn is the thread's again, or it is to end.
     turned: Condvar,
+    /// The process whose poller it is.
+    owner: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -348,6 +350,7 @@ impl Reactor {
             guest: Guest::default(),
             closing: Mutex::new(false),
             turned: Condvar::new(),
+            owner: std::process::id(),
         });
         let unpark = Waker::from(Arc::new(Unpark(Arc::downgrade(&shared))));
         let owner = Owner(Seat { shared: Arc::clone(&shared), unpark });
@@ -387,8 +390,12 @@ impl Reactor {
         self.shared().registry.register(socket, token, interest)
     }
 
-    /// There are no events of `socket` any more.
+    /// There are no events of `socket` any more. A process that was forked shares the poller, and
+    /// what it forgot its parent would hear of no more.
     pub(super) fn forget(&self, socket: &mut impl Source, token: Token) {
+        if self.shared().owner != std::process::id() {
+            return;
+        }
         // It may never have been watched.
         let _unknown = self.shared().registry.deregister(socket);
         self.shared().watches.with(|watches| {

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 use std::io::{self, Read as _, Write as _};
 
+use mfio_core::wakers::tell_all;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Read, View, Write};
 use mio::Token;
 use mio::net::TcpStream;
@@ -141,13 +142,15 @@ impl Watch for Socket {
         self.told.store(true, Ordering::Release);
         let ended = event.closed;
         let both = [(event.readable || ended, &self.readable), (event.writable, &self.writable)];
-        for ((told, waker), ready) in both.into_iter().zip(&self.ready) {
-            if told {
+        for ((told, _), ready) in both.iter().zip(&self.ready) {
+            if *told {
                 // Before looking, so that a look in vain is followed by another one.
                 ready.store(true, Ordering::Release);
-                waker.wake_by_ref();
             }
         }
+        // Each may be handed on to a waker of somebody's.
+        let told = both.into_iter().filter(|(told, _)| *told);
+        tell_all(told, |(_, waker)| waker.wake_by_ref());
     }
 }
 
@@ -321,8 +324,12 @@ fn serve<P: mfio_core::Perms>(
     if !lane.begin() {
         return;
     }
+    let mut right = Right { lane, waker, ready, held: true };
     for _ in 0..STEPS_MAX {
-        let Some((Entry { view, whole, mut started }, failed)) = lane.next() else { return };
+        let Some((Entry { view, whole, mut started }, failed)) = lane.next() else {
+            right.held = false;
+            return lane.finished();
+        };
         if let Some(error) = failed {
             view.fail(error);
             lane.finished();
@@ -347,11 +354,30 @@ fn serve<P: mfio_core::Perms>(
         started |= view.len() < before;
         lane.put_back(Entry { view, whole, started });
         if blocked && lane.end() {
+            right.held = false;
             return;
         }
     }
-    lane.leave();
-    waker.wake_by_ref();
+}
+
+/// The right to serve a lane. Given back with more to do, or because a waker has panicked, it has
+/// the lane served again.
+struct Right<'a, P: mfio_core::Perms> {
+    lane: &'a Lane<P>,
+    waker: &'a Waker,
+    ready: &'a AtomicBool,
+    held: bool,
+}
+
+impl<P: mfio_core::Perms> Drop for Right<'_, P> {
+    fn drop(&mut self) {
+        if self.held {
+            // An event may have been taken and not been used up: a look in vain shows that.
+            self.ready.store(true, Ordering::Release);
+            self.lane.leave();
+            self.waker.wake_by_ref();
+        }
+    }
 }
 
 impl Drop for Socket {
