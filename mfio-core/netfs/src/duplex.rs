@@ -114,6 +114,7 @@ impl Pipe {
                 ended.unread.extend(state.reads.drain(..).map(|(view, _)| view));
             }
         }
+        // What a waker that panics leaves behind here is dropped, and views that are dropped end.
         ended.filled.into_iter().for_each(View::filled);
         ended.written.into_iter().for_each(View::written);
         ended.unread.into_iter().for_each(|view| view.fail(ByteKind::UnexpectedEof));

@@ -1,20 +1,27 @@
-//! What has been sent, and what becomes of it: an answer, or the end of the connection.
+//! What is sent of a packet, and what becomes of it: an answer, or the end of the connection.
 //!
 //! Data flow: reply, or bytes for a part of a read → table of calls → packet or slot, each
 //! exactly once. Views are completed, and slots filled, outside the lock.
 //!
 //! Not here: what waits to be sent (`shared`).
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Read, View, Write};
+use mfio_core::wakers::tell_all;
+use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Perms, Read, View, Write};
 use mfio_rt::{Error, ErrorKind};
 
 use super::locks::Undoing;
 use super::pending::Slot;
-use super::shared::{CUT, Call, ECONNRESET, ENOTCONN, Phase, Shared, refuse};
+use super::shared::{CUT, Call, Control, ECONNRESET, ENOTCONN, Opened, Phase, Shared, State};
+use super::shared::{Transfer, Way, Work, refuse};
 use crate::carrier::Cut;
-use crate::wire::{Reply, Request, WireError};
+use crate::wire::{DATA_BYTES_MAX, Reply, Request, WireError};
+
+/// Bytes that one request reads at most.
+const READ_BYTES_MAX: u64 = 4 << 20;
 
 impl Shared {
     /// The bytes of a write have gone out.
@@ -148,27 +155,106 @@ impl Shared {
                 (calls, controls, core::mem::take(&mut state.transfers))
             }
         };
-        for call in calls.into_values() {
-            match call {
-                Call::Control { op, slot } => {
-                    let error = Error::new(op, ErrorKind::ConnectionReset).with_errno(ECONNRESET);
-                    if let Some(slot) = slot {
-                        drop(slot.finish(Err(error)));
-                    }
+        let unsent = ByteError::with_errno(ByteKind::Closed, ENOTCONN);
+        let calls = calls.into_values().map(Concerned::UnderWay);
+        let controls = controls.into_iter().map(Concerned::Unsent);
+        let transfers = transfers.into_iter().map(Concerned::Untransferred);
+        // Who is not told waits for ever: a waker that panics keeps it from nobody.
+        tell_all(
+            calls.chain(controls).chain(transfers).chain([Concerned::Room]),
+            |one| match one {
+                Concerned::UnderWay(call) => call.cut(),
+                Concerned::Unsent(control) => refuse(control, ErrorKind::NotConnected, ENOTCONN),
+                Concerned::Untransferred(transfer) => transfer.fail(unsent),
+                Concerned::Room => self.wake_room(),
+            },
+        );
+    }
+}
+
+/// Whom the end of a connection concerns.
+enum Concerned {
+    UnderWay(Call),
+    Unsent(Control),
+    Untransferred(Transfer),
+    /// Those who wait for room.
+    Room,
+}
+
+impl Call {
+    fn cut(self) {
+        match self {
+            Self::Control { op, slot } => {
+                let error = Error::new(op, ErrorKind::ConnectionReset).with_errno(ECONNRESET);
+                if let Some(slot) = slot {
+                    drop(slot.finish(Err(error)));
                 }
-                Call::Read { pieces, .. } => {
-                    pieces.into_values().for_each(|view| view.fail(CUT));
-                }
-                Call::Write { view, .. } => {
-                    if let Some(view) = view {
-                        view.fail(CUT);
-                    }
+            }
+            Self::Read { pieces, .. } => tell_all(pieces.into_values(), |view| view.fail(CUT)),
+            Self::Write { view, .. } => {
+                if let Some(view) = view {
+                    view.fail(CUT);
                 }
             }
         }
-        controls.into_iter().for_each(|control| refuse(control, ErrorKind::NotConnected, ENOTCONN));
-        let unsent = ByteError::with_errno(ByteKind::Closed, ENOTCONN);
-        transfers.into_iter().for_each(|transfer| transfer.fail(unsent));
-        self.wake_room();
     }
 }
+
+impl State {
+    /// As much of a packet as fits into a request and the window; it comes back where nothing
+    /// does.
+    pub(super) fn start(&mut self, transfer: Transfer) -> Result<Work, Transfer> {
+        let room = self.limits.bytes.saturating_sub(self.bytes);
+        let most = match &transfer.way {
+            Way::Read(_) => READ_BYTES_MAX,
+            Way::Write(_) => DATA_BYTES_MAX as u64,
+        };
+        let most = most.min((self.limits.bytes / 2).max(1));
+        let len = match &transfer.way {
+            Way::Read(view) => view.len().min(most),
+            Way::Write(view) => view.len().min(most),
+        };
+        if len > room {
+            return Err(transfer);
+        }
+        let Transfer { file, at, way } = transfer;
+        let (id, number) = (self.id(), file.number);
+        self.bytes += len;
+        match way {
+            Way::Read(view) => {
+                let (view, rest) = first(view, len);
+                self.put_back(&file, at.saturating_add(len), rest.map(Way::Read));
+                let pieces = BTreeMap::from([(0, view)]);
+                self.calls.insert(id, Call::Read { pieces, left: len, empty: len == 0 });
+                let request = Request::Read { file: number, at, len };
+                Ok(Work::Send { id, request, keep: Vec::from([file]) })
+            }
+            Way::Write(view) => {
+                let (view, rest) = first(view, len);
+                self.put_back(&file, at.saturating_add(len), rest.map(Way::Write));
+                self.calls.insert(id, Call::Write { view: None, verdict: None, len });
+                let request = Request::Write { file: number, at };
+                Ok(Work::Write { id, request, view, keep: file })
+            }
+        }
+    }
+
+    fn put_back(&mut self, file: &Arc<Opened>, at: u64, rest: Option<Way>) {
+        if let Some(way) = rest {
+            self.transfers.push_front(Transfer { file: Arc::clone(file), at, way });
+        }
+    }
+}
+
+/// The first `len` bytes and, if there are more, the rest.
+fn first<P: Perms>(view: View<P>, len: u64) -> (View<P>, Option<View<P>>) {
+    if view.len() <= len {
+        return (view, None);
+    }
+    let (view, rest) = view.split_at(len);
+    (view, Some(rest))
+}
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;

@@ -34,6 +34,7 @@ use crate::carrier::{Carrier, Cut, within};
 mod calls;
 mod dir;
 mod file;
+mod locked;
 mod locks;
 mod pending;
 mod session;

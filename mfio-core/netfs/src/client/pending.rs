@@ -114,12 +114,14 @@ impl Future for Pending {
             this.unsent = Some(refused);
             return Poll::Pending;
         }
+        // Cloned and dropped outside the lock: both may run anything.
+        let mut waker = Some(cx.waker().clone());
         let mut state = this.slot.lock();
         if let Some(result) = state.result.take() {
             this.over = true;
             return Poll::Ready(result);
         }
-        state.waker = Some(cx.waker().clone());
+        core::mem::swap(&mut state.waker, &mut waker);
         Poll::Pending
     }
 }
@@ -129,12 +131,12 @@ impl Drop for Pending {
         if self.over || self.unsent.is_some() {
             return;
         }
-        let result = {
+        let (result, waker) = {
             let mut state = self.slot.lock();
             state.abandoned = true;
-            state.waker = None;
-            state.result.take()
+            (state.result.take(), state.waker.take())
         };
+        drop(waker);
         let shared = &self.user.shared;
         match result {
             Some(result) => {

@@ -12,24 +12,24 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::task::{Context, Poll, Waker};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use mfio_core::wakers::{tell_all, wake_all};
 use mfio_core::{BackendBusy, BackendHandle, IoBackend};
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, FailedRange, PacketId};
-use mfio_core::{Perms, Read, View, Write};
+use mfio_core::{Read, View, Write};
 use mfio_rt::portable::Portable;
 use mfio_rt::{Error, ErrorKind, Op};
 
+use super::locked::Locked;
 use super::locks::Undoing;
 use super::pending::Slot;
-use crate::wire::{DATA_BYTES_MAX, Limits, Request};
+use crate::wire::{Limits, Request};
 
 /// Packets that wait for the window.
 const TRANSFERS_MAX: usize = 1024;
 /// Operations that wait for the window.
 const CONTROLS_MAX: usize = 1024;
-/// Bytes that one request reads at most.
-const READ_BYTES_MAX: u64 = 4 << 20;
 
 pub(crate) const ENOTCONN: i32 = 107;
 pub(crate) const ECONNRESET: i32 = 104;
@@ -161,25 +161,25 @@ pub(crate) struct State {
     next_id: u64,
     pub(super) bytes: u64,
     unused: bool,
-    driver: Option<Waker>,
+    pub(super) driver: Option<Waker>,
+    pub(super) wakes_driver: bool,
     room: Vec<Waker>,
 }
 
 impl State {
+    /// The driver is woken as soon as this is unlocked.
     pub(super) fn wake_driver(&mut self) {
-        // The driver's waker is its executor's: it runs no code of ours.
-        if let Some(driver) = self.driver.take() {
-            driver.wake();
-        }
+        self.wakes_driver = true;
     }
 
-    fn wait_for_room(&mut self, cx: &Context<'_>) {
-        if !self.room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-            self.room.push(cx.waker().clone());
-        }
+    /// Has `waker` woken when there is room; false where it has to be `cloned` for that first,
+    /// with nothing locked.
+    fn wait_for_room(&mut self, waker: &Waker, cloned: &mut Option<Waker>) -> bool {
+        let known = self.room.iter().any(|waiting| waiting.will_wake(waker));
+        known || cloned.take().map(|cloned| self.room.push(cloned)).is_some()
     }
 
-    fn id(&mut self) -> u64 {
+    pub(super) fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -203,17 +203,18 @@ impl Shared {
             bytes: 0,
             unused: false,
             driver: None,
+            wakes_driver: false,
             room: Vec::new(),
         }))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked::new(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn wake_room(&self) {
         let room = core::mem::take(&mut self.lock().room);
-        room.into_iter().for_each(Waker::wake);
+        wake_all(room);
     }
 
     /// Queues something that is not answered, for the connection it is about.
@@ -227,19 +228,25 @@ impl Shared {
 
     /// Queues an operation; it comes back where there is no room, and `cx` is woken.
     pub(crate) fn push(&self, control: Control, cx: &Context<'_>) -> Option<Control> {
-        let mut state = self.lock();
-        if state.phase == Phase::Down {
+        let mut cloned = None;
+        loop {
+            let mut state = self.lock();
+            if state.phase == Phase::Down {
+                drop(state);
+                refuse(control, ErrorKind::NotConnected, ENOTCONN);
+                return None;
+            }
+            if state.controls.len() < CONTROLS_MAX {
+                state.controls.push_back(control);
+                state.wake_driver();
+                return None;
+            }
+            if state.wait_for_room(cx.waker(), &mut cloned) {
+                return Some(control);
+            }
             drop(state);
-            refuse(control, ErrorKind::NotConnected, ENOTCONN);
-            return None;
+            cloned = Some(cx.waker().clone());
         }
-        if state.controls.len() >= CONTROLS_MAX {
-            state.wait_for_room(cx);
-            return Some(control);
-        }
-        state.controls.push_back(control);
-        state.wake_driver();
-        None
     }
 
     /// The answer to `slot`, about a lock, is not wanted any more: what waits is not sent, a
@@ -282,12 +289,19 @@ impl Shared {
     }
 
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.lock();
-        if state.transfers.len() + state.reserved < TRANSFERS_MAX || state.phase == Phase::Down {
-            return Poll::Ready(());
+        let mut cloned = None;
+        loop {
+            let mut state = self.lock();
+            let full = state.transfers.len() + state.reserved >= TRANSFERS_MAX;
+            if !full || state.phase == Phase::Down {
+                return Poll::Ready(());
+            }
+            if state.wait_for_room(cx.waker(), &mut cloned) {
+                return Poll::Pending;
+            }
+            drop(state);
+            cloned = Some(cx.waker().clone());
         }
-        state.wait_for_room(cx);
-        Poll::Pending
     }
 
     pub(crate) fn reserve(&self, views: usize) -> bool {
@@ -318,13 +332,17 @@ impl Shared {
             Vec::from_iter::<VecDeque<Transfer>>(found)
         };
         if !found.is_empty() {
-            found.into_iter().for_each(|transfer| transfer.fail(ByteKind::Cancelled.into()));
-            self.wake_room();
+            let found = found.into_iter().map(Some).chain([None]);
+            tell_all(found, |transfer| match transfer {
+                Some(transfer) => transfer.fail(ByteKind::Cancelled.into()),
+                None => self.wake_room(),
+            });
         }
     }
 
     /// What is to be sent next, if anything is and may be.
     pub(crate) fn poll_work(&self, cx: Option<&Context<'_>>) -> Poll<Work> {
+        let mut cloned = None;
         loop {
             let mut state = self.lock();
             let window = state.limits.requests.max(1) as usize;
@@ -369,10 +387,17 @@ impl Shared {
             if state.unused && state.is_idle() {
                 return Poll::Ready(Work::Finished);
             }
-            if let Some(cx) = cx {
-                state.driver = Some(cx.waker().clone());
+            let known = |cx: &&Context<'_>| {
+                state.driver.as_ref().is_some_and(|known| known.will_wake(cx.waker()))
+            };
+            let Some(cx) = cx.filter(|cx| !known(cx)) else { return Poll::Pending };
+            // Cloned and dropped with nothing locked: both may run anything.
+            if cloned.is_some() {
+                core::mem::swap(&mut state.driver, &mut cloned);
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            drop(state);
+            cloned = Some(cx.waker().clone());
         }
     }
 
@@ -421,59 +446,6 @@ impl State {
     pub(crate) const fn is_unused(&self) -> bool {
         self.unused
     }
-
-    /// As much of a packet as fits into a request and the window; it comes back where nothing
-    /// does.
-    fn start(&mut self, transfer: Transfer) -> Result<Work, Transfer> {
-        let room = self.limits.bytes.saturating_sub(self.bytes);
-        let most = match &transfer.way {
-            Way::Read(_) => READ_BYTES_MAX,
-            Way::Write(_) => DATA_BYTES_MAX as u64,
-        };
-        let most = most.min((self.limits.bytes / 2).max(1));
-        let len = match &transfer.way {
-            Way::Read(view) => view.len().min(most),
-            Way::Write(view) => view.len().min(most),
-        };
-        if len > room {
-            return Err(transfer);
-        }
-        let Transfer { file, at, way } = transfer;
-        let (id, number) = (self.id(), file.number);
-        self.bytes += len;
-        match way {
-            Way::Read(view) => {
-                let (view, rest) = first(view, len);
-                self.put_back(&file, at.saturating_add(len), rest.map(Way::Read));
-                let pieces = BTreeMap::from([(0, view)]);
-                self.calls.insert(id, Call::Read { pieces, left: len, empty: len == 0 });
-                let request = Request::Read { file: number, at, len };
-                Ok(Work::Send { id, request, keep: Vec::from([file]) })
-            }
-            Way::Write(view) => {
-                let (view, rest) = first(view, len);
-                self.put_back(&file, at.saturating_add(len), rest.map(Way::Write));
-                self.calls.insert(id, Call::Write { view: None, verdict: None, len });
-                let request = Request::Write { file: number, at };
-                Ok(Work::Write { id, request, view, keep: file })
-            }
-        }
-    }
-
-    fn put_back(&mut self, file: &Arc<Opened>, at: u64, rest: Option<Way>) {
-        if let Some(way) = rest {
-            self.transfers.push_front(Transfer { file: Arc::clone(file), at, way });
-        }
-    }
-}
-
-/// The first `len` bytes and, if there are more, the rest.
-fn first<P: Perms>(view: View<P>, len: u64) -> (View<P>, Option<View<P>>) {
-    if view.len() <= len {
-        return (view, None);
-    }
-    let (view, rest) = view.split_at(len);
-    (view, Some(rest))
 }
 
 /// Tells whoever waits that an operation was not even sent.

@@ -6,6 +6,7 @@
 //! Not here: who is accepted (`server`).
 
 use core::time::Duration;
+use std::io;
 
 use mfio_rt::{Error, ErrorKind};
 
@@ -16,10 +17,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// For how long the same is told once.
 const UNTOLD: Duration = Duration::from_secs(10);
-
-const EINTR: i32 = 4;
-const EAGAIN: i32 = 11;
-const EPROTO: i32 = 71;
 
 enum Means {
     /// It was about one connection, which is gone: the next one may be there.
@@ -38,9 +35,27 @@ fn meaning(error: &Error) -> Means {
         | ErrorKind::TimedOut
         | ErrorKind::Unreachable
         | ErrorKind::PermissionDenied => Means::Gone,
-        _ if matches!(error.errno(), Some(EINTR | EAGAIN | EPROTO)) => Means::Gone,
+        _ if error.errno().is_some_and(is_gone) => Means::Gone,
         _ => Means::Scarce,
     }
+}
+
+/// Whether the system's number says that there is no connection, or no longer.
+fn is_gone(errno: i32) -> bool {
+    use io::ErrorKind as Std;
+    let kind = io::Error::from_raw_os_error(errno).kind();
+    matches!(kind, Std::Interrupted | Std::WouldBlock) || is_protocol_error(errno)
+}
+
+/// What `std` has no kind for.
+#[cfg(unix)]
+fn is_protocol_error(errno: i32) -> bool {
+    errno == rustix::io::Errno::PROTO.raw_os_error()
+}
+
+#[cfg(not(unix))]
+fn is_protocol_error(_errno: i32) -> bool {
+    false
 }
 
 /// How long a server tries, and what it has told of that.
@@ -84,5 +99,34 @@ impl Patience {
             (self.told, self.untold) = (Some(error.clone()), pause);
         }
         !same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mfio_rt::Op;
+
+    use super::*;
+
+    /// By the system's own numbers, whichever system it is.
+    #[test]
+    fn connections_that_were_gone_again_are_told_from_what_is_scarce() {
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            for (errno, gone) in [
+                (Errno::INTR, true),
+                (Errno::AGAIN, true),
+                (Errno::PROTO, true),
+                (Errno::MFILE, false),
+                (Errno::NOBUFS, false),
+            ] {
+                let error = Error::new(Op::Accept, ErrorKind::Os).with_errno(errno.raw_os_error());
+                assert_eq!(matches!(meaning(&error), Means::Gone), gone, "{errno}");
+            }
+        }
+        let scarce = Error::new(Op::Accept, ErrorKind::TooManyOpen);
+        assert!(matches!(meaning(&scarce), Means::Scarce));
+        assert!(matches!(meaning(&Error::new(Op::Accept, ErrorKind::Closed)), Means::Over));
     }
 }

@@ -8,11 +8,14 @@
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
 use core::pin::pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Poll, Waker};
+
+use mfio_core::wakers::wake_all;
 
 use super::ServerConfig;
 use crate::auth::{Side, nonce};
@@ -103,17 +106,16 @@ impl Greetings {
     /// One more; where there are `most` already, the oldest is cut.
     pub(super) fn begin(&self, most: usize) -> Greeting<'_> {
         let mut knocks = self.0.borrow_mut();
-        while knocks.len() >= most.max(1)
-            && let Some(oldest) = knocks.pop_front()
-        {
-            oldest.cut.set(true);
-            if let Some(waker) = oldest.waker.take() {
-                waker.wake();
-            }
-        }
+        let many = (knocks.len() + 1).saturating_sub(most.max(1));
+        let cut: Vec<_> = knocks.drain(..many).collect();
         let knock = Rc::<Knock>::default();
         knocks.push_back(Rc::clone(&knock));
-        Greeting { among: self, knock }
+        // Told with nothing borrowed: a waker may run anything.
+        drop(knocks);
+        let greeting = Greeting { among: self, knock };
+        cut.iter().for_each(|oldest| oldest.cut.set(true));
+        wake_all(cut.iter().filter_map(|oldest| oldest.waker.take()));
+        greeting
     }
 }
 
@@ -133,7 +135,8 @@ impl Greeting<'_> {
             if self.knock.cut.get() {
                 return Poll::Ready(Err(Cut::Goodbye(Reason::Crowded)));
             }
-            *self.knock.waker.borrow_mut() = Some(cx.waker().clone());
+            let old = self.knock.waker.replace(Some(cx.waker().clone()));
+            drop(old);
             work.as_mut().poll(cx)
         })
         .await

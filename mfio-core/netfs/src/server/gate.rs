@@ -11,7 +11,7 @@ use alloc::task::Wake;
 use core::future::Future;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::{Context, Poll, Waker};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -25,7 +25,23 @@ struct Gate {
     /// Somebody wakes, and it must be passed on: the set is not being polled.
     open: AtomicBool,
     told: AtomicBool,
-    behind: Mutex<Option<Waker>>,
+    /// Counted, so that nobody's code runs under the lock: a waker's clone may run anything.
+    behind: Mutex<Option<Arc<Waker>>>,
+}
+
+impl Gate {
+    fn behind(&self) -> MutexGuard<'_, Option<Arc<Waker>>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand_before(&self, waker: &Waker) {
+        let known = self.behind().as_ref().is_some_and(|known| known.will_wake(waker));
+        if !known {
+            let new = Arc::new(waker.clone());
+            let old = self.behind().replace(new);
+            drop(old);
+        }
+    }
 }
 
 impl Wake for Gate {
@@ -37,9 +53,9 @@ impl Wake for Gate {
         self.told.store(true, Ordering::SeqCst);
         // Loaded after that: whoever opens looks whether it was told.
         if self.open.load(Ordering::SeqCst) {
-            let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let behind = self.behind().clone();
             if let Some(behind) = behind {
-                behind.wake();
+                behind.wake_by_ref();
             }
         }
     }
@@ -69,12 +85,7 @@ impl Attendance {
     ) {
         let gate = &self.gate;
         gate.open.store(false, Ordering::SeqCst);
-        {
-            let mut behind = gate.behind.lock().unwrap_or_else(PoisonError::into_inner);
-            if !behind.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-                *behind = Some(cx.waker().clone());
-            }
-        }
+        gate.stand_before(cx.waker());
         for _ in 0..ROUNDS_MAX {
             gate.told.store(false, Ordering::SeqCst);
             let mut inner = Context::from_waker(&self.waker);

@@ -18,6 +18,7 @@ use core::time::Duration;
 
 use async_io::Timer;
 use futures_util::stream::FuturesUnordered;
+use mfio_core::wakers::wake_all;
 use mfio_core::{Error as ByteError, FailedRange, Packet, PacketIoExt, Write};
 use mfio_rt::{DirHandle, Error, ErrorKind, Op};
 
@@ -204,9 +205,11 @@ impl<'s, D: DirHandle> Session<'s, D> {
             if there_is_room() {
                 return Poll::Ready(());
             }
+            // Cloned and dropped with nothing borrowed: both may run anything.
+            let waker = cx.waker().clone();
             let mut room = self.room.borrow_mut();
-            if !room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
-                room.push(cx.waker().clone());
+            if !room.iter().any(|waiting| waiting.will_wake(&waker)) {
+                room.push(waker);
             }
             Poll::Pending
         })
@@ -234,7 +237,7 @@ impl<'s, D: DirHandle> Session<'s, D> {
         self.requests.set(self.requests.get().saturating_sub(requests));
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
         if requests > 0 || bytes > 0 {
-            self.room.take().into_iter().for_each(Waker::wake);
+            wake_all(self.room.take());
         }
     }
 
@@ -334,10 +337,12 @@ impl<'s, D: DirHandle> Session<'s, D> {
     async fn wait_for_lock(&self, id: u64, request: Request) {
         let mut answer = Box::pin(self.answer(request));
         let reply = poll_fn(|cx| {
+            let mut waker = Some(cx.waker().clone());
             match self.locks.borrow_mut().get_mut(&id) {
-                Some(waker) => *waker = Some(cx.waker().clone()),
+                Some(known) => core::mem::swap(known, &mut waker),
                 None => return Poll::Ready(None),
             }
+            drop(waker);
             answer.as_mut().poll(cx).map(Some)
         })
         .await;
