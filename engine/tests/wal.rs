@@ -1,10 +1,13 @@
 //! The log on real files and rings, and the failures that have a name.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says what it saw")]
 
+use std::cell::Cell;
 use std::fs;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -17,9 +20,10 @@ use mfio_engine::ring::sim::{FaultRates, FileSpec, SimConfig, SimDevice, SimRing
 use mfio_engine::ring::threads::ThreadRing;
 use mfio_engine::ring::{AutoRing, Ring, Wait};
 use mfio_engine::wal::{
-    Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, Wal, WalConfig, WalError,
+    Growing, Lsn, PremadeSegments, RecordAlign, Recovery, SegmentDir, SegmentStore, Wal, WalConfig,
+    WalError,
 };
-use mfio_engine::{Config, DirectMode, OpenOptions, Shard, SyncMethod};
+use mfio_engine::{Config, DirectMode, File, OpenOptions, Shard, SyncMethod};
 
 const SMALL: WalConfig =
     WalConfig { segment_bytes: 64 << 10, block_bytes_max: 16 << 10, ..WalConfig::new() };
@@ -676,4 +680,49 @@ fn waker_that_panics_keeps_no_other_append_from_being_told() {
     let third = appends[2].as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(third, Poll::Ready(Ok(_))), "{third:?}");
     assert!(told.0.load(Ordering::Relaxed), "it is durable, and nobody has said so");
+}
+
+/// A store of which one segment panics while it is made.
+struct Panicking {
+    store: SegmentDir,
+    panics: Rc<Cell<bool>>,
+}
+
+impl<R: Ring + 'static> SegmentStore<R> for Panicking {
+    fn existing(&mut self, shard: &Shard<R>) -> Result<Vec<File<R>>, WalError> {
+        self.store.existing(shard)
+    }
+
+    fn grow(&mut self, shard: &Shard<R>, segment_bytes: u64) -> Option<Growing<R>> {
+        if self.panics.take() {
+            return Some(Box::pin(async { panic!("a store: this panic belongs to the test") }));
+        }
+        self.store.grow(shard, segment_bytes)
+    }
+
+    fn draw(&mut self) -> u64 {
+        SegmentStore::<R>::draw(&mut self.store)
+    }
+}
+
+/// Neither whoever drove nor what was being made is waited for ever after.
+#[test]
+fn store_that_panics_once_does_not_stop_the_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let shard = Shard::new(16).unwrap();
+    let panics = Rc::new(Cell::new(false));
+    let store = Panicking { store: SegmentDir::new(temp.path()), panics: Rc::clone(&panics) };
+    let opening = Wal::open(&shard, store, &LAZY, async |_lsn, _record: &[u8]| Ok(()));
+    let (wal, _report) = block_on(&shard, opening).unwrap().unwrap();
+    panics.set(true);
+    let mut panicked = 0;
+    // More than one segment.
+    for _ in 0..40 {
+        let append = || block_on(&shard, wal.append(&[7; 4000])).unwrap();
+        match catch_unwind(AssertUnwindSafe(append)) {
+            Ok(appended) => drop(appended.unwrap()),
+            Err(_) => panicked += 1,
+        }
+    }
+    assert!(!panics.get() && panicked <= 1, "{panicked}");
 }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use mfio_core::wakers::wake_all;
+
 use super::shared::Shared;
 use crate::ring::Ring;
 
@@ -56,7 +58,7 @@ impl Relay {
             let told = self.lock();
             (told.leader.clone(), told.task.clone())
         };
-        leader.into_iter().chain(task).for_each(Waker::wake);
+        wake_all(leader.into_iter().chain(task));
     }
 
     /// Whoever calls this sees to all work that there is up to now.

@@ -10,10 +10,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use mfio_core::wakers::wake_all;
 use mfio_core::{CompletionQueue, PacketIo, Write};
 
 use super::commit::{BlockPacket, Growth, Ready, State};
@@ -65,21 +67,6 @@ fn issue<R: Ring>(
 ) -> Result<(), BlockPacket> {
     let sent = blocks.send(file, Durable(offset_bytes), packet, number);
     sent.map_err(|unsent| unsent.packet)
-}
-
-/// Those who have not been woken yet. When one's waker panics, the others are woken all the same.
-struct Left<'a>(std::vec::Drain<'a, Waker>);
-
-impl Left<'_> {
-    fn wake(&mut self) {
-        self.0.by_ref().for_each(Waker::wake);
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        self.wake();
-    }
 }
 
 impl<R: Ring> Shared<R> {
@@ -135,6 +122,7 @@ impl<R: Ring> Shared<R> {
         if self.driving.replace(true) {
             return;
         }
+        let mut driving = Driving { shared: self, over: false };
         self.relay.serve();
         let cx = &mut Context::from_waker(&self.relay_waker);
         let mut deferred = false;
@@ -160,7 +148,8 @@ impl<R: Ring> Shared<R> {
             }
         }
         self.grow(cx);
-        self.driving.set(false);
+        driving.over = true;
+        drop(driving);
         self.call_wakers();
         if deferred {
             // Behind those who have been woken.
@@ -181,13 +170,19 @@ impl<R: Ring> Shared<R> {
                 async move { recover::mark_free(&file, &id, id.sequence + 1, buffer).await };
             *self.marking.borrow_mut() = Some(Box::pin(marked));
         }
-        let marked = poll_fn(|cx| match &mut *self.marking.borrow_mut() {
-            Some(marking) => marking.as_mut().poll(cx),
-            None => unreachable!("one truncation at a time, and this one has begun it"),
+        let marked = poll_fn(|cx| {
+            // Out of its place meanwhile: where polling panics, because a waker does, the next
+            // truncation begins anew.
+            let Some(mut marking) = self.marking.take() else {
+                unreachable!("one truncation at a time, and this one has begun it");
+            };
+            let polled = marking.as_mut().poll(cx);
+            if polled.is_pending() {
+                *self.marking.borrow_mut() = Some(marking);
+            }
+            polled
         });
-        let marked = marked.await;
-        *self.marking.borrow_mut() = None;
-        marked.map(drop)
+        marked.await.map(drop)
     }
 
     /// Makes segments ahead of need.
@@ -211,9 +206,15 @@ impl<R: Ring> Shared<R> {
                     state.wake_for_room();
                 }
             }
-            let Some(making) = &mut workshop.making else { return };
-            let Poll::Ready(made) = making.as_mut().poll(cx) else { return };
-            workshop.making = None;
+            let Some(mut making) = workshop.making.take() else { return };
+            // Out of its place meanwhile: what panics is not polled again.
+            let mut unmade = Unmade(Some(&self.state));
+            let polled = making.as_mut().poll(cx);
+            unmade.0 = None;
+            let Poll::Ready(made) = polled else {
+                workshop.making = Some(making);
+                return;
+            };
             let made = made.map(|file| Ready { file, salt: workshop.store.draw() });
             self.state.borrow_mut().grown(made);
         }
@@ -228,7 +229,7 @@ impl<R: Ring> Shared<R> {
             }
             std::mem::take(&mut state.wake)
         };
-        Left(wake.drain(..)).wake();
+        wake_all(wake.drain(..));
         // Kept for its room, unless more have come meanwhile.
         let mut state = self.state.borrow_mut();
         if state.wake.is_empty() {
@@ -241,10 +242,13 @@ impl<R: Ring> Shared<R> {
     pub(super) fn attend(&self, id: WaiterId, arrives: bool, cx: &mut Context<'_>) {
         let mut state = self.state.borrow_mut();
         let leads = *state.leader.get_or_insert(id) == id;
-        let due = arrives && state.should_seal();
         if leads {
+            // Clones a waker and drops another, with nothing borrowed: both may run anything.
+            drop(state);
             self.relay.set_leader(Some(cx.waker()));
+            state = self.state.borrow_mut();
         }
+        let due = arrives && state.should_seal();
         if leads && due && !state.is_solo() {
             // Sealed when every task that is about to append has done so: that is when this
             // one is polled again. Nothing is lost, as nothing is submitted before.
@@ -297,6 +301,36 @@ impl<R: Ring> Drop for Shared<R> {
     fn drop(&mut self) {
         self.relay.set_leader(None);
         self.relay.call();
+    }
+}
+
+/// Somebody drives; nobody does any more when this is dropped, also because a waker or a store has
+/// panicked. The log would stand still for ever.
+struct Driving<'a, R: Ring> {
+    shared: &'a Shared<R>,
+    over: bool,
+}
+
+impl<R: Ring> Drop for Driving<'_, R> {
+    fn drop(&mut self) {
+        self.shared.driving.set(false);
+        if !self.over {
+            // Others go on. Two panics at once would end the process.
+            drop(catch_unwind(AssertUnwindSafe(|| self.shared.relay.call())));
+        }
+    }
+}
+
+/// A segment being made. Where making it panics, the next append that needs one starts another.
+struct Unmade<'a, R: Ring>(Option<&'a RefCell<State<R>>>);
+
+impl<R: Ring> Drop for Unmade<'_, R> {
+    fn drop(&mut self) {
+        if let Some(state) = self.0 {
+            let mut state = state.borrow_mut();
+            state.growth = Growth::Idle;
+            state.wake_for_room();
+        }
     }
 }
 
