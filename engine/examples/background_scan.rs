@@ -13,11 +13,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mfio_core::{CompletionQueue, Packet, Read, block_on};
+use mfio_core::{CompletionQueue, Packet, Read};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
-use mfio_engine::{Class, ClassLimits, Config, DirectMode, File, OpenOptions, Shard};
+use mfio_engine::{Class, ClassLimits, Config, DirectMode, File, OpenOptions, Shard, block_on};
 
 const PAGE: usize = 4096;
 const FILE_BYTES: u64 = 64 << 20;

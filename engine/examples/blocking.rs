@@ -7,8 +7,8 @@ mod outcome;
 use std::error::Error;
 use std::process::ExitCode;
 
-use mfio_core::{BlockingRead, BlockingWrite, block_on};
-use mfio_engine::{Durability, Engine, OpenOptions, Shards};
+use mfio_core::{BlockingRead, BlockingWrite};
+use mfio_engine::{Durability, Engine, OpenOptions, Shards, block_on};
 
 const PAGE: usize = 4096;
 const THREADS: u64 = 4;

@@ -4,11 +4,12 @@
 //! `cargo run --release -p mfio-engine --example hot_paths -- PATH N FILE`
 //!
 //! PATH is `nop` (packets that move nothing, on a completion queue), `queue` (the same with
-//! reads), `lone` (those at depth 1), `future` (tasks that await one packet at a time), `exact`
-//! (tasks that await one buffer at a time), `batch`, `chain` (two reads each) or `wal` (a record
-//! per task and group commit). All others go at depth 32, in batches of 32, to 4 KiB blocks of
-//! FILE: a sparse file, opened for direct I/O where its file system has that.
-//! The log is in the directory FILE.
+//! reads), `lone` (those at depth 1), `bypass` (one awaited after the other, without the ring),
+//! `future` (tasks that await one packet at a time), `exact` (tasks that await one buffer at a
+//! time), `batch`, `chain` (two reads each) or `wal` (a record per task and group commit). All
+//! others go at depth 32, in batches of 32, to 4 KiB blocks of FILE: a sparse file, opened for
+//! direct I/O where its file system has that. The log is in the directory FILE; for `bypass`, FILE
+//! is in memory (tmpfs), where that is faster on every machine.
 #![allow(clippy::print_stdout, reason = "a program that says what it did")]
 
 mod outcome;
@@ -16,15 +17,17 @@ mod outcome;
 use std::cell::Cell;
 use std::error::Error;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use mfio_core::{CompletionQueue, Packet, PacketIoExt, Read};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use mfio_engine::ring::Wait;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::wal::{SegmentDir, Wal, WalConfig};
-use mfio_engine::{Config, DirectMode, File, JoinHandle, OpenOptions, Shard, SyncMethod};
+use mfio_engine::{Config, DirectMode, File, JoinHandle, Lone, OpenOptions, Shard, SyncMethod};
 
 const DEPTH: u32 = 32;
 const BLOCK_BYTES: u32 = 4096;
@@ -85,6 +88,29 @@ fn queue(shard: &Shard<KernelRing>, file: &File<KernelRing>, depth: u32, ios: u6
             assert!(done.is_ok());
             packets.push(done.into_packet());
         }
+    }
+    Ok(())
+}
+
+/// Lone reads, after as many as it takes to find out how they go best.
+fn bypass(shard: &Shard<KernelRing>, file: &File<KernelRing>, ios: u64) -> Outcome<()> {
+    const TRIAL: u64 = 64;
+    let mut offsets = Offsets(1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut packet = Packet::<Read, _>::new(buffer(shard)?);
+    for _ in 0..TRIAL + ios {
+        let mut read = pin!(file.io(offsets.next(), packet));
+        let done = loop {
+            if let Poll::Ready(done) = read.as_mut().poll(&mut cx) {
+                break done;
+            }
+            shard.turn(Wait::at_least(1))?;
+        };
+        assert!(done.is_ok());
+        packet = done.into_packet();
+    }
+    if file.bypass().read != Lone::Inline || shard.metrics().inline_ops < ios {
+        return Err("reads of this file do not bypass the ring: is it in memory (tmpfs)?".into());
     }
     Ok(())
 }
@@ -211,8 +237,8 @@ fn main() -> ExitCode {
 }
 
 fn try_main() -> Outcome<()> {
-    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, lone, future, exact, batch, \
-                 chain or wal";
+    let usage = "hot_paths PATH N FILE, where PATH is nop, queue, lone, bypass, future, exact, \
+                 batch, chain or wal";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [path, ios, file] = &arguments[..] else { return Err(usage.into()) };
     let (ios, place) = (ios.parse()?, Path::new(file));
@@ -225,6 +251,7 @@ fn try_main() -> Outcome<()> {
             "nop" => queue(&shard, &shard.nowhere().ok_or("no nops")?, DEPTH, ios)?,
             "queue" => queue(&shard, &file, DEPTH, ios)?,
             "lone" => queue(&shard, &file, 1, ios)?,
+            "bypass" => bypass(&shard, &file, ios)?,
             "future" => future(&shard, &file, ios)?,
             "exact" => exact(&shard, &file, ios)?,
             "batch" => batch(&shard, &file, ios)?,

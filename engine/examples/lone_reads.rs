@@ -45,10 +45,12 @@ fn offset(number: u64) -> u64 {
 fn engine(file: &File<KernelRing>) -> Result<f64, Failure> {
     let shard = file.shard();
     let mut cx = Context::from_waker(Waker::noop());
-    let mut page = shard.arena().alloc(PAGE).ok_or("the arena is in use")?;
+    // One packet for all, as one buffer for all plain reads.
+    let page = shard.arena().alloc(PAGE).ok_or("the arena is in use")?;
+    let mut packet = Packet::<Read, _>::new(page);
     let started = Instant::now();
     for number in 0..READS {
-        let mut read = pin!(file.io(offset(number), Packet::<Read, _>::new(page)));
+        let mut read = pin!(file.io(offset(number), packet));
         let done = loop {
             if let Poll::Ready(done) = read.as_mut().poll(&mut cx) {
                 break done;
@@ -56,7 +58,7 @@ fn engine(file: &File<KernelRing>) -> Result<f64, Failure> {
             shard.turn(Wait::at_least(1))?;
         };
         done.result().map_err(|error| error.to_string())?;
-        page = done.into_buffer();
+        packet = done.into_packet();
     }
     Ok(started.elapsed().as_nanos() as f64 / READS as f64)
 }

@@ -17,9 +17,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::answer::{Asked, ask};
-use crate::buffer::ArenaConfig;
+use crate::buffer::{ArenaConfig, leave_to_parent};
 use crate::config::Config;
 use crate::error::EngineError;
+use crate::process::Process;
 use crate::remote::Remote;
 use crate::ring::auto::{AutoConfig, Backend};
 use crate::shard::{Shard, inside_a_shard, panicked};
@@ -121,8 +122,13 @@ impl EngineBuilder {
         let plans = self.plans()?;
         let drain_ns = self.config.drain_ns;
         let (ended_sender, ended) = channel();
-        let mut engine =
-            Engine { shards: Vec::new(), ended: Mutex::new(ended), drain_ns, remote: None };
+        let mut engine = Engine {
+            shards: Vec::new(),
+            ended: Mutex::new(ended),
+            drain_ns,
+            remote: None,
+            process: Process::current(),
+        };
         let mut starting = Vec::new();
         let mut failed = None;
         for (shard, plan) in plans.into_iter().enumerate() {
@@ -196,6 +202,7 @@ pub struct Engine {
     drain_ns: u64,
     /// `None` only while it is being built.
     remote: Option<Remote>,
+    process: Process,
 }
 
 /// One shard's thread, seen from outside.
@@ -342,7 +349,10 @@ async fn contained<Fut: Future>(make: impl FnOnce() -> Fut) -> Result<Fut::Outpu
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if !self.shards.is_empty() {
+        if !self.process.is_current() {
+            // A forked child has none of the threads (F26).
+            leave_to_parent(std::mem::take(&mut self.shards));
+        } else if !self.shards.is_empty() {
             let _nobody_asked = self.end();
         }
     }

@@ -2,8 +2,7 @@
 //! durability that tells the truth.
 //!
 //! ```
-//! use mfio_core::block_on;
-//! use mfio_engine::{DirectMode, Durability, OpenOptions, Shard};
+//! use mfio_engine::{DirectMode, Durability, OpenOptions, Shard, block_on};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -33,8 +32,7 @@
 //! in any runtime, and blocked on by the same call:
 //!
 //! ```
-//! use mfio_core::block_on;
-//! use mfio_engine::{Engine, OpenOptions, Shards};
+//! use mfio_engine::{Engine, OpenOptions, Shards, block_on};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -58,13 +56,23 @@
 //! # }
 //! ```
 //!
-//! [`block_on`](mfio_core::block_on) drives whatever it is given first: a shard, a file, a handle;
+//! [`block_on`] drives whatever it is given first: a shard, a file, a handle;
 //! [`Shard::block_on`] is the same for a shard and its tasks. Errors of single transfers are
 //! [`IoError`]s, which name the target and the range and come with the buffer; those of opening and
 //! of the shard itself are [`EngineError`]s. Print them with `{}`: the text says what to do.
 //!
 //! `(F38)` and the like in these pages are numbers of `engine/tests/CATALOGUE.md`: the ways to lose
 //! data, each with its tests.
+//!
+//! # Forking
+//! A child of `fork(2)` that calls `exec` or `_exit` needs nothing of this. One that goes on has
+//! copies of every handle, of which it may drop any, in whatever state: nothing of the parent's is
+//! cancelled, waited for, shut down, unlocked or unmapped by that, and nothing at the addresses of
+//! the parent's arenas and rings touched, where the child may have memory of its own by then. What
+//! was under way is told to nobody in the child, and its memory leaks there. Anything else is not
+//! for the child: no arena, buffer of one, ring, shard or file of the parent may be used. They are
+//! not mapped there (F26), so a use faults, or goes to what the child has at that address since;
+//! such is `fork`'s contract to keep, which is why it is unsafe. A child makes its own engine.
 //!
 //! A host that has a loop of its own (a current-thread Tokio runtime, `epoll(7)`) drives a shard
 //! by the descriptor of [`Shard::poll_fd`].
@@ -88,6 +96,7 @@ mod metrics;
 pub mod net;
 pub mod nvme;
 pub mod plan;
+mod process;
 mod remote;
 pub mod ring;
 mod route;
@@ -104,6 +113,8 @@ pub use error::{EngineError, IoError};
 pub use metrics::{
     Direction, Histogram, LATENCY_CLASSES, Metrics, MetricsReader, PuntCounter, Punts, punts,
 };
+/// Of `mfio-core`, so that a program that reads and writes needs this crate alone.
+pub use mfio_core::block_on;
 pub use remote::{Remote, RemoteFile, RemoteOpen};
 pub use shard::{AsBackground, AsLog, Batch, Bounded, Class, Ended, Full, Outcome, Reaped, Sleep};
 pub use shard::{Bypass, BypassMode, Durability, Durable, File, JoinHandle, Lone, Shard, SyncFut};

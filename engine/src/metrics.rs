@@ -3,8 +3,10 @@
 //! Data flow: shard → [`Metrics`] → once per turn, if anybody reads → [`MetricsReader`], which
 //! any thread may hold.
 //!
-//! Not here: how they cross to other threads (`publish`), latencies (`latency`).
+//! Not here: how they cross to other threads (`publish`), latencies (`latency`), their text
+//! (`display`).
 
+mod display;
 mod latency;
 mod publish;
 mod punts;

@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::ThreadId;
 
+use mfio_core::wakers::{tell_all, wake_all};
 use mfio_core::{Error, ErrorKind, Read, View, Write};
 
 use crate::answer::Teller;
@@ -269,7 +270,7 @@ impl<M: Mail> Mailbox<M> {
         if self.any_waiting.load(Ordering::Relaxed) {
             self.any_waiting.store(false, Ordering::Relaxed);
             let waiting = std::mem::take(&mut *lock(&self.waiting));
-            Wakes(waiting.into_iter()).run();
+            wake_all(waiting);
         }
     }
 
@@ -320,47 +321,26 @@ impl<M: Mail> Mailbox<M> {
     }
 
     fn empty_out(&self) {
-        Left(self).refuse();
+        let messages = std::iter::from_fn(|| {
+            let message = self.messages.pop()?;
+            self.room.fetch_add(1, Ordering::AcqRel);
+            Some(Emptied::Message(message))
+        });
+        tell_all(messages.chain([Emptied::Errands, Emptied::Waiting]), |emptied| match emptied {
+            Emptied::Message(message) => message.refuse(),
+            Emptied::Errands => drop(self.take_errands()),
+            Emptied::Waiting => self.wake_waiting(),
+        });
     }
 }
 
-/// What is in a closed mailbox. When one's waker panics, the others are told all the same.
-struct Left<'a, M: Mail>(&'a Mailbox<M>);
-
-impl<M: Mail> Left<'_, M> {
-    fn refuse(&self) {
-        let mut taken = 0;
-        while let Some(message) = self.0.messages.pop() {
-            message.refuse();
-            taken += 1;
-        }
-        drop(self.0.take_errands());
-        self.0.make_room(taken);
-        self.0.wake_waiting();
-    }
-}
-
-impl<M: Mail> Drop for Left<'_, M> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.refuse();
-        }
-    }
-}
-
-/// Those who waited for room. When one's waker panics, the others are woken all the same.
-struct Wakes(std::vec::IntoIter<Waker>);
-
-impl Wakes {
-    fn run(&mut self) {
-        self.0.by_ref().for_each(Waker::wake);
-    }
-}
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        self.run();
-    }
+/// Whom the end of a mailbox concerns.
+enum Emptied<M> {
+    Message(M),
+    /// Dropped, they answer.
+    Errands,
+    /// Those who wait for room.
+    Waiting,
 }
 
 impl<M: Mail> fmt::Debug for Mailbox<M> {

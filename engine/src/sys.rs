@@ -17,10 +17,12 @@ use nix::errno::Errno;
 use crate::buffer::MemRange;
 
 mod facts;
+mod inline;
 mod nvme;
 mod perf;
 
-pub(crate) use facts::{physical_block_bytes, read_nowait, statx};
+pub(crate) use facts::{is_memlock_exempt, physical_block_bytes, read_nowait, statx};
+pub(crate) use inline::{read_inline, write_inline};
 pub(crate) use nvme::{nvme_identify, nvme_io, nvme_io_vectored, nvme_io_with, nvme_namespace_id};
 pub(crate) use perf::count_tracepoint;
 
@@ -111,26 +113,6 @@ pub(crate) fn ftruncate(fd: i32, len_bytes: u64) -> Result<(), Errno> {
     // SAFETY: no memory is passed; a wrong descriptor is an EBADF.
     let result = unsafe { libc::ftruncate(fd, len) };
     Errno::result(result).map(drop)
-}
-
-/// `preadv2(2)` or `pwritev2(2)` with `RWF_NOWAIT`: as [`pread`] and [`pwrite`], and `EAGAIN`
-/// where that would block, `EOPNOTSUPP` where the file system cannot tell.
-pub(crate) fn transfer_nowait(
-    is_read: bool,
-    fd: i32,
-    memory: MemRange,
-    offset_bytes: u64,
-) -> Result<u32, Errno> {
-    let (iov_len, offset) = (memory.len_bytes() as usize, file_offset(offset_bytes)?);
-    let part = libc::iovec { iov_base: memory.addr().cast(), iov_len };
-    let moved = if is_read {
-        // SAFETY: as in `pread`; `part` outlives the call and is one element.
-        unsafe { libc::preadv2(fd, &raw const part, 1, offset, libc::RWF_NOWAIT) }
-    } else {
-        // SAFETY: as in `pwrite`; `part` outlives the call and is one element.
-        unsafe { libc::pwritev2(fd, &raw const part, 1, offset, libc::RWF_NOWAIT) }
-    };
-    bytes_moved(moved)
 }
 
 /// `preadv(2)`: fills the pieces of `into` from `offset_bytes` of `fd`, once. Returns the bytes

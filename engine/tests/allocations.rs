@@ -166,6 +166,61 @@ fn steady_state_on_the_thread_ring_allocates_nothing() {
     steady_state(ThreadRing::new(2, 64).unwrap(), "allocations-threads-latency", 1_000, true);
 }
 
+/// Lone reads and writes, in a queue and awaited, with a trial among them.
+fn lone_steady_state(directory: &Path, ios: u64) {
+    let ring = match KernelRing::new(&KernelConfig::new(64)) {
+        Ok(ring) => ring,
+        Err(error) => return println!("SKIP: {error}"),
+    };
+    let Ok(directory) = tempfile::tempdir_in(directory) else {
+        return println!("SKIP: nothing can be made in {}", directory.display());
+    };
+    let path = directory.path().join("lone");
+    std::fs::write(&path, vec![1; BLOCK * 64]).unwrap();
+    let shard = Shard::with_ring(ring, &Config::new()).unwrap();
+    let options = OpenOptions::new().write(true).direct(DirectMode::Buffered);
+    let file = shard.open(&path, &options).unwrap();
+    let mut reads = CompletionQueue::new();
+    let mut read = Some(Packet::<Read, _>::new(shard.arena().alloc(BLOCK).unwrap()));
+    let mut queued = |ios: u64| {
+        for at in 0..ios {
+            let packet = read.take().unwrap();
+            reads.send(&file, at % 64 * BLOCK as u64, packet, at).unwrap();
+            let done = loop {
+                shard.turn_into(Wait::at_least(1), &mut reads).unwrap();
+                if let Some((_tag, done)) = reads.pop() {
+                    break done;
+                }
+            };
+            assert!(done.is_ok());
+            read = Some(done.into_packet());
+        }
+    };
+    let awaited = async |ios: u64| {
+        let mut packet = Packet::<Write, _>::new(shard.arena().alloc(BLOCK).unwrap());
+        for at in 0..ios {
+            let done = file.io(at % 64 * BLOCK as u64, packet).await;
+            assert!(done.is_ok());
+            packet = done.into_packet();
+        }
+    };
+    queued(200);
+    block_on(&shard, awaited(200)).unwrap();
+    let before = shard.metrics().inline_ops;
+    let reading = allocations(|| queued(ios));
+    let few = allocations(|| block_on(&shard, awaited(1)).unwrap());
+    let many = allocations(|| block_on(&shard, awaited(ios)).unwrap());
+    let inline = shard.metrics().inline_ops - before;
+    println!("{reading} allocations in {ios} lone reads, {inline} of {} ops inline", 2 * ios);
+    assert_eq!((reading, many), (0, few), "lone ops allocate nothing once warm");
+}
+
+#[test]
+fn lone_ops_allocate_nothing_once_warm() {
+    lone_steady_state(Path::new("/dev/shm"), 70_000);
+    lone_steady_state(Path::new(env!("CARGO_TARGET_TMPDIR")), 10_000);
+}
+
 /// Chains, durable writes by each method, ranges and copies.
 async fn ordered<R: Ring>(file: &File<R>, rounds: u64) {
     let page = |file: &File<R>| file.shard().arena().alloc(BLOCK).unwrap();

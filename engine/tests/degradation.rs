@@ -14,7 +14,7 @@ use std::process::Command;
 use std::task::{Context, Poll, Waker};
 
 use mfio_core::{AlignedBuf, ErrorKind, block_on};
-use mfio_engine::buffer::HugePages;
+use mfio_engine::buffer::{HugePages, SizeClass};
 use mfio_engine::ring::auto::{AutoConfig, Backend};
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing};
 use mfio_engine::ring::{AutoRing, Wait};
@@ -144,6 +144,41 @@ fn f32_memlock_of_64_kib_registers_a_prefix_and_says_so_once() {
     }
     block_on(&shard, file.sync(Durability::Data)).unwrap().unwrap();
     assert_eq!(shard.shutdown(), 0);
+}
+
+/// A large arena is registered piece by piece only where nothing can stand against the rest.
+#[test]
+fn f32_memlock_of_8_mib_is_told_at_setup_of_an_arena_of_64_mib() {
+    let test = "f32_memlock_of_8_mib_is_told_at_setup_of_an_arena_of_64_mib";
+    if !under(test, "ulimit -l 8192") {
+        return;
+    }
+    for huge_pages in [HugePages::Never, HugePages::Auto] {
+        let mut limits = Config::new();
+        limits.arena.huge_pages = huge_pages;
+        limits.arena.classes = vec![SizeClass { bytes: 1 << 20, count: 64 }];
+        let Some(shard) = shard(&KernelConfig::new(64), &limits) else { return };
+        let registered = shard.arena().region().registered_bytes();
+        let told = shard.features().degraded;
+        println!("{registered} of {} bytes registered: {told:?}", shard.arena().bytes());
+        // How much of it others have locked is not known here: the limit is the user's.
+        assert!(registered <= 8 << 20, "{registered}");
+        assert_eq!(told.iter().filter(|text| text.contains("RLIMIT_MEMLOCK")).count(), 1);
+        assert_eq!(shard.register(shard.arena()), registered, "there is no more to be had");
+        assert_eq!(shard.features().degraded.len(), told.len());
+        let directory = scratch();
+        let options = writing(DirectMode::PreferDirect);
+        let file = shard.open(&directory.path().join("file"), &options).unwrap();
+        let buffers: Vec<_> = (0..64).map_while(|_| shard.arena().alloc(1 << 20)).collect();
+        assert_eq!(buffers.len(), 64);
+        for (number, mut buffer) in (0_u8..).zip(buffers) {
+            buffer.fill(number);
+            let at = u64::from(number) << 20;
+            block_on(&shard, file.write_all_at(at, buffer)).unwrap().0.unwrap();
+            check(&shard, &file, at, number, PAGE);
+        }
+        assert_eq!(shard.shutdown(), 0);
+    }
 }
 
 /// Writes and reads all of an arena of which `registered` bytes, at least and at most, could be

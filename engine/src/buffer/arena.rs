@@ -32,6 +32,7 @@ pub use self::fixed::FixedBytes;
 pub(crate) use self::fixed::{Extent, Pieces};
 pub(crate) use self::frames::Cut;
 pub use self::frames::{FrameBuf, Frames};
+pub(super) use self::mapping::HUGE_PAGE_BYTES;
 use self::mapping::Mapping;
 pub use self::mapping::{HugePages, Pages};
 
@@ -114,6 +115,15 @@ impl Region {
         }
     }
 
+    /// Makes the pages of `len_bytes` from `offset_bytes` on, or of what there is of that, and
+    /// changes nothing that they hold. False where there is none of it, or no memory to be had.
+    pub(super) fn populate(&self, offset_bytes: usize, len_bytes: usize) -> bool {
+        match &self.backing {
+            Backing::Mapped(mapping) => mapping.populate(offset_bytes, len_bytes).is_ok(),
+            Backing::Owned { .. } => false,
+        }
+    }
+
     /// What names this region among all regions of the process.
     #[must_use]
     pub const fn id(&self) -> RegionId {
@@ -128,6 +138,9 @@ impl Region {
 
     /// How many bytes from the start are registered as fixed buffers; 0 before
     /// [`Ring::register_buffers`](crate::ring::Ring::register_buffers) and when it was refused.
+    /// Of a large arena these are the first 2 MiB to begin with, and all of it a little after the
+    /// first op, when its pages have been made; [`Shard::register`](crate::Shard::register) waits
+    /// for that.
     #[must_use]
     pub fn registered_bytes(&self) -> usize {
         self.registered_bytes.load(Ordering::Relaxed)

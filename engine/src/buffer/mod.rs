@@ -9,6 +9,7 @@
 mod arena;
 mod memory;
 mod pool;
+mod populate;
 mod quarantine;
 mod vector;
 
@@ -21,6 +22,7 @@ pub use memory::{FixedSpan, Memory};
 pub(crate) use memory::{HasRegion, Shared};
 pub use mfio_core::RegionId;
 pub use pool::{Arena, ArenaConfig, ArenaError, Released, SizeClass};
-pub(crate) use quarantine::quarantine;
+pub(crate) use populate::Populating;
 pub use quarantine::quarantined;
+pub(crate) use quarantine::{leave_to_parent, quarantine};
 pub(crate) use vector::{IoVecs, PIECES_MAX};

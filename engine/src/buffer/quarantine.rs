@@ -4,6 +4,8 @@
 //! Dropping a ring, cancelling and unregistering give nothing back; only the target CQE does
 //! (F02, F03). When it cannot be waited for, leaking is the one sound way out.
 //!
+//! What a forked child inherits is left alone in the same way.
+//!
 //! Not here: how long a shutdown waits before it gives up (`shard`), who prints the count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,12 @@ static QUARANTINED: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn quarantine<T>(value: T, what: &'static str, count: usize) {
     QUARANTINED.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     leak(Box::new((what, value)));
+}
+
+/// Gives up what a forked child has inherited and cannot take down: it belongs to the parent, who
+/// takes down its own (F26).
+pub(crate) fn leave_to_parent<T>(inherited: T) {
+    leak(Box::new(inherited));
 }
 
 #[allow(clippy::mem_forget, reason = "the one deliberate leak: the kernel may still write here")]

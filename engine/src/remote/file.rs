@@ -16,6 +16,7 @@ use mfio_core::{
 
 use crate::answer::ask;
 use crate::error::{IoError, explain};
+use crate::process::Process;
 use crate::route::{Errand, Mailbox, Message};
 use crate::shard::{Class, Durability, Durable, WriteAt};
 use crate::target::Geometry;
@@ -28,6 +29,8 @@ pub(crate) struct RemoteTarget {
     index: u32,
     name: String,
     geometry: Geometry,
+    /// The one that has the shard.
+    process: Process,
 }
 
 impl RemoteTarget {
@@ -39,6 +42,10 @@ impl RemoteTarget {
 
 impl Drop for RemoteTarget {
     fn drop(&mut self) {
+        if !self.process.is_current() {
+            // The shard and its mailbox are the parent's (F26).
+            return;
+        }
         self.mailbox.send_errand(Errand::Close { target: self.index });
     }
 }
@@ -59,7 +66,8 @@ pub struct RemoteFile {
 
 impl RemoteFile {
     pub(crate) fn of(mailbox: Arc<Mailbox>, index: u32, name: String, geometry: Geometry) -> Self {
-        let target = Arc::new(RemoteTarget { mailbox, index, name, geometry });
+        let target =
+            Arc::new(RemoteTarget { mailbox, index, name, geometry, process: Process::current() });
         Self { target, class: Class::Foreground }
     }
 

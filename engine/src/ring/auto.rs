@@ -245,6 +245,18 @@ impl Ring for AutoRing {
         either!(self, ring => ring.unstage());
     }
 
+    #[inline(always)]
+    fn transfer_inline(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        how: Inline,
+    ) -> Option<i32> {
+        either!(self, ring => ring.transfer_inline(kind, file, offset_bytes, memory, how))
+    }
+
     fn inline_ops(&self) -> u64 {
         either!(self, ring => ring.inline_ops())
     }
@@ -280,6 +292,14 @@ impl Ring for AutoRing {
 
     fn register_buffers(&mut self, region: &Region) {
         either!(self, ring => ring.register_buffers(region));
+    }
+
+    fn register_first(&mut self, region: &Region, bytes: usize) -> bool {
+        either!(self, ring => ring.register_first(region, bytes))
+    }
+
+    fn register_rest(&mut self, region: &Region) {
+        either!(self, ring => ring.register_rest(region));
     }
 
     fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {

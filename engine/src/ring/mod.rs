@@ -163,6 +163,22 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
     /// Queues an op that was staged, so that others can be pushed behind it.
     fn unstage(&mut self) {}
 
+    /// Executes a transfer at once, as `how` says, with nothing in flight, queued or staged; not
+    /// beside the main queue. The result is that of a completion; `None` where the op has to be
+    /// pushed, because it would block, or because the ring has no such thing.
+    #[inline]
+    fn transfer_inline(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        how: Inline,
+    ) -> Option<i32> {
+        let _ = (kind, file, offset_bytes, memory, how);
+        None
+    }
+
     /// How many ops were executed without the ring.
     fn inline_ops(&self) -> u64 {
         0
@@ -215,6 +231,20 @@ pub trait Ring: sealed::Sealed + Sockets + Names {
     /// region how much is covered, so that its ranges know whether they are fixed. Failing is
     /// not an error: it is noted in [`Features::degraded`] and ops go unregistered (F32).
     fn register_buffers(&mut self, region: &Region);
+
+    /// As [`Ring::register_buffers`], of the first `bytes` alone, so that
+    /// [`Ring::register_rest`] is quick when the pages of the rest have been made. False, and
+    /// nothing is registered: the rest might be refused then, which is to be told at once.
+    fn register_first(&mut self, region: &Region, bytes: usize) -> bool {
+        let _ = (region, bytes);
+        false
+    }
+
+    /// Registers all of the region of [`Ring::register_first`] in the place of its first bytes.
+    /// Ops in flight on those go on. Where it is refused, they stay, and it is noted.
+    fn register_rest(&mut self, region: &Region) {
+        let _ = region;
+    }
 
     /// Registers another region beside that of the arena, all of it or a prefix; cloned, where
     /// it has been shared by [`kernel::share`] and the kernel can. `None`: not at all, which is

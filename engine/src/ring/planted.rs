@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use super::Wait;
 use super::{Completion, Features, FileRef, Inline, Knob, Limits, Op, OpKind, Plant, Poll};
 use super::{Ring, Tag, Transfers};
-use crate::buffer::{FixedSpan, Region};
+use crate::buffer::{FixedSpan, MemRange, Region};
 use crate::nvme::Space;
 
 /// See the module's page.
@@ -44,6 +44,17 @@ impl<R: Ring> Ring for Planted<R> {
 
     fn unstage(&mut self) {
         self.0.unstage();
+    }
+
+    fn transfer_inline(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        how: Inline,
+    ) -> Option<i32> {
+        self.0.transfer_inline(kind, file, offset_bytes, memory, how)
     }
 
     fn inline_ops(&self) -> u64 {

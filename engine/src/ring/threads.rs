@@ -18,9 +18,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::{
     Completion, Features, FileRef, Limits, Op, OpKind, Poll, Ring, RingKind, RingWaker, Tag, Wait,
 };
-use crate::buffer::{Region, TRANSFER_BYTES_MAX};
+use crate::buffer::{Region, TRANSFER_BYTES_MAX, leave_to_parent};
 use crate::nvme::Space;
 use crate::nvme::blocking::{self, Refusal};
+use crate::process::Process;
 use crate::sys;
 
 /// A namespace that is driven by commands.
@@ -88,6 +89,8 @@ impl Shared {
 pub struct ThreadRing {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Which has these threads.
+    owner: Process,
     /// Pushed since the last `enter`.
     pushed: Vec<Job>,
     /// Something has been pushed.
@@ -128,6 +131,7 @@ impl ThreadRing {
         let mut ring = Self {
             shared: Arc::new(shared),
             workers: Vec::with_capacity(workers),
+            owner: Process::current(),
             pushed: Vec::with_capacity(sq_entries as usize),
             used: false,
             namespaces: Vec::new(),
@@ -317,6 +321,10 @@ impl Ring for ThreadRing {
 
 impl Drop for ThreadRing {
     fn drop(&mut self) {
+        if !self.owner.is_current() {
+            // Its threads are the parent's: none to be told or waited for (F26).
+            return leave_to_parent(std::mem::take(&mut self.workers));
+        }
         self.shared.lock().closing = true;
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {

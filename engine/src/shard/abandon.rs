@@ -46,6 +46,10 @@ impl<R: Ring> Core<R> {
     /// Asks the ring to cancel what is to be cancelled, as far as there is room to ask.
     #[cold]
     pub(super) fn send_cancels(&mut self) {
+        if !self.process.is_current() {
+            // The ops are the parent's, and so is the ring that would be asked (F26).
+            return;
+        }
         self.cancels_owed = false;
         if self.sockets.owes_stops {
             self.stop_owed();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::bell::Bell;
+use crate::process::Process;
 use crate::sys;
 
 /// What the shard has asked for.
@@ -63,7 +64,7 @@ impl Shared {
 
 /// One per shard that is hosted and has had a timer.
 #[derive(Debug)]
-pub(super) struct Alarm(Arc<Shared>);
+pub(super) struct Alarm(Arc<Shared>, Process);
 
 impl Alarm {
     /// `None` where no thread can be started: a limit on processes is reached.
@@ -73,7 +74,7 @@ impl Alarm {
         let there = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("mfio-alarm".to_owned());
         thread.spawn(move || there.ring_when_due()).ok()?;
-        Some(Self(shared))
+        Some(Self(shared, Process::current()))
     }
 
     /// Rings once, at `at_ns` of the shard's clock, which is at `now_ns`; no more at the moment
@@ -96,9 +97,12 @@ impl Alarm {
 }
 
 impl Drop for Alarm {
-    /// The thread ends by itself: it may be inside a waker, which nobody waits for.
+    /// The thread ends by itself: it may be inside a waker, which nobody waits for. A forked
+    /// child does not have it (F26).
     fn drop(&mut self) {
-        self.0.lock().ending = true;
-        self.0.changed.notify_one();
+        if self.1.is_current() {
+            self.0.lock().ending = true;
+            self.0.changed.notify_one();
+        }
     }
 }

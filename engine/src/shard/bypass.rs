@@ -9,7 +9,7 @@
 //! Only where it cannot block: cached files through `RWF_NOWAIT`, and what lies in memory.
 //! Never direct I/O on a device: nothing could end such a wait early.
 //!
-//! Not here: executing it (`ring::kernel`).
+//! Not here: executing it (`ring::kernel`), how an op goes where that is settled (`lone`).
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -75,6 +75,26 @@ impl Courses {
 
     fn course(&mut self, is_read: bool) -> &mut Course {
         if is_read { &mut self.read } else { &mut self.write }
+    }
+
+    /// Has the next `left` lone ops bypass the ring, each way.
+    #[cfg(test)]
+    pub(super) fn settle(&mut self, left: u32) {
+        for course in [&mut self.read, &mut self.write] {
+            (course.settled, course.left) = (Some(true), left);
+        }
+    }
+
+    /// How the next lone op goes, where it was settled that it bypasses the ring; `None`, and
+    /// nothing is counted, where it does not, or there is to be a trial.
+    #[inline]
+    pub(super) fn settled(&mut self, is_read: bool) -> Option<Inline> {
+        let course = self.course(is_read);
+        if course.settled != Some(true) || course.left == 0 {
+            return None;
+        }
+        course.left -= 1;
+        Some(course.how)
     }
 
     pub(super) fn state(&self) -> Bypass {

@@ -3,7 +3,8 @@
 //! Data flow: a borrow as any other → the state, whose credit is void, because whoever holds it
 //! may change anything; [`CoreCell::straight`] → the state with its credit, for those who change
 //! nothing but what the credit is counted in. So what a credit was granted on still holds for as
-//! long as there is any; and so it is with a turn that may be straight (`turn`).
+//! long as there is any; and so it is with a turn that may be straight (`turn`), and with the
+//! straight way of a lone op (`lone`).
 //!
 //! Not here: granting it and using it up (`straight`).
 
@@ -30,11 +31,14 @@ impl<R: Ring> CoreCell<R> {
     pub(super) fn borrow_mut(&self) -> RefMut<'_, Core<R>> {
         let mut core = self.0.borrow_mut();
         (core.credit, core.undisturbed) = (0, false);
+        if !core.lone.is_closed() {
+            core.close_lone();
+        }
         core
     }
 
-    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`], for [`Core::turn`], and for
-    /// taking out what is to be delivered.
+    /// As [`CoreCell::borrow_mut`], for [`Core::start_straight`] and [`Core::stage_lone`], for
+    /// [`Core::turn`], and for taking out what is to be delivered.
     #[inline(always)]
     pub(super) fn straight(&self) -> RefMut<'_, Core<R>> {
         self.0.borrow_mut()

@@ -23,14 +23,17 @@ use super::durable::How;
 use super::flush::Tickets;
 use super::group::Group;
 use super::lanes::{SocketId, SocketTable, Way};
+use super::lone::LoneWay;
 use super::names::NameTable;
 use super::regions::Regions;
+use super::rest::{self, Rest};
 use super::slot::{Occupant, Slots};
 use super::tasks::PlaceWakers;
 use super::timer::Timers;
 use crate::buffer::{Arena, Pieces};
 use crate::config::Config;
 use crate::metrics::{Metrics, Published, Stamps};
+use crate::process::Process;
 use crate::ring::{Completion, Plant, Ring, Tag};
 use crate::target::Targets;
 
@@ -95,7 +98,11 @@ pub(super) struct Core<R: Ring> {
     pub(super) targets: Targets,
     pub(super) arena: Arena,
     pub(super) arena_id: RegionId,
+    /// The arena's, if all of it is registered; else nobody's: see `straight`.
+    pub(super) fixed_id: RegionId,
     pub(super) arena_pieces: Pieces,
+    /// What is not registered of the arena, because its pages are not there yet.
+    pub(super) rest: Option<Rest>,
     /// How many foreground views may start with nothing looked at but themselves: see `cell`.
     pub(super) credit: u32,
     /// Since the last turn nothing has happened but views starting on credit: see `turn`.
@@ -143,6 +150,8 @@ pub(super) struct Core<R: Ring> {
     pub(super) bypass: BypassMode,
     /// Some target's lone ops have, or had, another way than the ring.
     pub(super) lone_ways: bool,
+    /// The straight way of a lone op: see `lone`.
+    pub(super) lone: LoneWay,
     /// The lone op that is being timed.
     pub(super) timed: Option<Timed>,
     pub(super) timers: Timers,
@@ -154,11 +163,13 @@ pub(super) struct Core<R: Ring> {
     /// What a device has said of the op that is being judged; 0 for nothing.
     pub(super) device_status: u16,
     pub(super) classes: Classes,
+    /// Whose ring this is: a forked child leaves it alone (F26).
+    pub(super) process: Process,
 }
 
 impl<R: Ring> Core<R> {
     pub(super) fn new(mut ring: R, arena: Arena, config: &Config) -> Self {
-        ring.register_buffers(arena.region());
+        let rest = rest::register(&mut ring, &arena);
         let limits = ring.limits();
         let slots = match ring.plant(Plant::IgnoreOverflow) {
             false => config.in_flight_max.min(limits.cq_entries),
@@ -170,7 +181,9 @@ impl<R: Ring> Core<R> {
             slots: Slots::new(slots, stamps),
             targets: Targets::default(),
             arena_id: arena.id(),
+            fixed_id: rest::fixed_id(&arena),
             arena_pieces: arena.region().pieces(),
+            rest,
             credit: 0,
             undisturbed: false,
             arena,
@@ -202,6 +215,7 @@ impl<R: Ring> Core<R> {
             names: Box::default(),
             bypass: config.bypass,
             lone_ways: false,
+            lone: LoneWay::Closed,
             timed: None,
             timers: Timers::default(),
             groups: Vec::new(),
@@ -209,6 +223,7 @@ impl<R: Ring> Core<R> {
             bisect_reads: config.bisect_reads,
             device_status: 0,
             classes: Classes::new(&config.classes, slots),
+            process: Process::current(),
             ring,
         }
     }
@@ -337,7 +352,7 @@ impl<R: Ring> Core<R> {
         let waiting = self.targets.waiting_for_flush() + self.tickets.pending();
         let queued = self.backlog.len() + self.classes.queued;
         let in_ring = self.slots.occupied() + self.sockets.in_flight + self.names.in_flight;
-        in_ring == 0 && queued == 0 && waiting == 0
+        in_ring == 0 && queued == 0 && waiting == 0 && !self.lone.is_taken()
     }
 
     /// Ends a job that has not started, or the part of it that has not.

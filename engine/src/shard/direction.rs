@@ -11,6 +11,7 @@ use mfio_core::{Error, Lent, Perms, Read, View, Write};
 use super::barrier::Epoch;
 use super::body::{Body, copy_out};
 use super::core::Ending;
+use super::lone::{LoneWay, Staged};
 use super::slot::State;
 use crate::buffer::ArenaBuf;
 use crate::ring::OpKind;
@@ -24,6 +25,10 @@ pub(super) trait Direction: Perms {
         Self: Sized;
     /// A plain op in its slot; a write was accepted in `epoch`.
     fn short(lent: ManuallyDrop<Lent<Self>>, epoch: Epoch) -> State
+    where
+        Self: Sized;
+    /// An op that is alone, and kept for the next turn.
+    fn staged(staged: Staged<Self>) -> LoneWay
     where
         Self: Sized;
     /// Takes the view's bytes into the bounce buffer, if they go that way.
@@ -53,6 +58,11 @@ impl Direction for Read {
         State::Read(lent)
     }
 
+    #[inline(always)]
+    fn staged(staged: Staged<Self>) -> LoneWay {
+        LoneWay::Read(staged)
+    }
+
     fn bounced(view: View<Self>, _bounce: &mut ArenaBuf) -> Result<Body, Ending> {
         Ok(Body::BouncedRead(view))
     }
@@ -78,6 +88,11 @@ impl Direction for Write {
     #[inline(always)]
     fn short(lent: ManuallyDrop<Lent<Self>>, epoch: Epoch) -> State {
         State::Write(lent, epoch)
+    }
+
+    #[inline(always)]
+    fn staged(staged: Staged<Self>) -> LoneWay {
+        LoneWay::Write(staged)
     }
 
     fn bounced(view: View<Self>, bounce: &mut ArenaBuf) -> Result<Body, Ending> {

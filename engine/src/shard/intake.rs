@@ -6,13 +6,13 @@
 //!
 //! Not here: the mailbox (`route`), the other side's handles (`remote`).
 
-use std::cell::RefCell;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Wake, Waker};
 
 use mfio_core::Error;
+use mfio_core::wakers::tell_all;
 
 use super::class::Class;
 use super::core::{Bytes, Core, Ending, Job};
@@ -41,23 +41,6 @@ struct Answered(AtomicBool);
 impl Wake for Answered {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Release);
-    }
-}
-
-/// While one is told: dropped, because that panics, it has the others looked at again.
-struct Others<'a>(&'a RefCell<Intake>);
-
-impl Others<'_> {
-    /// They are looked at right now.
-    #[allow(clippy::mem_forget, reason = "a reference is in it")]
-    fn follow(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Others<'_> {
-    fn drop(&mut self) {
-        self.0.borrow().answered.0.store(true, Ordering::Release);
     }
 }
 
@@ -194,27 +177,22 @@ impl<R: Ring> Inner<R> {
             return;
         }
         let mut at = 0;
-        loop {
-            // One by one, because telling may run anything.
-            let answered = {
-                let mut intake = self.intake.borrow_mut();
-                let Some(&(ticket, _)) = intake.syncs.get(at) else { break };
+        // One by one, because telling may run anything.
+        let answered = std::iter::from_fn(|| {
+            let mut intake = self.intake.borrow_mut();
+            loop {
+                let &(ticket, _) = intake.syncs.get(at)?;
                 let mut waker = Some(intake.waker.clone());
                 let polled = self.core.borrow_mut().tickets.poll(ticket, &mut waker);
                 match polled {
-                    Poll::Pending => None,
-                    Poll::Ready(result) => Some((intake.syncs.swap_remove(at).1, result)),
+                    Poll::Pending => at += 1,
+                    Poll::Ready(result) => {
+                        return Some((intake.syncs.swap_remove(at).1, result));
+                    }
                 }
-            };
-            match answered {
-                Some((teller, result)) => {
-                    let others = Others(&self.intake);
-                    teller.tell(result);
-                    others.follow();
-                }
-                None => at += 1,
             }
-        }
+        });
+        tell_all(answered, |(teller, result)| teller.tell(result));
     }
 
     /// Fails everything that waits to be taken in, and everything that is sent from now on.

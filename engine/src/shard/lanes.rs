@@ -399,8 +399,6 @@ pub(super) struct SocketTable {
     pub(super) one_by_one: bool,
     /// Some op is to be stopped, and the ring had no room to be asked.
     pub(super) owes_stops: bool,
-    /// The process that took the first one in.
-    owner: u32,
 }
 
 impl SocketTable {
@@ -410,9 +408,6 @@ impl SocketTable {
             Some(at) => at,
             None => {
                 let at = u32::try_from(self.places.len()).ok().filter(|at| *at < SOCKETS_MAX)?;
-                if self.places.is_empty() {
-                    self.owner = std::process::id();
-                }
                 self.places.push(Place { generation: 0, socket: None });
                 at
             }
@@ -425,12 +420,6 @@ impl SocketTable {
     pub(super) fn find(&mut self, id: SocketId) -> Option<&mut Socket> {
         let place = self.places.get_mut(id.at as usize)?;
         place.socket.as_mut().filter(|_| place.generation == id.generation)
-    }
-
-    /// Whether this is the process whose connections these are. One that was forked has them
-    /// too, and runs its destructors, perhaps.
-    pub(super) fn is_own(&self) -> bool {
-        self.owner == std::process::id()
     }
 
     /// The socket that has this op in the ring.

@@ -48,6 +48,7 @@ mod commit;
 mod connection;
 mod core;
 mod direction;
+mod drain;
 mod durable;
 mod enter;
 mod file;
@@ -61,6 +62,7 @@ mod issue;
 mod join;
 mod lanes;
 mod launch;
+mod lone;
 mod names;
 mod occupant;
 mod plain;
@@ -69,6 +71,7 @@ mod ranges;
 mod ready;
 mod reap;
 mod regions;
+mod rest;
 mod retry;
 mod run;
 #[cfg(test)]
@@ -107,7 +110,6 @@ pub use self::timer::Sleep;
 use self::body::Body;
 use self::cell::CoreCell;
 use self::core::{Core, Ending};
-use self::enter::Stop;
 use self::intake::Intake;
 use self::run::{Driven, Unpark};
 use self::tasks::Tasks;
@@ -388,6 +390,9 @@ impl<R: Ring> Shard<R> {
 
 impl<R: Ring> Drop for Inner<R> {
     fn drop(&mut self) {
+        if !self.core.borrow().process.is_current() {
+            return;
+        }
         // Handles of tasks may be awaited elsewhere.
         let _ended = self.tasks.close();
         self.close_mailbox();
@@ -458,30 +463,6 @@ impl<'a> Delivery<'a> {
 impl Drop for Delivery<'_> {
     fn drop(&mut self) {
         self.run();
-    }
-}
-
-impl<R: Ring> Drop for Core<R> {
-    /// Drains: every op in flight is cancelled and reaped. What does not come back in time
-    /// keeps its memory: dropping the ring would prove nothing (F02).
-    fn drop(&mut self) {
-        self.close();
-        let deadline_ns = self.ring.now_ns().saturating_add(self.drain_ns);
-        // Also what only waits to be tried again: its end is to be told, and no op is in flight.
-        let in_ring =
-            |core: &Self| core.slots.occupied() + core.sockets.in_flight + core.names.in_flight > 0;
-        while in_ring(self) && self.ring.now_ns() < deadline_ns {
-            let wait = Wait { min: 1, deadline_ns: Some(deadline_ns) };
-            // Nothing is delivered before the slots are dealt with: a waker may panic.
-            if matches!(self.turn_about(wait), Err(Stop::Ring(_))) {
-                break;
-            }
-        }
-        let Self { slots, targets, ring, .. } = self;
-        slots.tell_targets(|_| true, |target| targets.retain(target));
-        targets.leave_ring(ring);
-        // What is still in its slot now is quarantined with the table.
-        Delivery::of(&mut self.done, &mut self.endings).run();
     }
 }
 

@@ -113,6 +113,10 @@ impl<R: Ring> Core<R> {
     /// The handle of the target has gone; ops in flight keep it until they are over.
     #[cold]
     pub(super) fn close_target(&mut self, target: u32) {
+        if !self.process.is_current() {
+            // The ring, in which it may be registered, is the parent's (F26).
+            return;
+        }
         let Self { slots, targets, ring, .. } = self;
         slots.tell_targets(|other| other == target, |target| targets.retain(target));
         targets.close(target, ring);

@@ -60,6 +60,11 @@ impl<R: Ring> Shard<R> {
     /// start are covered; ops on the rest go unregistered, which works as well (F32). The
     /// reason for less than all is in [`Shard::features`].
     ///
+    /// The shard's own arena is registered from the start, but of one of more than 8 MiB only the
+    /// first 2 MiB: the rest follows in a turn soon after the first op, when its pages have been
+    /// made by a thread, or at once by this. Where `RLIMIT_MEMLOCK` counts, all of it is
+    /// registered from the start, so that a refusal is told then.
+    ///
     /// Registering again changes nothing. The shard keeps the memory until it is unregistered
     /// or the shard goes.
     pub fn register<M: Memory + ?Sized>(&self, memory: &M) -> usize {
@@ -67,6 +72,7 @@ impl<R: Ring> Shard<R> {
         let mut core = self.inner.core.borrow_mut();
         let region = memory.region();
         if region.id() == core.arena_id {
+            core.register_rest();
             return region.registered_bytes();
         }
         if let Some(known) = core.regions.find(region.id()) {

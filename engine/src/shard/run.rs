@@ -65,7 +65,7 @@ impl<R: Ring> Shard<R> {
         }
         let claim = BackendHandle::acquire(inner, &inner.driven);
         let _claim = claim.map_err(|BackendBusy| EngineError::WouldDeadlock)?;
-        inner.core.borrow_mut().timers.block();
+        inner.block_in_ring();
         let _inside = inner.tasks.enter();
         let waker = inner.tasks.main_waker();
         let mut cx = Context::from_waker(&waker);
@@ -88,15 +88,28 @@ impl<R: Ring> Shard<R> {
 }
 
 impl<R: Ring> Inner<R> {
+    /// From now on the shard blocks in its ring, until a host comes. Nothing is borrowed for that
+    /// where it is so already: see `cell`.
+    fn block_in_ring(&self) {
+        if self.core.borrow().timers.is_hosted() {
+            self.core.borrow_mut().timers.block();
+        }
+    }
+
     /// One turn of the ring. Busy is not lost: ops stay queued, and the next turn tries again.
     fn turn_io(&self, wait: Wait) -> Result<u32, Stop> {
         let mut core = self.core.straight();
-        let turned = core.turn(wait, |_told| {});
-        let news = core.has_news();
-        drop(core);
-        if news {
-            self.deliver();
-        }
+        let turned = if core.lone.is_taken() {
+            self.turn_lone(core, wait, |_told| {})
+        } else {
+            let turned = core.turn(wait, |_told| {});
+            let news = core.has_news();
+            drop(core);
+            if news {
+                self.deliver();
+            }
+            turned
+        };
         match turned {
             Err(Stop::Busy) => Ok(0),
             other => other,
@@ -108,8 +121,28 @@ impl<R: Ring> Inner<R> {
         self.tasks.any_ready() || self.mail_waits()
     }
 
+    /// The turn of a lone op that is kept for it, which does not sleep; `None` where there is
+    /// none. Inlined, as far up as may be: see `sys::inline`.
+    #[inline(always)]
+    fn turn_if_lone(&self) -> Option<Result<u32, Stop>> {
+        let core = self.core.straight();
+        if !core.lone.is_taken() {
+            return None;
+        }
+        Some(match self.turn_lone(core, Wait::NONE, |_told| {}) {
+            Err(Stop::Busy) => Ok(0),
+            other => other,
+        })
+    }
+
     /// One `enter`: with everything that was sent, and to wait if nothing can run.
+    #[inline(always)]
     fn submit_or_sleep(&self) -> Result<u32, Stop> {
+        self.turn_if_lone().unwrap_or_else(|| self.enter_or_sleep())
+    }
+
+    /// As [`Inner::submit_or_sleep`], where there is no lone op.
+    fn enter_or_sleep(&self) -> Result<u32, Stop> {
         if self.any_work() {
             return self.turn_io(Wait::NONE);
         }
@@ -223,7 +256,7 @@ impl<R: Ring> Drive for Inner<R> {
     /// When the ring broke: what is in flight will never complete, so neither will its
     /// future. Its memory is quarantined while the panic unwinds.
     fn park(&self) -> bool {
-        self.core.borrow_mut().timers.block();
+        self.block_in_ring();
         let mut ran = false;
         let result = if self.is_reachable() {
             let _inside = self.tasks.enter();
@@ -232,7 +265,7 @@ impl<R: Ring> Drive for Inner<R> {
             ran = self.tasks.run(POLLS_MAX).any;
             if ran { self.turn_io(Wait::NONE) } else { self.submit_or_sleep() }
         } else {
-            self.turn_io(Wait::at_least(1))
+            self.turn_if_lone().unwrap_or_else(|| self.turn_io(Wait::at_least(1)))
         };
         if let Err(Stop::Ring(errno)) = result {
             panic!("the ring broke ({errno}) with I/O in flight");

@@ -360,19 +360,18 @@ impl<R: Ring> Core<R> {
 
     /// Everything of a socket fails from now on.
     fn end_socket(&mut self, id: SocketId) {
-        let own = self.sockets.is_own();
+        let own = self.process.is_current();
         let Some(socket) = self.sockets.find(id) else { return };
         end_lane(&mut socket.reads, &mut self.endings);
         end_lane(&mut socket.writes, &mut self.endings);
         self.endings.extend(socket.watch.wakers.drain(..).map(Ending::Wake));
         // Taken and given to nobody.
         socket.watch.taken.clear();
-        if socket.ops() > 0 {
-            if own {
-                // The peer learns at once, and not when the shard gets its next turn; what waits
-                // in the kernel ends by it. There may be no connection, and then nothing to end.
-                let _not_connected = socket.descriptor.shutdown(std::net::Shutdown::Both);
-            }
+        // In a forked child, connection and ops are still its parent's (F26).
+        if own && socket.ops() > 0 {
+            // The peer learns at once, and not when the shard gets its next turn; what waits
+            // in the kernel ends by it. There may be no connection, and then nothing to end.
+            let _not_connected = socket.descriptor.shutdown(std::net::Shutdown::Both);
             socket.stop();
             self.stop_ops(id);
         }
@@ -401,6 +400,10 @@ impl<R: Ring> Core<R> {
 
     /// Asks the ring to stop what is to be stopped; the completions still come (F03).
     fn stop_ops(&mut self, id: SocketId) {
+        if !self.process.is_current() {
+            // The ops are the parent's, and so is the ring that would be asked (F26).
+            return;
+        }
         let Self { sockets, ring, metrics, .. } = self;
         let Some(socket) = sockets.find(id) else { return };
         let mut owes = false;

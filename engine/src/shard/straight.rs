@@ -105,9 +105,14 @@ impl<R: Ring> File<R> {
             return Err(view);
         }
         let cell = &self.shard().inner.core;
-        let Err(view) = cell.straight().start_unfit(self.target(), offset, view) else {
-            return Ok(());
+        let mut core = cell.straight();
+        let sent = if core.lone.is_open() {
+            core.stage_lone(self.target(), offset, view)
+        } else {
+            core.start_unfit(self.target(), offset, view)
         };
+        let Err(view) = sent else { return Ok(()) };
+        drop(core);
         let mut core = cell.borrow_mut();
         core.start_whole(self.target(), offset, view)?;
         core.grant();
@@ -133,6 +138,9 @@ impl<R: Ring> Core<R> {
         let free = self.slots.free_count();
         self.credit = if usual { self.ring.room().min(free) } else { 0 };
         self.undisturbed = usual && self.is_undisturbed();
+        if self.lone_ways {
+            self.open_lone();
+        }
     }
 
     /// What is the same for all views of the target.
@@ -140,8 +148,7 @@ impl<R: Ring> Core<R> {
         let entry = self.targets.get(target);
         let heads = self.ring.head(OpKind::Read, entry.file);
         let heads = heads.zip(self.ring.head(OpKind::Write, entry.file));
-        let fixed = self.arena_pieces.cover(self.arena.region());
-        let fit = if heads.is_some() && fixed { Fit::of(entry.demands) } else { Fit::NONE };
+        let fit = if heads.is_some() { Fit::of(entry.demands) } else { Fit::NONE };
         let (read, write) = heads.unwrap_or_default();
         Course { target, file: entry.file, fit, read, write }
     }
@@ -161,7 +168,7 @@ impl<R: Ring> Core<R> {
         offset: u64,
         view: View<D>,
     ) -> Result<(), View<D>> {
-        let Some((address, len)) = view.in_region(self.arena_id) else { return Err(view) };
+        let Some((address, len)) = view.in_region(self.fixed_id) else { return Err(view) };
         let Some(op_bytes) = course.fit.whole(offset, len, address.addr().get()) else {
             return Err(view);
         };

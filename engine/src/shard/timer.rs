@@ -107,6 +107,11 @@ impl Timers {
         }
     }
 
+    /// Whether a host drives the shard.
+    pub(super) const fn is_hosted(&self) -> bool {
+        self.hosted
+    }
+
     /// The shard blocks in its ring from now on, bounded by the earliest timer.
     pub(super) fn block(&mut self) {
         self.hosted = false;

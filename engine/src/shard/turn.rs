@@ -49,6 +49,11 @@ impl<R: Ring> Shard<R> {
         take: impl FnOnce(&mut CompletionBatch),
     ) -> Result<u32, EngineError> {
         let mut core = self.inner.core.straight();
+        if !core.undisturbed && core.lone.is_taken() {
+            // Inlined all the same, but what it keeps is not to take the others' registers.
+            core::hint::cold_path();
+            return Ok(self.inner.turn_lone(core, wait, take)?);
+        }
         let turned = core.turn(wait, take);
         let news = core.has_news();
         drop(core);
@@ -116,7 +121,11 @@ impl<R: Ring> Core<R> {
 
     /// What follows when plain ops have ended, `reaped` of them.
     #[inline(never)]
-    fn end_turn(&mut self, entered: Result<(), Stop>, mut reaped: u32) -> Result<u32, Stop> {
+    pub(super) fn end_turn(
+        &mut self,
+        entered: Result<(), Stop>,
+        mut reaped: u32,
+    ) -> Result<u32, Stop> {
         (self.credit, self.undisturbed) = (0, false);
         if self.slots.is_stamped() || !self.completions.is_empty() {
             reaped += self.complete_rest();
@@ -139,6 +148,9 @@ impl<R: Ring> Core<R> {
             self.fire_timers();
         }
         self.wake_waiting();
+        if self.rest.is_some() {
+            self.look_at_rest();
+        }
         if self.published.is_wanted() {
             self.metrics.inline_ops = self.ring.inline_ops();
             self.published.publish(&self.metrics);
@@ -149,7 +161,7 @@ impl<R: Ring> Core<R> {
 
     /// Tells the queue that packets of this turn go to.
     #[inline(always)]
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         if let Some(waker) = self.told.tell() {
             self.endings.push(Ending::Wake(waker));
         }
@@ -158,15 +170,19 @@ impl<R: Ring> Core<R> {
     /// Whether a turn has nothing to look after but the queue, as far as [`Core::is_clear`] and
     /// credit do not say that already. What changes any of it borrows the state for that.
     pub(super) fn is_undisturbed(&self) -> bool {
+        self.is_quiet() && !self.lone_ways && !self.has_news() && self.ring.is_straight()
+    }
+
+    /// Of that, what does not concern the ring: nothing waits, or is waited for.
+    pub(super) fn is_quiet(&self) -> bool {
         let queued = self.classes.queued | self.retries.len() | self.waiting.len();
-        let beside = self.cancels_owed | self.lone_ways | self.timed.is_some();
+        let beside = self.cancels_owed | self.timed.is_some();
         let awaited = self.classes.somebody_waits() | self.published.is_wanted();
         queued == 0
             && !(beside | awaited)
             && self.timers.is_empty()
             && self.sockets.in_flight == 0
-            && !self.has_news()
-            && self.ring.is_straight()
+            && self.rest.is_none()
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Not here: packets on their way (`file`), what becomes of many (`batch`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -22,22 +22,32 @@ use crate::ring::Ring;
 
 /// What packets of a shard's tasks have left.
 pub(super) struct Spares {
+    /// The one that was kept last: a task that goes on at once takes it again.
+    last: Cell<Option<Spare>>,
+    /// Those before.
     kept: RefCell<Vec<Spare>>,
 }
 
 impl Spares {
     /// Room for `most` of them.
     pub(super) fn new(most: usize) -> Self {
-        Self { kept: RefCell::new(Vec::with_capacity(most)) }
+        Self { last: Cell::new(None), kept: RefCell::new(Vec::with_capacity(most)) }
     }
 
     #[inline(always)]
     fn take(&self) -> Option<Spare> {
-        self.kept.borrow_mut().pop()
+        self.last.take().or_else(|| self.kept.borrow_mut().pop())
     }
 
     #[inline(always)]
     fn keep(&self, spare: Spare) {
+        if let Some(spare) = self.last.replace(Some(spare)) {
+            self.keep_one_more(spare);
+        }
+    }
+
+    #[inline(never)]
+    fn keep_one_more(&self, spare: Spare) {
         let mut kept = self.kept.borrow_mut();
         // Never grown, so that keeping one allocates nothing.
         if kept.len() < kept.capacity() {
@@ -48,7 +58,7 @@ impl Spares {
 
 impl fmt::Debug for Spares {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spares").field("kept", &self.kept.borrow().len()).finish()
+        f.debug_struct("Spares").field("kept", &self.kept.borrow().len()).finish_non_exhaustive()
     }
 }
 
@@ -143,7 +153,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = OpenOptions::new().write(true).create(true).direct(DirectMode::Buffered);
         let file = shard.open(&directory.path().join("file"), &options).unwrap();
-        let kept = || shard.inner.spares.kept.borrow().len();
+        let kept = || {
+            let spares = &shard.inner.spares;
+            let last = spares.last.take();
+            let count = spares.kept.borrow().len() + usize::from(last.is_some());
+            spares.last.set(last);
+            count
+        };
         {
             let mut stranger = pin!(file.write_all_at(0, vec![3; 64]));
             let mut cx = Context::from_waker(Waker::noop());

@@ -47,6 +47,26 @@ pub(crate) struct Statx {
     pub(crate) dax: Option<bool>,
 }
 
+/// The number of the user namespace that every other one is made in (`USER_NS_INIT_INO` of
+/// `<linux/nsfs.h>`): only what one may do in that counts for limits of the machine.
+const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
+
+/// `CAP_IPC_LOCK`, as a bit of what `/proc` tells (`capabilities(7)`).
+const MAY_LOCK: u64 = 1 << 14;
+
+/// Whether no limit stands against what the calling thread locks or pins: it has
+/// `CAP_IPC_LOCK`, or `RLIMIT_MEMLOCK` is infinite. `None` where `/proc` does not tell.
+pub(crate) fn is_memlock_exempt() -> Option<bool> {
+    if super::memlock_bytes_max() == u64::MAX {
+        return Some(true);
+    }
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    let namespace = std::fs::read_link("/proc/thread-self/ns/user").ok()?;
+    Some(effective & MAY_LOCK != 0 && namespace.as_os_str() == FIRST_USER_NAMESPACE)
+}
+
 /// Asks the file system how I/O on `file` must be aligned.
 pub(crate) fn statx(file: &File) -> Statx {
     let (direct, read) = (libc::STATX_DIOALIGN, libc::STATX_DIO_READ_ALIGN);

@@ -7,7 +7,7 @@
 
 use core::ptr::NonNull;
 
-use super::{MemRange, PIECE_BYTES, Region};
+use super::{MemRange, PIECE_BYTES};
 
 /// The registered pieces of a region, copied out of it to be at hand.
 #[derive(Clone, Copy, Debug)]
@@ -17,11 +17,6 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// Whether they are all that `region` has.
-    pub(crate) fn cover(&self, region: &Region) -> bool {
-        self.registered_bytes == region.len_bytes
-    }
-
     /// Bytes of the region of these pieces, all of which are registered; as such they do not
     /// straddle two of them. For others, the kernel would answer `EFAULT`.
     #[inline(always)]

@@ -12,9 +12,11 @@ use core::ptr::NonNull;
 
 use nix::errno::Errno;
 
+use crate::process::Process;
+
 /// The huge page that is asked for, in bytes; a transparent one has the same size on x86-64
 /// and on arm64 with base pages of 4 KiB.
-pub(super) const HUGE_PAGE_BYTES: usize = 2 << 20;
+pub(in crate::buffer) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Whether an arena is to lie on pages of 2 MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub(super) struct Mapping {
     /// A multiple of the page size it lies on.
     len_bytes: usize,
     pages: Pages,
+    /// Which has it mapped; a child has other things there, or nothing.
+    owner: Process,
 }
 
 impl Mapping {
@@ -140,7 +144,7 @@ impl Mapping {
             return Err(Errno::last());
         }
         let base = NonNull::new(address.cast::<u8>()).ok_or(Errno::ENOMEM)?;
-        Ok(Self { base, len_bytes, pages })
+        Ok(Self { base, len_bytes, pages, owner: Process::current() })
     }
 
     /// Keeps `len_bytes` from `before_bytes` on and unmaps the rest.
@@ -166,9 +170,31 @@ impl Mapping {
     }
 
     fn advise(&self, advice: libc::c_int) -> Result<(), Errno> {
+        self.advise_part(0, self.len_bytes, advice)
+    }
+
+    /// Makes the pages of a part: as a write to each of them would, without one (Linux 5.14).
+    /// What lies behind the mapping is not part of it.
+    ///
+    /// # Errors
+    /// Of `madvise(2)`; `EFAULT` where all of the part lies behind the mapping.
+    pub(super) fn populate(&self, offset_bytes: usize, len_bytes: usize) -> Result<(), Errno> {
+        let room = self.len_bytes.checked_sub(offset_bytes).filter(|&room| room > 0);
+        let len_bytes = len_bytes.min(room.ok_or(Errno::EFAULT)?);
+        self.advise_part(offset_bytes, len_bytes, libc::MADV_POPULATE_WRITE)
+    }
+
+    fn advise_part(
+        &self,
+        offset_bytes: usize,
+        len_bytes: usize,
+        advice: libc::c_int,
+    ) -> Result<(), Errno> {
+        let start = self.base.as_ptr().wrapping_add(offset_bytes);
         // SAFETY: lifetime: the mapping lives as long as `self`. Aliasing: no advice used here
-        // changes or drops contents. Bounds: base and length are those of the mapping.
-        let result = unsafe { libc::madvise(self.base.as_ptr().cast(), self.len_bytes, advice) };
+        // changes or drops contents, whoever else uses them. Bounds: all of the mapping, or the
+        // part of it that `populate` has clipped.
+        let result = unsafe { libc::madvise(start.cast(), len_bytes, advice) };
         Errno::result(result).map(drop)
     }
 
@@ -183,8 +209,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        let len_bytes = self.len_bytes;
-        self.unmap(0, len_bytes);
+        if self.owner.is_current() {
+            let len_bytes = self.len_bytes;
+            self.unmap(0, len_bytes);
+        }
     }
 }
 

@@ -2,13 +2,26 @@
 //!
 //! Not here: descriptors across `exec`; all are close-on-exec.
 
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::task::{Context, Waker};
 
+use mfio_core::{IoRead as _, block_on};
+use mfio_rt::portable::Portable;
+use mfio_rt::{FileHandle as _, Fs as _, LockKind, OpenOptions as RtOptions, Whole};
 use nix::errno::Errno;
 
 use super::{KernelConfig, KernelRing};
 use crate::buffer::{Arena, ArenaConfig, HugePages, SizeClass};
-use crate::ring::{Op, OpKind, Ring, Tag, Wait};
+use crate::engine::{Engine, Shards};
+use crate::fs::ShardFs;
+use crate::net::ShardNet;
+use crate::ring::threads::ThreadRing;
+use crate::ring::{FileRef, Op, OpKind, Ring, Tag, Wait};
+use crate::shard::Shard;
+use crate::target::OpenOptions;
 
 /// How a child ended: its signal, or its exit code.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,4 +88,186 @@ fn f26_child_faults_on_arena_and_ring_and_the_parent_is_unharmed() {
     ring.reap(&mut done);
     assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
     assert_eq!(file.metadata().unwrap().len(), 4096);
+}
+
+/// What this process does not pass on to a child (`dc`), as far as it is not huge.
+fn not_passed_on() -> Vec<(usize, usize)> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut found, mut range) = (Vec::new(), (0, 0));
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if first == "VmFlags:" && words.any(|flag| flag == "dc") && range.1 <= 64 << 20 {
+            found.push(range);
+        } else if let Some((start, end)) = first.split_once('-')
+            && let Ok(start) = usize::from_str_radix(start, 16)
+            && let Ok(end) = usize::from_str_radix(end, 16)
+        {
+            range = (start, end - start);
+        }
+    }
+    found
+}
+
+/// Memory of the child's own, wherever the parent has what it does not pass on; one byte of each
+/// page is a mark.
+fn settle(ranges: &[(usize, usize)]) {
+    for &(start, len) in ranges {
+        let (access, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+        );
+        let at = std::ptr::without_provenance_mut(start);
+        // SAFETY: lifetime, aliasing: fresh memory where there was none, or a refusal. Bounds: a
+        // range of whole pages.
+        let mapped = unsafe { libc::mmap(at, len, access, flags, -1, 0) };
+        assert_eq!(mapped, at, "{}", Errno::last());
+        for offset in (0..len).step_by(4096) {
+            // SAFETY: lifetime, aliasing: mapped just now, for this. Bounds: in the range.
+            unsafe { mapped.cast::<u8>().wrapping_add(offset).write_volatile(0x5a) };
+        }
+    }
+}
+
+/// Whether all of it is still there, unchanged; faults where it is not.
+fn is_unharmed(ranges: &[(usize, usize)]) -> bool {
+    ranges.iter().all(|&(start, len)| {
+        (start..start + len).step_by(64).all(|at| {
+            let expected = if at % 4096 == 0 { 0x5a } else { 0 };
+            // SAFETY: it was mapped by `settle`; where it is no more, the fault is the result.
+            unsafe { std::ptr::with_exposed_provenance::<u8>(at).read_volatile() == expected }
+        })
+    })
+}
+
+/// Runs `child`, which takes inherited things down, in a process that has put memory of its own
+/// where the parent has what it does not pass on, and watches over it.
+fn in_settled_child(child: impl FnOnce()) -> End {
+    let ranges = not_passed_on();
+    in_child(|| {
+        // SAFETY: no memory is passed: what takes too long ends by a signal.
+        unsafe { libc::alarm(20) };
+        settle(&ranges);
+        child();
+        if is_unharmed(&ranges) { 0 } else { 1 }
+    })
+}
+
+/// What a child has of `value`: its own, to be taken down there.
+fn inherited<T>(value: &T) -> T {
+    // SAFETY: lifetime, aliasing: called in a forked child only, which ends without touching the
+    // original; the parent's memory is another. Bounds: one value.
+    unsafe { std::ptr::read(value) }
+}
+
+fn is_closed(fd: i32) -> bool {
+    // SAFETY: no memory is passed.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
+}
+
+#[test]
+fn f26_child_that_drops_arena_and_ring_harms_neither_itself_nor_its_parent() {
+    let Ok(mut ring) = KernelRing::new(&KernelConfig::new(8)) else { return };
+    let arena = Arena::new(&ArenaConfig::new(vec![SizeClass { bytes: 4096, count: 4 }])).unwrap();
+    ring.register_buffers(arena.region());
+    let file = tempfile::tempfile().unwrap();
+    let target = ring.register_file(file.as_raw_fd());
+    let mut buf = arena.alloc(4096).unwrap();
+    buf.fill(9);
+    let fd = ring.ring.get().as_raw_fd();
+    let tag = Tag { slot: 1, generation: 1 };
+    ring.push(Op::transfer(OpKind::Write, target, 0, buf.mem_range()), tag);
+    let end = in_settled_child(|| {
+        let own = KernelRing::new(&KernelConfig::new(4));
+        drop((inherited(&buf), inherited(&arena), inherited(&ring)));
+        assert!(is_closed(fd), "the copy of the descriptor");
+        // Its ring has the place in the table of rings that the parent's has in the parent's.
+        let mut own = own.unwrap();
+        own.push(Op::on(OpKind::Nop, FileRef::Plain(-1)), tag);
+        assert_eq!(own.enter(Wait::at_least(1)), Ok(1), "its own ring works");
+    });
+    assert_eq!(end, End::Exit(0));
+    assert_eq!(file.metadata().unwrap().len(), 0, "nothing was submitted");
+    assert_eq!(ring.enter(Wait::at_least(1)), Ok(1));
+    let mut done = Vec::with_capacity(8);
+    ring.reap(&mut done);
+    assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
+}
+
+/// With a read from a peer under way, which the child must not stop, and a file in the ring's
+/// table, which it must not take out.
+#[test]
+fn f26_child_that_drops_a_shard_leaves_its_parents_ops_and_files_alone() {
+    let Ok(shard) = Shard::new(8) else { return };
+    let net = ShardNet::new(&shard).unwrap();
+    if !net.is_on_ring() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let options = OpenOptions::new().write(true).create(true);
+    let file = shard.open(&temp.path().join("data"), &options).unwrap();
+    let fs = ShardFs::at(&shard, temp.path()).unwrap();
+    let both = RtOptions::new().read(true).write(true).create(true);
+    let locked = block_on(&fs, fs.open("locked", &both)).unwrap().unwrap();
+    block_on(&fs, locked.lock(LockKind::Exclusive)).unwrap().unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let stream = net.adopt(ours).unwrap();
+    let buf = shard.arena().alloc(4096).unwrap();
+    let mut read = Box::pin(stream.read_exact(Whole, vec![0; 5]));
+    assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    shard.turn(Wait::NONE).unwrap();
+    assert_eq!(shard.in_flight(), 1);
+
+    let end = in_settled_child(|| {
+        drop((inherited(&read), inherited(&stream), inherited(&net)));
+        drop((inherited(&locked), inherited(&fs), inherited(&file)));
+        drop((inherited(&buf), inherited(&shard)));
+    });
+    assert_eq!(end, End::Exit(0));
+
+    let again = std::fs::File::open(temp.path().join("locked")).unwrap();
+    assert!(again.try_lock_shared().is_err(), "the lock is held");
+    assert_eq!(shard.in_flight(), 1, "the read is under way");
+    theirs.write_all(b"hello").unwrap();
+    let (done, bytes) = block_on(&shard, read).unwrap();
+    assert_eq!((done, &bytes[..]), (Ok(()), &b"hello"[..]));
+    let (done, _page) = block_on(&shard, file.write_all_at(0, vec![7; 4096])).unwrap();
+    done.unwrap();
+}
+
+#[test]
+fn f26_child_that_drops_what_has_threads_waits_for_none_of_them() {
+    let ring = ThreadRing::new(2, 8).unwrap();
+    assert_eq!(in_settled_child(|| drop(inherited(&ring))), End::Exit(0));
+
+    let builder = Engine::builder().shards(Shards::Count(1)).queue_depth(8);
+    let engine = builder.build().unwrap();
+    let remote = engine.remote();
+    let temp = tempfile::tempdir().unwrap();
+    let options = OpenOptions::new().write(true).create(true);
+    let file = block_on(&remote, remote.open(temp.path().join("data"), &options)).unwrap();
+    let file = file.unwrap();
+    let end = in_settled_child(|| {
+        drop((inherited(&file), inherited(&remote), inherited(&engine)));
+    });
+    assert_eq!(end, End::Exit(0));
+    block_on(&file, file.write_all_at(0, vec![7; 4096])).unwrap().0.unwrap();
+    drop((file, remote));
+    assert!(engine.shutdown().is_clean());
+}
+
+/// The poller is shared with the child, what it watches included.
+#[test]
+fn f26_child_that_drops_a_portable_connection_leaves_its_parents_poller_alone() {
+    let fs = Portable::new().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let stream = fs.adopt(listener.accept().unwrap().0).unwrap();
+    let mut read = Box::pin(stream.read_exact(Whole, vec![0; 5]));
+    assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let end = in_settled_child(|| drop((inherited(&read), inherited(&stream))));
+    assert_eq!(end, End::Exit(0));
+    theirs.write_all(b"hello").unwrap();
+    let (done, bytes) = block_on(&fs, read).unwrap();
+    assert_eq!((done, &bytes[..]), (Ok(()), &b"hello"[..]));
 }

@@ -3,15 +3,21 @@
 //! Data flow: [`Ring::stage`](crate::ring::Ring::stage) → kept aside, nothing queued → the next
 //! `enter` runs `preadv2(2)` or `pwritev2(2)` → a completion for the next `reap`. A cached page
 //! then costs one call without task work; on memory that knows no `RWF_NOWAIT` it costs no
-//! hand-over to a kernel worker. Whatever would block goes to the queue as usual.
+//! hand-over to a kernel worker. Whatever would block goes to the queue as usual. A shard that
+//! knows that nothing can happen before the call has it made without all that
+//! ([`Ring::transfer_inline`](crate::ring::Ring::transfer_inline)).
 //!
 //! Not here: when an op is alone, and whether it is worth it (`shard::bypass`).
 
 use nix::errno::Errno;
 
 use super::{Completion, FileRef, KernelRing, Op, Sqe, Tag};
+use crate::buffer::MemRange;
 use crate::ring::{Inline, OpKind};
 use crate::sys;
+
+/// It would block, or the file system cannot tell.
+const LATER: [i32; 2] = [-(Errno::EAGAIN as i32), -(Errno::EOPNOTSUPP as i32)];
 
 /// An op that has been neither queued nor executed.
 #[derive(Debug)]
@@ -49,36 +55,48 @@ impl KernelRing {
         }
     }
 
+    /// Executes a transfer by a call; `None` where that would block, or the file system cannot
+    /// tell.
+    #[inline(always)]
+    pub(super) fn call(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        how: Inline,
+    ) -> Option<i32> {
+        let fd = match file {
+            FileRef::Plain(fd) => fd,
+            FileRef::Fixed(index) => self.files.descriptor(index)?,
+            FileRef::Beside(_) => return None,
+        };
+        let waits = how == Inline::Blocking;
+        let result = match (how, kind) {
+            (Inline::No, _) => return None,
+            (_, OpKind::Read) => sys::read_inline(fd, memory, offset_bytes, waits),
+            _ => sys::write_inline(fd, memory, offset_bytes, waits),
+        };
+        if result < 0 && LATER.contains(&result) {
+            return None;
+        }
+        self.stats.inline_ops += 1;
+        Some(result)
+    }
+
     /// Executes what was kept aside; false when it had to be queued after all.
     #[cold]
     pub(super) fn run_staged(&mut self) -> bool {
         let Some(Staged { op, tag, how }) = &self.staged else { return false };
         let (tag, memory) = (*tag, op.memory.expect("an op is kept aside with its memory"));
-        let fd = match op.file {
-            FileRef::Plain(fd) => Some(fd),
-            FileRef::Fixed(index) => self.files.descriptor(index),
-            FileRef::Beside(_) => None,
-        };
-        let (offset_bytes, is_read) = (op.offset_bytes, op.kind == OpKind::Read);
-        let moved = match (fd, how) {
-            (None, _) | (_, Inline::No) => Err(Errno::EAGAIN),
-            (Some(fd), Inline::NoWait) => sys::transfer_nowait(is_read, fd, memory, offset_bytes),
-            (Some(fd), Inline::Blocking) if is_read => sys::pread(fd, memory, offset_bytes),
-            (Some(fd), Inline::Blocking) => sys::pwrite(fd, memory, offset_bytes),
-        };
-        let result = match moved {
-            // It would block, or the file system cannot tell.
-            Err(Errno::EAGAIN | Errno::EOPNOTSUPP) => {
-                self.queue_staged();
-                return false;
-            }
-            Ok(bytes) => i32::try_from(bytes).expect("a transfer is shorter than 2 GiB"),
-            Err(errno) => -(errno as i32),
+        let (kind, file, offset_bytes, how) = (op.kind, op.file, op.offset_bytes, *how);
+        let Some(result) = self.call(kind, file, offset_bytes, memory, how) else {
+            self.queue_staged();
+            return false;
         };
         self.staged = None;
         self.room += 1;
         self.ops_taken = self.ops_taken.wrapping_add(1);
-        self.stats.inline_ops += 1;
         self.inline_done = Some(Completion { tag, result, more: false });
         true
     }

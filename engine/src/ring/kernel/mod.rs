@@ -14,6 +14,7 @@ mod copy;
 mod enter;
 mod files;
 mod fixed;
+mod gate;
 mod inline;
 mod internal;
 mod owned;
@@ -29,19 +30,19 @@ mod wake;
 mod worker;
 
 use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, SubmissionQueue, Submitter};
 use nix::errno::Errno;
 
 use self::beside::Beside;
 use self::files::FileTable;
+use self::gate::Gate;
 use self::inline::Staged;
 use self::owned::OwnedRing;
 use self::register::BufferTable;
 pub use self::register::share;
-use self::setup::errno_of;
 pub use self::setup::{KernelConfig, QUEUE_DEPTH_MAX, RingError};
 use self::sqe::{NOWHERE, Sqe};
 pub use self::stats::KernelStats;
@@ -53,6 +54,7 @@ use super::{
 };
 use crate::buffer::{FixedBytes, FixedSpan, MemRange, Region, TRANSFER_BYTES_MAX};
 use crate::nvme::Space;
+use crate::sys;
 
 /// Completion queue entries kept for the ring's own CQEs.
 const INTERNAL_CQES: u32 = 2;
@@ -67,11 +69,14 @@ const INTERNAL_CQES: u32 = 2;
 ///
 /// Dropping it with ops in flight does not stop them (F02): whoever owns their memory reaps
 /// every target CQE first, or never frees it. A child process does not inherit the queues, and
-/// faults when it touches the ring, rather than taking the parent's completions (F26).
+/// faults when it uses the ring, rather than taking the parent's completions; it may drop it,
+/// which closes its copies of the descriptors and does nothing else (F26).
 pub struct KernelRing {
     // Fields drop in this order: what borrows from `ring` goes before it.
-    sq: SubmissionQueue<'static>,
+    /// Not dropped, which would publish its tail: in a child, to memory that is not there.
+    sq: ManuallyDrop<SubmissionQueue<'static>>,
     submitter: Submitter<'static>,
+    gate: Gate,
     ring: OwnedRing,
     /// Ops taken by the kernel and ops reaped since the start, modulo 2^32.
     ops_taken: u32,
@@ -127,17 +132,19 @@ impl KernelRing {
             transfer_bytes_max: TRANSFER_BYTES_MAX,
         };
         let ring = OwnedRing::new(ring);
-        let mut submitter = ring.get().submitter();
-        if submitter.register_ring_fd().is_ok() {
+        let submitter = ring.get().submitter();
+        let gate = Gate::new(ring.get());
+        if gate.is_registered() {
             features.in_use.push("registered ring fd");
         }
         // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
         // only submission queue ever made of this ring.
-        let sq = unsafe { ring.get().submission_shared() };
+        let sq = ManuallyDrop::new(unsafe { ring.get().submission_shared() });
         let unsent = u32::try_from(sq.len()).unwrap_or(0);
         Ok(Self {
             sq,
             submitter,
+            gate,
             ring,
             ops_taken: 0,
             ops_reaped: 0,
@@ -150,7 +157,7 @@ impl KernelRing {
             wake,
             no_iowait,
             files,
-            buffers: BufferTable::default(),
+            buffers: BufferTable::new(sys::is_memlock_exempt()),
             features,
             limits,
             stats: KernelStats::default(),
@@ -159,75 +166,6 @@ impl KernelRing {
             inline_done: None,
             beside: None,
         })
-    }
-
-    /// One `io_uring_enter(2)`. Returns how many ops, not counting internal SQEs, it took.
-    #[inline]
-    fn enter_once(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if self.sqpoll {
-            return self.enter_sqpoll(wait);
-        }
-        self.sq.sync();
-        let queued = self.queued();
-        // GETEVENTS also without waiting: with DEFER_TASKRUN nothing else lets completions
-        // appear (F27), and it is what flushes an overflown completion queue (F20).
-        let mut flags = EnterFlags::GETEVENTS;
-        if queued == 0 && self.ops_taken.wrapping_sub(self.ops_reaped) == self.ops_on_sockets {
-            // Asleep with no I/O on files under way: not to be shown as waiting for a disk.
-            flags |= self.no_iowait;
-        }
-        self.stats.enters += 1;
-        let result = match wait.deadline_ns.filter(|_| wait.min > 0) {
-            None => self.enter_without_limit(queued, wait.min, flags),
-            Some(deadline_ns) => self.enter_until(queued, wait.min, flags, deadline_ns),
-        };
-        // The head, which the kernel has moved, is the truth about what it took (F22).
-        self.sq.sync();
-        match result {
-            Ok(taken) => {
-                let taken = u32::try_from(taken).expect("no more are taken than were queued");
-                self.taken = self.taken.wrapping_add(taken);
-                let ops = taken - self.internal_taken();
-                self.ops_taken = self.ops_taken.wrapping_add(ops);
-                self.stats.submitted += u64::from(ops);
-                Ok(ops)
-            }
-            Err(error) => match errno_of(&error) {
-                Errno::ETIME => Ok(0),
-                errno => Err(errno),
-            },
-        }
-    }
-
-    #[inline]
-    fn enter_without_limit(
-        &self,
-        queued: u32,
-        min: u32,
-        flags: EnterFlags,
-    ) -> std::io::Result<usize> {
-        // SAFETY: lifetime: no argument memory is passed; the memory of the queued ops belongs
-        // to their slots (F01). Aliasing: the queued entries were written before `sync`
-        // published the tail. Bounds: `queued` is what was pushed and not taken yet.
-        unsafe { self.submitter.enter::<libc::sigset_t>(queued, min, flags.bits(), None) }
-    }
-
-    #[cold]
-    fn enter_until(
-        &self,
-        queued: u32,
-        min: u32,
-        flags: EnterFlags,
-        deadline_ns: u64,
-    ) -> std::io::Result<usize> {
-        let left_ns = deadline_ns.saturating_sub(self.now_ns());
-        let ns = u32::try_from(left_ns % 1_000_000_000).expect("a remainder of 10^9 fits");
-        let timespec = Timespec::new().sec(left_ns / 1_000_000_000).nsec(ns);
-        let args = SubmitArgs::new().timespec(&timespec);
-        let flags = flags | EnterFlags::EXT_ARG;
-        // SAFETY: as in `enter_without_limit`; `args` and the timespec it points to outlive
-        // the call, and the kernel copies both before it waits.
-        unsafe { self.submitter.enter(queued, min, flags.bits(), Some(&args)) }
     }
 }
 
@@ -308,6 +246,18 @@ impl Ring for KernelRing {
         }
     }
 
+    #[inline(always)]
+    fn transfer_inline(
+        &mut self,
+        kind: OpKind,
+        file: FileRef,
+        offset_bytes: u64,
+        memory: MemRange,
+        how: Inline,
+    ) -> Option<i32> {
+        self.call(kind, file, offset_bytes, memory, how)
+    }
+
     fn inline_ops(&self) -> u64 {
         self.stats.inline_ops
     }
@@ -358,6 +308,16 @@ impl Ring for KernelRing {
 
     fn register_buffers(&mut self, region: &Region) {
         self.buffers.arena(&self.submitter, region, &mut self.features);
+    }
+
+    fn register_first(&mut self, region: &Region, bytes: usize) -> bool {
+        self.buffers.first(&self.submitter, region, bytes, &mut self.features)
+    }
+
+    fn register_rest(&mut self, region: &Region) {
+        if let Some(span) = self.buffers.rest(&self.submitter, region, &mut self.features) {
+            self.add_buffers_beside(region, span);
+        }
     }
 
     fn add_region(&mut self, region: &Region) -> Option<FixedSpan> {
@@ -458,14 +418,6 @@ impl Ring for KernelRing {
         // SAFETY: lifetime: it is dropped in this function. Aliasing: `&self`, and no method
         // keeps a completion queue.
         unsafe { self.ring.get().completion_shared() }.overflow()
-    }
-}
-
-impl Drop for KernelRing {
-    fn drop(&mut self) {
-        // The thread's table of registered rings holds a reference of its own, which would
-        // keep the ring open until the thread ends.
-        let _not_registered = self.submitter.unregister_ring_fd();
     }
 }
 

@@ -13,8 +13,9 @@ use io_uring::types::CloneBuffersFlags;
 use io_uring::{IoUring, Submitter};
 use nix::errno::Errno;
 
+use super::owned::MappedRing;
 use super::setup::{RingError, errno_of, explain};
-use crate::buffer::{FixedSpan, Memory, PIECE_BYTES, Region, Shared};
+use crate::buffer::{FixedSpan, Memory, PIECE_BYTES, Pages, Region, Shared};
 use crate::ring::Features;
 use crate::sys;
 
@@ -43,9 +44,76 @@ pub(super) struct BufferTable {
     entries: usize,
     /// Taken entries: first and count, in ascending order.
     taken: Vec<(usize, usize)>,
+    /// Whether the ring pins memory without a limit, where that is known.
+    exempt: Option<bool>,
 }
 
 impl BufferTable {
+    /// Of a ring that was made when the process was `exempt` from the limit on locked memory.
+    pub(super) fn new(exempt: Option<bool>) -> Self {
+        Self { exempt, ..Self::default() }
+    }
+
+    /// Makes the table, empty; false before Linux 5.19.
+    fn make(&mut self, submitter: &Submitter<'_>, region: &Region) -> bool {
+        let entries = (pieces(region.len_bytes()) + SPARE_ENTRIES).min(ENTRIES_MAX);
+        let count = u32::try_from(entries).unwrap_or(u32::MAX);
+        if self.entries == 0 && submitter.register_buffers_sparse(count).is_ok() {
+            self.entries = entries;
+        }
+        self.entries > 0
+    }
+
+    /// Registers the first `bytes` of the region of the arena, where nothing can stand against
+    /// the rest later. Else nothing is registered, and `arena` is to be called.
+    pub(super) fn first(
+        &mut self,
+        submitter: &Submitter<'_>,
+        region: &Region,
+        bytes: usize,
+        features: &mut Features,
+    ) -> bool {
+        let used = features.in_use.contains(&BUFFERS) || !self.taken.is_empty();
+        if self.exempt != Some(true) || used || !self.make(submitter, region) {
+            return false;
+        }
+        let iov_len = bytes.min(region.len_bytes()).min(PIECE);
+        let iovec = libc::iovec { iov_base: region.base().cast(), iov_len };
+        if update(submitter, 0, iovec).is_err() {
+            return false;
+        }
+        name_once(features, region.pages().name());
+        name_once(features, BUFFERS);
+        // The entries of the rest are kept for it.
+        self.take(0, region.len_bytes());
+        region.set_registered_bytes(iov_len);
+        true
+    }
+
+    /// Registers all of what `first` was called with, piece by piece, and never less than there
+    /// was: queued ops may name any of it. `None` where it is no more than there was.
+    pub(super) fn rest(
+        &mut self,
+        submitter: &Submitter<'_>,
+        region: &Region,
+        features: &mut Features,
+    ) -> Option<FixedSpan> {
+        let (before_bytes, len_bytes) = (region.registered_bytes(), region.len_bytes());
+        let mut registered_bytes = before_bytes;
+        for (entry, start) in (0..).zip((0..len_bytes).step_by(PIECE)) {
+            let iov_base = region.base().wrapping_add(start).cast();
+            let iov_len = PIECE.min(len_bytes - start);
+            if let Err(errno) = update(submitter, entry, libc::iovec { iov_base, iov_len }) {
+                note(features, region, registered_bytes, errno);
+                break;
+            }
+            registered_bytes = start + iov_len;
+        }
+        region.set_registered_bytes(registered_bytes);
+        let more = registered_bytes > before_bytes;
+        more.then_some(FixedSpan { first_index: 0, registered_bytes })
+    }
+
     /// Registers the region of the arena as fixed buffers `0..`, and records in it how much is
     /// covered. A ring takes one arena.
     pub(super) fn arena(
@@ -59,9 +127,7 @@ impl BufferTable {
             return;
         }
         name_once(features, region.pages().name());
-        let entries = (pieces(region.len_bytes()) + SPARE_ENTRIES).min(ENTRIES_MAX);
-        if submitter.register_buffers_sparse(u32::try_from(entries).unwrap_or(u32::MAX)).is_ok() {
-            self.entries = entries;
+        if self.make(submitter, region) {
             let span = self.add(submitter, region, features);
             region.set_registered_bytes(span.map_or(0, |span| span.registered_bytes));
             return;
@@ -116,7 +182,7 @@ impl BufferTable {
             );
             return None;
         };
-        let (got_bytes, refusal) = fill(submitter, region, first);
+        let (got_bytes, refusal) = fill(submitter, region, first, self.exempt == Some(false));
         note(features, region, got_bytes, refusal);
         (got_bytes > 0).then(|| self.take(first, got_bytes))
     }
@@ -253,13 +319,19 @@ fn fewer(bytes: usize) -> Option<usize> {
 }
 
 /// Registers `region` piece by piece from entry `first` on, halving the piece that lacks
-/// memory; returns how many bytes were registered, and why not more.
-fn fill(submitter: &Submitter<'_>, region: &Region, first: usize) -> (usize, Errno) {
+/// memory; returns how many bytes were registered, and why not more. Where the process is
+/// `limited`, what is more than its limit is not asked for: it would get all its pages first, and
+/// be refused then.
+fn fill(submitter: &Submitter<'_>, region: &Region, first: usize, limited: bool) -> (usize, Errno) {
+    // Pages of memory that the caller brought may be counted once for several of its addresses.
+    let limited = limited && region.pages() != Pages::Foreign;
+    let most = sys::memlock_bytes_max();
     let len_bytes = region.len_bytes();
     for (entry, start) in (first..).zip((0..len_bytes).step_by(PIECE)) {
         let iov_base = region.base().wrapping_add(start).cast();
         let whole = PIECE.min(len_bytes - start);
-        let mut iov_len = whole;
+        let hopeless = limited && whole as u64 > most;
+        let mut iov_len = fewer(whole).filter(|_| hopeless).unwrap_or(whole);
         loop {
             match update(submitter, entry, libc::iovec { iov_base, iov_len }) {
                 Ok(()) => break,
@@ -311,7 +383,11 @@ pub fn share<M: Memory + ?Sized>(memory: &M) -> Result<usize, RingError> {
     let (registered_bytes, _refusal) = register_prefix(&ring.submitter(), region);
     let ring_fd = ring.as_raw_fd();
     if registered_bytes > 0 {
-        region.set_shared(Shared { ring_fd, registered_bytes, _ring: Box::new(ring) });
+        region.set_shared(Shared {
+            ring_fd,
+            registered_bytes,
+            _ring: Box::new(MappedRing::new(ring)),
+        });
     }
     Ok(registered_bytes)
 }

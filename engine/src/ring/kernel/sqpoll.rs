@@ -11,7 +11,6 @@
 use io_uring::EnterFlags;
 use nix::errno::Errno;
 
-use super::setup::errno_of;
 use super::{KernelRing, Wait};
 
 impl KernelRing {
@@ -57,11 +56,7 @@ impl KernelRing {
             return Ok(ops);
         }
         self.stats.enters += 1;
-        let entered = match wait.deadline_ns.filter(|_| wait.min > 0) {
-            None => self.enter_without_limit(0, wait.min, flags),
-            Some(deadline_ns) => self.enter_until(0, wait.min, flags, deadline_ns),
-        };
-        match entered.map_err(|error| errno_of(&error)) {
+        match self.enter_or_limit(0, wait, flags) {
             Ok(_) | Err(Errno::ETIME) => Ok(ops),
             Err(errno) => Err(errno),
         }

@@ -290,6 +290,29 @@ fn f08_what_is_registered_later_is_registered_with_companions_too() {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "a skipped test says why")]
+fn f08_rest_of_a_region_is_registered_with_companions_in_the_place_of_its_first() {
+    let Ok(mut ring) = KernelRing::new(&KernelConfig::new(4)) else { return };
+    let (own, other) = (arena(8192), arena(4096));
+    if !ring.register_first(own.region(), 4096) {
+        return println!("SKIP: memory is limited, or the table of buffers is fixed");
+    }
+    assert_eq!(own.region().registered_bytes(), 4096);
+    let null = File::open("/dev/null").unwrap();
+    let Some(_) = ring.register_namespace(null.as_raw_fd(), SPACE, Poll::Polled) else { return };
+    let before = used(&ring);
+    let span = ring.add_region(other.region()).unwrap();
+    assert_eq!(span.first_index, 1, "the entry of the first is taken");
+    ring.register_rest(own.region());
+    assert_eq!(own.region().registered_bytes(), own.region().len_bytes());
+    assert_eq!(used(&ring).contains(&0), before.contains(&0));
+    // Neither can be registered again.
+    assert!(!ring.register_first(other.region(), 4096));
+    ring.register_rest(own.region());
+    assert_eq!(own.region().registered_bytes(), own.region().len_bytes());
+}
+
+#[test]
 fn f07_data_of_commands_in_flight_is_not_freed_with_the_ring() {
     let before = quarantined();
     let Some(mut place) = place(4) else { return };

@@ -15,6 +15,7 @@ use io_uring::{EnterFlags, Submitter, cqueue, squeue};
 use nix::errno::Errno;
 
 use super::super::files::FileTable;
+use super::super::gate::Gate;
 use super::super::owned::OwnedRing;
 use super::super::register::{empty, pieces, repeat};
 use super::super::restrict;
@@ -41,6 +42,7 @@ const RUNGS: [u32; 3] = [
 pub(super) struct Companion<S: squeue::EntryMarker, C: cqueue::EntryMarker> {
     // Fields drop in this order: what borrows from `ring` goes before it.
     submitter: Submitter<'static>,
+    gate: Gate,
     /// For its system calls; it has mapped nothing of this ring's.
     _ring: OwnedRing,
     queues: Queues<S, C>,
@@ -80,11 +82,10 @@ impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Companion<S, C> {
             );
         }
         let ring = OwnedRing::new(ring);
-        let mut submitter = ring.get().submitter();
-        let _or_by_descriptor = submitter.register_ring_fd();
+        let (submitter, gate) = (ring.get().submitter(), Gate::new(ring.get()));
         let fixed = vec![true; if cloned { fixed_end.into() } else { 0 }];
         let (in_flight, queued) = (0, 0);
-        Ok(Self { submitter, _ring: ring, queues, files, fixed, in_flight, queued, poll })
+        Ok(Self { submitter, gate, _ring: ring, queues, files, fixed, in_flight, queued, poll })
     }
 
     #[cfg(test)]
@@ -185,13 +186,10 @@ impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Companion<S, C> {
         }
         self.queues.publish();
         let min = if polled { min } else { 0 };
-        let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: as in `KernelRing::enter_without_limit`.
-        let taken =
-            unsafe { self.submitter.enter::<libc::sigset_t>(self.queued, min, flags, None) };
+        let taken = unsafe { self.gate.enter(self.queued, min, EnterFlags::GETEVENTS) };
         self.queues.publish();
-        let taken = taken.map_err(|error| errno_of(&error))?;
-        let taken = u32::try_from(taken).expect("no more are taken than were queued");
+        let taken = taken?;
         self.queued -= taken;
         self.in_flight += taken;
         Ok(taken)
@@ -253,12 +251,5 @@ fn tell(pauses: bool, features: &mut Features) {
                    without a pause (IOPOLL); Linux 6.13 has it";
     if !pauses && !features.degraded.iter().any(|text| text == refused) {
         features.degraded.push(refused.to_owned());
-    }
-}
-
-impl<S: squeue::EntryMarker, C: cqueue::EntryMarker> Drop for Companion<S, C> {
-    fn drop(&mut self) {
-        // As in `KernelRing::drop`.
-        let _not_registered = self.submitter.unregister_ring_fd();
     }
 }

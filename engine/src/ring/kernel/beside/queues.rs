@@ -18,6 +18,7 @@ use io_uring::{cqueue, squeue};
 use nix::errno::Errno;
 
 use super::params::Params;
+use crate::process::Process;
 
 /// `IORING_OFF_SQ_RING`, where both rings are, and `IORING_OFF_SQES`.
 const AT_RINGS: libc::off_t = 0;
@@ -33,6 +34,8 @@ const DUE: u32 = 1 << 1 | 1 << 2;
 struct Mapping {
     base: NonNull<u8>,
     bytes: usize,
+    /// Which has it mapped; a child has other things there, or nothing (F26).
+    owner: Process,
 }
 
 impl Mapping {
@@ -47,7 +50,7 @@ impl Mapping {
             return Err(Errno::last());
         }
         let base = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
-        let mapping = Self { base, bytes };
+        let mapping = Self { base, bytes, owner: Process::current() };
         // SAFETY: lifetime, aliasing: the advice changes no byte. Bounds: it is the mapping.
         let advised = unsafe { libc::madvise(base.as_ptr().cast(), bytes, libc::MADV_DONTFORK) };
         // A ring that a child could use is no ring.
@@ -77,6 +80,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if !self.owner.is_current() {
+            return;
+        }
         // SAFETY: lifetime: it is unmapped once, here, and `Queues`, which points into it, goes
         // with it. Aliasing: the range is this mapping's alone. Bounds: all of it.
         let _kept = unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
