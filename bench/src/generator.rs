@@ -10,6 +10,7 @@ mod block_sizes;
 mod distribution;
 mod file_choice;
 mod place;
+mod plain;
 
 use fio_compat::{Distribution, FileService, Strided};
 
@@ -19,6 +20,7 @@ use crate::random::Random;
 pub(crate) use block_sizes::Blocks;
 use file_choice::FileChoice;
 use place::FileState;
+use plain::Plain;
 
 /// Nothing was written since the last flush.
 const CLEAN: (u64, u64) = (u64::MAX, u64::MAX);
@@ -227,40 +229,27 @@ pub(crate) trait Steps {
     /// What to do next.
     fn step(&mut self) -> Step;
 
+    /// How many of the next steps are sure to be transfers on the first file that have no time,
+    /// and what they do: [`Steps::quick`] tells them sooner.
+    #[inline(always)]
+    fn quick_count(&self) -> (u64, Operation) {
+        (0, Operation::Read)
+    }
+
+    /// The next step where [`Steps::quick_count`] has one: where it goes, and its length.
+    #[inline(always)]
+    fn quick(&mut self) -> (u64, u32) {
+        (0, 0)
+    }
+
     /// When the I/O of the last step was due; 0 where it had no time. Without a default: steps
     /// that are made of others have to hand theirs on.
     fn scheduled_ns(&self) -> u64;
 }
 
-/// What most jobs are: random, one direction, one file, no map, no flushes.
-#[derive(Clone, Copy, Debug)]
-struct Plain {
-    operation: Operation,
-    start_bytes: u64,
-    units: u64,
-    len_bytes: u32,
-}
-
-impl Plain {
-    fn of(shape: &Shape) -> Option<Self> {
-        let (operation, blocks) = match shape.mix {
-            Mix::Read => (Operation::Read, &shape.blocks[0]),
-            Mix::Write if shape.flush_every == 0 => (Operation::Write, &shape.blocks[1]),
-            _ => return None,
-        };
-        let (&[region], &Blocks::One(len_bytes)) = (&shape.regions[..], blocks) else {
-            return None;
-        };
-        let units = region.len_bytes / u64::from(len_bytes.max(1));
-        let plain = Self { operation, start_bytes: region.start_bytes, units, len_bytes };
-        let simple = shape.is_simple() && !shape.blocks_by_pattern;
-        (simple && shape.random && !shape.random_map && units > 0).then_some(plain)
-    }
-}
-
 /// Produces the sequence.
 pub(crate) struct Generator {
-    plain: Option<Plain>,
+    plain: Plain,
     simple: bool,
     files: Vec<FileState>,
     file: usize,
@@ -385,15 +374,21 @@ impl Generator {
 impl Steps for Generator {
     #[inline(always)]
     fn step(&mut self) -> Step {
-        let Some(plain) = &self.plain else { return self.any_step() };
-        if self.bytes_left == 0 || self.ios_left == 0 {
-            return self.pass_step();
+        if self.plain.granted == 0 {
+            return self.slow_step();
         }
-        let (len_bytes, unit) = (plain.len_bytes, u64::from(plain.len_bytes));
-        self.bytes_left = self.bytes_left.saturating_sub(unit);
-        self.ios_left -= 1;
-        let offset_bytes = plain.start_bytes + self.offsets.below(plain.units) * unit;
-        Step::Do { operation: plain.operation, file: 0, offset_bytes, len_bytes }
+        let (offset_bytes, len_bytes) = self.quick();
+        Step::Do { operation: self.plain.operation, file: 0, offset_bytes, len_bytes }
+    }
+
+    #[inline(always)]
+    fn quick_count(&self) -> (u64, Operation) {
+        (self.plain.granted, self.plain.operation)
+    }
+
+    #[inline(always)]
+    fn quick(&mut self) -> (u64, u32) {
+        (self.plain.draw(&mut self.offsets), self.plain.len_bytes)
     }
 
     #[inline(always)]
@@ -403,8 +398,24 @@ impl Steps for Generator {
 }
 
 impl Generator {
-    /// A step of any job.
+    /// A step that is no [`Steps::quick`] one, or of which it was not known yet.
     #[inline(never)]
+    fn slow_step(&mut self) -> Step {
+        if !self.plain.is_plain() {
+            return self.any_step();
+        }
+        let unit = u64::from(self.plain.len_bytes);
+        let granted = self.ios_left.min(self.bytes_left.div_ceil(unit));
+        if granted == 0 {
+            return self.pass_step();
+        }
+        self.plain.granted = granted;
+        self.ios_left -= granted;
+        self.bytes_left = self.bytes_left.saturating_sub(granted.saturating_mul(unit));
+        self.step()
+    }
+
+    /// A step of any job.
     fn any_step(&mut self) -> Step {
         if let Some((file, offset_bytes, len_bytes)) = self.trimmed.take() {
             self.note_write(offset_bytes, len_bytes);

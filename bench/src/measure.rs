@@ -35,12 +35,23 @@ pub(crate) struct Times {
     pub(crate) complete_ns: u64,
 }
 
-/// Latencies of one direction.
+/// Latencies of one direction. A power of two in size, so that a shift finds it.
 #[derive(Clone, Default)]
+#[repr(align(256))]
 struct Latencies {
     slat: LatencyStat,
     clat: LatencyStat,
     lat: LatencyStat,
+    /// The latest I/Os. Of what they took, the others have as yet nothing but the counts by
+    /// magnitude of submission and total latencies.
+    run: Run,
+}
+
+impl Latencies {
+    /// Begins another run; adds the one before, which is over, to what it belongs to.
+    fn end_run(&mut self, next: Run, wanted: Wanted, distribution: &mut LatencyDistribution) {
+        std::mem::replace(&mut self.run, next).end(wanted, self, distribution);
+    }
 }
 
 /// I/Os in a row whose completion latency is the same: those that were submitted by one call and
@@ -95,9 +106,6 @@ impl Run {
 pub(crate) struct Recorder {
     wanted: Wanted,
     latencies: [Latencies; 3],
-    /// The latest I/Os of each direction. Of what they took, `latencies` has as yet nothing but
-    /// the counts by magnitude of submission and total latencies.
-    runs: [Run; 3],
     sync: LatencyStat,
     /// Depths and batch sizes.
     pub(crate) depth: DepthStats,
@@ -137,7 +145,6 @@ impl Recorder {
         Self {
             wanted,
             latencies: Default::default(),
-            runs: Default::default(),
             sync: LatencyStat::default(),
             depth: DepthStats::default(),
             distribution: LatencyDistribution::default(),
@@ -189,6 +196,14 @@ impl Recorder {
         totals.bytes += u64::from(bytes);
     }
 
+    /// Counts completed I/Os of each direction.
+    pub(crate) fn count_moved(&mut self, ios: [u64; 3], bytes: [u64; 3]) {
+        for (totals, (ios, bytes)) in self.totals.iter_mut().zip(ios.into_iter().zip(bytes)) {
+            totals.ios += ios;
+            totals.bytes += bytes;
+        }
+    }
+
     /// Counts a transfer that moved less than asked and was continued.
     pub(crate) fn count_short(&mut self, operation: Operation) {
         self.short_ios[direction(operation)] += 1;
@@ -212,18 +227,35 @@ impl Recorder {
             // Neither is longer than the program runs.
             latencies.lat.histogram.record(submission.wrapping_add(completion));
         }
-        let run = &mut self.runs[direction];
-        if run.completion_ns == completion {
-            run.submission.record(submission);
+        if latencies.run.completion_ns == completion {
+            latencies.run.submission.record(submission);
         } else {
             self.begin_run(direction, Run::of(completion, submission, synchronous));
         }
     }
 
+    /// Whether [`Recorder::time_all`] records what is wanted.
+    #[inline]
+    pub(crate) const fn wants_all(&self) -> bool {
+        self.wanted.slat && self.wanted.clat && self.wanted.lat
+    }
+
+    /// As [`Recorder::time`], where all latencies are wanted and the engine is asynchronous.
+    #[inline(always)]
+    pub(crate) fn time_all(&mut self, direction: usize, submission_ns: u64, completion_ns: u64) {
+        let latencies = &mut self.latencies[direction];
+        latencies.slat.histogram.record(submission_ns);
+        latencies.lat.histogram.record(submission_ns.wrapping_add(completion_ns));
+        if latencies.run.completion_ns == completion_ns {
+            latencies.run.submission.record(submission_ns);
+        } else {
+            self.begin_run(direction, Run::of(completion_ns, submission_ns, false));
+        }
+    }
+
     #[inline(never)]
     fn begin_run(&mut self, direction: usize, run: Run) {
-        let over = std::mem::replace(&mut self.runs[direction], run);
-        over.end(self.wanted, &mut self.latencies[direction], &mut self.distribution);
+        self.latencies[direction].end_run(run, self.wanted, &mut self.distribution);
     }
 
     /// Records how long after its time an I/O was complete.
@@ -283,7 +315,7 @@ impl Recorder {
     /// The latencies of a direction, those of the latest run included.
     fn with_run(&self, direction: usize) -> Latencies {
         let (mut latencies, mut elsewhere) = (self.latencies[direction].clone(), Box::default());
-        self.runs[direction].end(self.wanted, &mut latencies, &mut elsewhere);
+        latencies.end_run(Run::default(), self.wanted, &mut elsewhere);
         latencies
     }
 
@@ -294,8 +326,8 @@ impl Recorder {
 
     /// Moves everything into `report`, which already knows the job.
     pub(crate) fn fill(mut self, report: &mut JobReport, failure: Option<JobFailure>) {
-        for (latencies, run) in self.latencies.iter_mut().zip(self.runs) {
-            run.end(self.wanted, latencies, &mut self.distribution);
+        for latencies in &mut self.latencies {
+            latencies.end_run(Run::default(), self.wanted, &mut self.distribution);
         }
         let recorded = self.recorded();
         let [read, write, trim] = self.latencies;
@@ -370,6 +402,30 @@ mod tests {
         assert_eq!(report.distribution, distribution);
         assert_eq!((&report.read.slat, &report.write.slat), (&slat[0], &slat[1]));
         assert_eq!((&report.read.lat, &report.write.lat), (&lat[0], &lat[1]));
+    }
+
+    /// The short way records what the long one does.
+    #[test]
+    fn short_way_of_times_records_the_same() {
+        let all = Wanted { slat: true, clat: true, lat: true };
+        let (mut short, mut long) = (Recorder::new(all), Recorder::new(all));
+        assert!(short.wants_all());
+        for at in 0..500_u64 {
+            let operation = if at % 7 == 0 { Operation::Write } else { Operation::Read };
+            let (submission_ns, completion_ns) = (at * at * 31 % 9_000, at / 32 * 1_000);
+            let complete_ns = submission_ns + completion_ns;
+            let times = Times { start_ns: 0, issue_ns: submission_ns, complete_ns };
+            long.time(operation, times, false);
+            short.time_all(operation as usize, submission_ns, completion_ns);
+        }
+        let (mut one, mut other) = (JobReport::new("a"), JobReport::new("a"));
+        short.fill(&mut one, None);
+        long.fill(&mut other, None);
+        assert!(one.read.slat.count() > 400 && one.write.lat.count() > 70);
+        for (one, other) in [(&one.read, &other.read), (&one.write, &other.write)] {
+            assert_eq!((&one.slat, &one.clat, &one.lat), (&other.slat, &other.clat, &other.lat));
+        }
+        assert_eq!(one.distribution, other.distribution);
     }
 
     /// What takes no time to submit has no submission latency, and latencies that are not wanted

@@ -187,6 +187,11 @@ fn serialize_overlap_never_has_one_block_in_flight_twice() {
         "--name=v --filename=f --size=64k --bsrange=4k-16k --ba=4k --rw=randwrite --iodepth=8 \
          --ioengine=io_uring --serialize_overlap=1 --io_size=512k --verify=crc32c",
     );
+    // A trim overlaps what its own slot did before, which is over and not to be waited for.
+    place.json(
+        "--name=t --filename=t --size=8k --bs=4k --rw=randtrimwrite --norandommap --iodepth=4 \
+         --ioengine=io_uring --serialize_overlap=1 --io_size=256k --verify=crc32c",
+    );
     let told = place.refused(&format!("{args} --serialize_overlap=1 --io_submit_mode=offload"));
     assert!(told.contains("io_submit_mode=inline"), "{told}");
 }

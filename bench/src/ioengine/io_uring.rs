@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use fio_compat::SyncIo;
-use mfio_core::{CompletionQueue, Error, ErrorKind, Packet, Read, Write};
+use mfio_core::{Completed, CompletionQueue, Error, ErrorKind, Packet, Read, Write};
 use mfio_engine::buffer::{ArenaBuf, ArenaConfig, HugePages, SizeClass};
 use mfio_engine::ring::SqPoll;
 use mfio_engine::ring::kernel::{KernelConfig, KernelRing, RingError};
@@ -24,12 +24,15 @@ use mfio_engine::{OpenOptions, Shard, SyncFut};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::parked::Parked;
 use super::{Event, Io, IoEngine, Operation, Queued, Setup, Traits};
 
 /// Bounce buffers beside the slots' own, for ops that are not aligned as the target demands.
 const BOUNCE_BUFFERS: u32 = 8;
 /// The least size of a buffer: a page, so that every buffer is aligned to one.
 const PAGE_BYTES: u32 = 4096;
+/// So many completions at a time are worth a loop of their own.
+const SEVERAL: usize = 4;
 /// Blocking threads of the fallback: more do not help on a disk that punts anyway.
 const FALLBACK_THREADS: usize = 8;
 
@@ -62,43 +65,6 @@ impl MakeRing for ThreadRing {
 /// Why the kernel ring is not to be had here; `None` when it is.
 pub(crate) fn kernel_ring_refusal() -> Option<RingError> {
     KernelRing::new(&KernelConfig::new(1)).err().filter(RingError::is_unavailable)
-}
-
-/// The packets that wait in their slots for their next I/O; each slot has one, of either
-/// direction. Two tables, because a word that is null or not is quicker to move than an enum.
-struct Parked {
-    reads: Vec<Option<Packet<Read, ArenaBuf>>>,
-    writes: Vec<Option<Packet<Write, ArenaBuf>>>,
-}
-
-/// A slot in flight was asked for its packet: the worker's books are wrong.
-const IN_FLIGHT: &str = "a slot without I/O in flight has its packet";
-
-impl Parked {
-    #[inline]
-    fn buffer(&mut self, slot: usize) -> &mut ArenaBuf {
-        match (&mut self.reads[slot], &mut self.writes[slot]) {
-            (Some(packet), _) => packet.buffer_mut(),
-            (None, other) => other.as_mut().expect(IN_FLIGHT).buffer_mut(),
-        }
-    }
-
-    /// Takes the packet for reading; one that wrote gives its buffer and its header on.
-    #[inline]
-    fn take_read(&mut self, slot: usize) -> Packet<Read, ArenaBuf> {
-        match self.reads[slot].take() {
-            Some(packet) => packet,
-            None => Packet::new(self.writes[slot].take().expect(IN_FLIGHT).into_buffer()),
-        }
-    }
-
-    #[inline]
-    fn take_write(&mut self, slot: usize) -> Packet<Write, ArenaBuf> {
-        match self.writes[slot].take() {
-            Some(packet) => packet,
-            None => Packet::new(self.reads[slot].take().expect(IN_FLIGHT).into_buffer()),
-        }
-    }
 }
 
 /// Packets on a shard.
@@ -203,6 +169,8 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
             )),
             _ => io::Error::other(error),
         })?;
+        // Not in the middle of the job.
+        let _registered = shard.register(shard.arena());
         let open = |path| match setup.nowhere {
             true => shard.nowhere().ok_or_else(|| io::Error::other("nop needs io_uring")),
             false => open_file(&shard, path, setup),
@@ -356,15 +324,17 @@ impl<R: Ring> PacketEngine<R> {
     #[inline(always)]
     fn take(&mut self, max: usize, events: &mut Vec<Event>) {
         let end = events.len() + max;
-        while self.reads.in_flight() > 0
-            && events.len() < end
-            && let Some((tag, done)) = self.reads.pop()
+        events.reserve(max);
+        let several = max >= SEVERAL;
+        while events.len() < end
+            && let Some((slot, done)) =
+                if several { self.take_reads(end, events) } else { self.next_read() }
         {
-            let slot = slot_of(tag);
-            let usual = self.usual.filter(|_| done.is_ok());
-            let error = if usual.is_none() { done.error() } else { None };
+            let Some(result) = self.usual.filter(|_| done.is_ok()) else {
+                self.park_unusual(slot, done, events);
+                continue;
+            };
             self.parked.reads[slot as usize] = Some(done.into_packet());
-            let result = usual.unwrap_or_else(|| self.result_of(slot, error));
             events.push(Event { slot, result });
         }
         if self.writes.in_flight() > 0 {
@@ -375,6 +345,53 @@ impl<R: Ring> PacketEngine<R> {
         }
         let sent = self.reads.in_flight() + self.writes.in_flight() + self.flushes.len();
         self.leftover = events.len() == end && sent > 0;
+    }
+
+    /// Takes a read that has failed, or is one of several lengths.
+    #[inline(never)]
+    fn park_unusual(
+        &mut self,
+        slot: u32,
+        done: Completed<Read, ArenaBuf>,
+        events: &mut Vec<Event>,
+    ) {
+        let error = done.error();
+        self.parked.reads[slot as usize] = Some(done.into_packet());
+        events.push(Event { slot, result: self.result_of(slot, error) });
+    }
+
+    /// The oldest read that has completed. Where none is in flight, no memory is looked at that is
+    /// shared with other threads.
+    #[inline(always)]
+    fn next_read(&mut self) -> Option<(u32, Completed<Read, ArenaBuf>)> {
+        if self.reads.in_flight() == 0 {
+            return None;
+        }
+        self.reads.pop().map(|(tag, done)| (slot_of(tag), done))
+    }
+
+    /// Takes reads as long as they are as they should be, which nearly all are, and there is room
+    /// for them; the first one that is not. Apart and short, so that it needs few registers.
+    #[inline(never)]
+    fn take_reads(
+        &mut self,
+        end: usize,
+        events: &mut Vec<Event>,
+    ) -> Option<(u32, Completed<Read, ArenaBuf>)> {
+        let (places, usual) = (&mut self.parked.reads[..], self.usual);
+        // Not `next_read`, which would borrow the places as well.
+        while events.len() < end && self.reads.in_flight() > 0 {
+            let (tag, done) = self.reads.pop()?;
+            let slot = slot_of(tag);
+            match (places.get_mut(slot as usize), usual) {
+                (Some(place), Some(result)) if done.is_ok() && place.is_none() => {
+                    *place = Some(done.into_packet());
+                    events.push(Event { slot, result });
+                }
+                _ => return Some((slot, done)),
+            }
+        }
+        None
     }
 
     #[inline(never)]

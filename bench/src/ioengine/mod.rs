@@ -13,6 +13,7 @@ use std::path::PathBuf;
 mod buffers;
 mod io_uring;
 mod null;
+mod parked;
 mod psync;
 mod raw_uring;
 
@@ -27,20 +28,21 @@ pub(crate) use raw_uring::{RawUring, discard, set_write_hint, sync_file_range};
 /// What one I/O does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
+    // The three that are directions come first, in the order that statistics have them in.
     /// Fills the slot's buffer from the file.
     Read,
     /// Writes the slot's buffer to the file.
     Write,
-    /// `fsync(2)`.
-    Fsync,
-    /// `fdatasync(2)`.
-    Fdatasync,
     /// Gives the range back to the file system or the device. Executed by the worker.
     Trim,
     /// `sync_file_range(2)`. Executed by the worker.
     SyncRange,
     /// `syncfs(2)`. Executed by the worker.
     SyncFs,
+    /// `fsync(2)`.
+    Fsync,
+    /// `fdatasync(2)`.
+    Fdatasync,
 }
 
 impl Operation {

@@ -1,8 +1,8 @@
 //! What one worker and the conductor tell each other, and nothing else is shared between them.
 //!
 //! The conductor orders (record, time is up, abort); the worker reports where it is and what it
-//! has done so far. One relaxed load per I/O on one side, two relaxed stores per batch on the
-//! other; no lock.
+//! has done so far. One relaxed load per I/O or batch of them on one side, two relaxed stores per
+//! batch on the other; no lock.
 //!
 //! Not here: who decides what when (`conductor`).
 

@@ -4,11 +4,14 @@
 //! Compiled once per engine, and once with and once without clocks: with `gtod_reduce` no clock
 //! is read and no histogram touched, and one call both submits and waits.
 //!
-//! Not here: checking blocks (`check`), steps that only wait (`wait`), what to run and in which
-//! order (`job`), orders of the conductor (`lane`).
+//! Not here: what a completion leads to (`complete`), checking blocks (`check`), steps that only
+//! wait (`wait`), what to run and in which order (`job`), orders of the conductor (`lane`).
 
+mod batches;
 mod check;
+mod complete;
 mod files;
+mod gather;
 mod judged;
 mod overlap;
 mod traced;
@@ -30,9 +33,9 @@ use super::flow::Flow;
 use super::judge::Judge;
 use super::lane::{Lane, Order};
 use super::live::Snapshot;
-use super::logs::JobLogs;
-use super::policy::{Errors, Policy, Verdict};
+use super::policy::{Errors, Policy};
 use super::record::Recording;
+use batches::Batches;
 
 /// How deep and in what batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +65,8 @@ pub(crate) struct Rules {
     pub(crate) fatal: bool,
 }
 
-/// What becomes of an I/O whose result was not the length asked for.
-enum After {
-    /// It was queued again.
-    Again,
-    /// It is done.
-    Counts,
-    /// It is over and does not count.
-    Lost,
-}
-
+/// So many I/Os at a time are worth a loop of their own.
+const SEVERAL: u32 = 4;
 /// Wrong blocks kept for the report; more are only counted.
 const MISMATCHES_KEPT: usize = 8;
 
@@ -113,16 +108,17 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) recording: Option<Recording>,
     pacing: Pacing,
     synchronous: bool,
-    slots: Vec<Io>,
+    slots: Vec<Slot>,
     /// Kept only where writes must not overlap.
     active: Vec<bool>,
     free: Vec<u32>,
-    /// How many are queued and not committed; with clocks, also which.
+    /// How many are queued and not committed.
     uncommitted_count: u32,
-    uncommitted: Vec<u32>,
+    /// With clocks, which I/Os were submitted together, and when.
+    batches: Batches,
+    /// How many are committed and not reaped.
     in_flight: u32,
     events: Vec<Event>,
-    times: Vec<Times>,
     /// The order obeyed last, and the word it stood in; a change is noticed by comparison.
     order: Order,
     word: u32,
@@ -134,28 +130,31 @@ pub(crate) struct Worker<'a, E> {
     pub(crate) baseline: Baseline,
 }
 
-/// Syncs have no place in fio's logs.
-#[inline(never)]
-fn log(
-    logs: &mut JobLogs,
-    operation: Operation,
-    (offset_bytes, len_bytes): (u64, u64),
-    times: Times,
-    synchronous: bool,
-) {
-    if !operation.is_sync() {
-        let direction = crate::measure::direction(operation);
-        logs.completed(direction, (offset_bytes, len_bytes), times, synchronous);
-    }
+/// What is known of the I/O in a slot. One cache line, and found by one shift.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Slot {
+    io: Io,
+    /// When it was created.
+    start_ns: u64,
+    /// When it was called, which counts where it is over by then.
+    call_ns: u64,
+    /// With which others it was submitted; see [`Batches`].
+    batch: u32,
 }
 
-const IDLE: Io = Io {
-    slot: 0,
-    file: 0,
-    operation: Operation::Read,
-    offset_bytes: 0,
-    len_bytes: 0,
-    skip_bytes: 0,
+const IDLE: Slot = Slot {
+    io: Io {
+        slot: 0,
+        file: 0,
+        operation: Operation::Read,
+        offset_bytes: 0,
+        len_bytes: 0,
+        skip_bytes: 0,
+    },
+    start_ns: 0,
+    call_ns: 0,
+    batch: 0,
 };
 
 impl<'a, E: IoEngine> Worker<'a, E> {
@@ -195,10 +194,9 @@ impl<'a, E: IoEngine> Worker<'a, E> {
             active: vec![false; depth],
             free: (0..pacing.depth).rev().collect(),
             uncommitted_count: 0,
-            uncommitted: Vec::with_capacity(depth),
+            batches: Batches::new(pacing.depth),
             in_flight: 0,
             events: Vec::with_capacity(depth * 2),
-            times: vec![Times::default(); depth],
             order: lane.order(),
             word: lane.word(),
             span: ([true; 3], 0),
@@ -216,12 +214,29 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                 self.obey(rules);
             }
             let going = !(finished || self.stopping);
+            let (quick, operation) = steps.quick_count();
+            let several = quick > 0 && self.gathers() && operation == Operation::Read;
+            if going && several && self.gather::<CLOCK, S>(steps, rules) {
+                if self.pacing.complete_min == 0 && self.uncommitted_count == 0 {
+                    self.reap::<CLOCK>(0, rules);
+                }
+                continue;
+            }
             if going && let Some(slot) = self.free.pop() {
-                let step = steps.step();
-                let Step::Do { operation, file, offset_bytes, len_bytes } = step else {
-                    self.free.push(slot);
-                    finished = self.idle::<CLOCK>(step, rules);
-                    continue;
+                let (operation, file, offset_bytes, len_bytes) = if quick > 0 {
+                    let (offset_bytes, len_bytes) = steps.quick();
+                    (operation, 0, offset_bytes, len_bytes)
+                } else {
+                    match steps.step() {
+                        Step::Do { operation, file, offset_bytes, len_bytes } => {
+                            (operation, file, offset_bytes, len_bytes)
+                        }
+                        step => {
+                            self.free.push(slot);
+                            finished = self.idle::<CLOCK>(step, rules);
+                            continue;
+                        }
+                    }
                 };
                 let io = Io { slot, file, operation, offset_bytes, len_bytes, skip_bytes: 0 };
                 self.start::<CLOCK>(io, steps.scheduled_ns(), rules);
@@ -230,17 +245,34 @@ impl<'a, E: IoEngine> Worker<'a, E> {
                 }
                 continue;
             }
-            if self.in_flight == 0 {
+            if self.is_idle() {
                 break;
             }
             let min = self.pacing.complete_min.max(u32::from(!going));
             self.reap::<CLOCK>(min, rules);
-            while going && self.in_flight > self.pacing.low && !self.stopping {
+            while going
+                && self.in_flight + self.uncommitted_count > self.pacing.low
+                && !self.stopping
+            {
                 self.reap::<CLOCK>(min.max(1), rules);
             }
         }
         self.collect(rules, true);
         self.lane.publish(&self.recorder.totals);
+    }
+
+    /// Whether several I/Os can be started before there is anything else to do.
+    #[inline(always)]
+    fn gathers(&self) -> bool {
+        self.free.len() >= SEVERAL as usize
+            && self.pacing.batch >= self.uncommitted_count + SEVERAL
+            && !self.serialized
+            && !self.synchronous
+    }
+
+    /// Whether nothing is queued or in flight.
+    fn is_idle(&self) -> bool {
+        self.in_flight + self.uncommitted_count == 0
     }
 
     /// Whether a phase under these rules is over before it began.
@@ -272,69 +304,88 @@ impl<'a, E: IoEngine> Worker<'a, E> {
 
     #[inline(always)]
     fn start<const CLOCK: bool>(&mut self, io: Io, due_ns: u64, rules: Rules) {
-        let writes = io.operation == Operation::Write;
-        if self.serialized || (writes && self.content.is_verifiable()) {
-            self.take_turn::<CLOCK>(io, rules);
-        }
-        if writes {
-            let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
-            self.content.fill(io, buffer);
-        } else if io.operation.is_beside() {
-            if self.content.is_verifiable() {
-                self.wait_for_overlapping::<CLOCK>(io, rules);
-            }
-            return self.beside::<CLOCK>(io, due_ns, rules);
+        // What is rare takes the I/O from its slot, so that here it stays in registers.
+        let slot = io.slot as usize;
+        self.slots[slot].io = io;
+        let plainly = io.operation == Operation::Read && !self.serialized;
+        if !plainly && self.prepare::<CLOCK>(slot, due_ns, rules) {
+            return;
         }
         if CLOCK {
             let now = crate::clock::now_ns();
             // A constant 0 where there is no schedule, so that this costs nothing there.
             let start_ns = if due_ns > 0 { self.begins_ns(io.slot, due_ns, now) } else { now };
-            self.times[io.slot as usize] = Times { start_ns, issue_ns: now, complete_ns: 0 };
+            let state = &mut self.slots[slot];
+            (state.start_ns, state.call_ns) = (start_ns, now);
+            state.batch = self.batches.gathering();
         }
-        self.slots[io.slot as usize] = io;
         self.queue::<CLOCK>(io, rules);
+    }
+
+    /// What some I/Os need before they start; true for one that is over by then.
+    #[inline(never)]
+    fn prepare<const CLOCK: bool>(&mut self, slot: usize, due_ns: u64, rules: Rules) -> bool {
+        let io = self.slots[slot].io;
+        let writes = io.operation == Operation::Write;
+        if self.serialized || (writes && self.content.is_verifiable()) {
+            self.take_turn::<CLOCK>(slot, rules);
+        }
+        if writes {
+            let buffer = &mut self.engine.buffer(io.slot)[..io.len_bytes as usize];
+            self.content.fill(io, buffer);
+        } else if io.operation.is_beside() {
+            self.beside::<CLOCK>(slot, due_ns, rules);
+            return true;
+        }
+        false
     }
 
     #[inline(always)]
     fn queue<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
         match self.engine.queue(io) {
             Queued::Pending => {
-                self.in_flight += 1;
                 self.uncommitted_count += 1;
-                if CLOCK {
-                    self.uncommitted.push(io.slot);
-                }
-                // Without clocks the last batch is left to `reap`, which submits and waits at once.
-                let whole = self.uncommitted_count >= self.pacing.batch;
-                if whole && (CLOCK || !self.free.is_empty()) {
-                    self.commit::<CLOCK>();
-                }
+                self.commit_if_whole::<CLOCK>();
             }
             Queued::Done(result) => self.done::<CLOCK>(io.slot, result, rules),
+        }
+    }
+
+    #[inline(always)]
+    fn commit_if_whole<const CLOCK: bool>(&mut self) {
+        // Without clocks the last batch is left to `reap`, which submits and waits at once.
+        let whole = self.uncommitted_count >= self.pacing.batch;
+        if whole && (CLOCK || !self.free.is_empty()) {
+            self.commit::<CLOCK>();
         }
     }
 
     /// An I/O was executed on the spot.
     #[inline(always)]
     fn done<const CLOCK: bool>(&mut self, slot: u32, result: i32, rules: Rules) {
-        if CLOCK {
-            self.times[slot as usize].complete_ns = crate::clock::now_ns();
-        }
+        let Slot { start_ns, call_ns, .. } = self.slots[slot as usize];
+        let complete_ns = if CLOCK { crate::clock::now_ns() } else { 0 };
+        let times = Times { start_ns, issue_ns: call_ns, complete_ns };
         self.recorder.depth.level.record(1, 1);
         self.recorder.depth.submit.record(1);
         self.recorder.depth.complete.record(1);
-        self.complete::<CLOCK>(Event { slot, result }, rules);
+        self.complete::<CLOCK>(Event { slot, result }, times, rules);
         self.lane.publish(&self.recorder.totals);
     }
 
     /// What no engine does is a call of its own; as with fio, also where engines are
     /// asynchronous.
     #[cold]
-    fn beside<const CLOCK: bool>(&mut self, io: Io, due_ns: u64, rules: Rules) {
+    fn beside<const CLOCK: bool>(&mut self, slot: usize, due_ns: u64, rules: Rules) {
+        let io = self.slots[slot].io;
+        // With `serialize_overlap` it has waited already, and counts as in flight itself.
+        if self.content.is_verifiable() && !self.serialized {
+            self.wait_for_overlapping::<CLOCK>(slot, rules);
+        }
         let now = if CLOCK { crate::clock::now_ns() } else { 0 };
         let start_ns = if due_ns > 0 { self.begins_ns(io.slot, due_ns, now) } else { now };
-        self.times[io.slot as usize] = Times { start_ns, issue_ns: now, complete_ns: 0 };
-        self.slots[io.slot as usize] = io;
+        let state = &mut self.slots[slot];
+        (state.start_ns, state.call_ns) = (start_ns, now);
         let result = self.files.get(io.file as usize).map_or_else(
             || super::beside::pretend(io),
             |file| super::beside::execute(file, io, self.range_flags),
@@ -347,22 +398,20 @@ impl<'a, E: IoEngine> Worker<'a, E> {
 
     #[inline]
     fn commit<const CLOCK: bool>(&mut self) {
+        let count = self.uncommitted_count;
         self.note_submit();
         if let Err(error) = self.engine.commit() {
-            self.engine_failed(&error);
+            return self.engine_failed(&error);
         }
         if CLOCK {
-            let now = crate::clock::now_ns();
-            for slot in &self.uncommitted {
-                self.times[*slot as usize].issue_ns = now;
-            }
-            self.uncommitted.clear();
+            self.batches.submit(count, crate::clock::now_ns());
         }
     }
 
     #[inline]
     fn note_submit(&mut self) {
         let count = std::mem::take(&mut self.uncommitted_count);
+        self.in_flight += count;
         self.recorder.depth.level.record(self.in_flight, u64::from(count));
         self.recorder.depth.submit.record(count);
     }
@@ -386,97 +435,10 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         self.recorder.depth.complete.record(count);
         self.in_flight = self.in_flight.saturating_sub(count);
-        for event in events.drain(..) {
-            if CLOCK {
-                self.times[event.slot as usize].complete_ns = now;
-            }
-            self.complete::<CLOCK>(event, rules);
-        }
+        self.complete_all::<CLOCK>(&events, now, rules);
+        events.clear();
         self.events = events;
         self.lane.publish(&self.recorder.totals);
-    }
-
-    #[inline(always)]
-    fn complete<const CLOCK: bool>(&mut self, event: Event, rules: Rules) {
-        let io = self.slots[event.slot as usize];
-        let mut counts = true;
-        if u32::try_from(event.result) != Ok(io.len_bytes) {
-            match self.continues::<CLOCK>(io, event.result, rules) {
-                After::Again => return,
-                After::Counts => {}
-                After::Lost => counts = false,
-            }
-        }
-        if counts && (!self.stopping || self.failure.is_none()) {
-            self.recorder.count(io.operation, io.skip_bytes + io.len_bytes);
-            if CLOCK {
-                let times = self.times[event.slot as usize];
-                self.recorder.time(io.operation, times, self.synchronous);
-                if let Some(logs) = &mut self.recorder.logs {
-                    let whole = (
-                        io.offset_bytes - u64::from(io.skip_bytes),
-                        u64::from(io.skip_bytes) + u64::from(io.len_bytes),
-                    );
-                    log(logs, io.operation, whole, times, self.synchronous);
-                }
-            }
-            if rules.check && io.operation == Operation::Read {
-                self.check(io, rules);
-            }
-        }
-        if self.content.is_verifiable() || self.serialized {
-            self.active[event.slot as usize] = false;
-        }
-        self.free.push(event.slot);
-        if CLOCK && self.judge.is_some() {
-            self.judged(io, counts);
-        }
-    }
-
-    /// Deals with a result that is not the length asked for.
-    #[cold]
-    fn continues<const CLOCK: bool>(&mut self, io: Io, result: i32, rules: Rules) -> After {
-        if io.operation.is_sync() && result == 0 {
-            return After::Counts;
-        }
-        // Nothing where there should be something is the end of the file.
-        let errno = if result == 0 { nix::libc::EIO } else { result.saturating_neg() };
-        let again = self.policy.asks_again(errno);
-        if result <= 0 && !again {
-            return self.refused(io, errno);
-        }
-        if self.failure.is_some() {
-            return After::Lost;
-        }
-        let moved = u32::try_from(result).unwrap_or(0);
-        if moved > 0 {
-            self.recorder.count_short(io.operation);
-        }
-        let rest = Io {
-            offset_bytes: io.offset_bytes + u64::from(moved),
-            skip_bytes: io.skip_bytes + moved,
-            len_bytes: io.len_bytes - moved,
-            ..io
-        };
-        self.slots[io.slot as usize] = rest;
-        self.queue::<CLOCK>(rest, rules);
-        After::Again
-    }
-
-    /// An I/O failed: that ends the job, or it does not count.
-    #[cold]
-    fn refused(&mut self, io: Io, errno: i32) -> After {
-        if io.operation == Operation::Write {
-            // What is there now nobody knows.
-            self.content.unwrite(io, false);
-        }
-        match self.policy.judge(io.operation, errno) {
-            Verdict::Fatal => self.fail(Failure::io(io, errno)),
-            Verdict::Full => self.stopping = true,
-            Verdict::Ignored => self.errors.ignored += 1,
-            Verdict::Counted => self.errors.note(Failure::io(io, errno)),
-        }
-        After::Lost
     }
 
     #[cold]
@@ -493,6 +455,6 @@ impl<'a, E: IoEngine> Worker<'a, E> {
         self.fail(Failure::engine(error));
         self.in_flight = 0;
         self.uncommitted_count = 0;
-        self.uncommitted.clear();
+        self.batches = Batches::new(self.pacing.depth);
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::clock::Baseline;
 use crate::ioengine::{Io, IoEngine};
-use crate::measure::direction;
+use crate::measure::{Times, direction};
 use crate::run::depth_search::Next;
 use crate::run::failure::Failure;
 use crate::run::judge::Judge;
@@ -31,9 +31,8 @@ impl<E: IoEngine> Worker<'_, E> {
 
     /// An I/O is over, its slot free; `counts` unless it failed.
     #[inline(never)]
-    pub(super) fn judged(&mut self, io: Io, counts: bool) {
+    pub(super) fn judged(&mut self, io: Io, times: Times, counts: bool) {
         let Some(judge) = &mut self.judge else { return };
-        let times = self.times[io.slot as usize];
         let due_ns = std::mem::take(&mut judge.due_ns[io.slot as usize]);
         if counts && !io.operation.is_sync() {
             let took_ns = times.complete_ns.saturating_sub(times.start_ns);

@@ -10,14 +10,15 @@ use super::{Rules, Worker};
 
 impl<E: IoEngine> Worker<'_, E> {
     /// Waits for its turn, and notes that it is in flight.
-    pub(super) fn take_turn<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
-        self.wait_for_overlapping::<CLOCK>(io, rules);
-        self.active[io.slot as usize] = true;
+    pub(super) fn take_turn<const CLOCK: bool>(&mut self, slot: usize, rules: Rules) {
+        self.wait_for_overlapping::<CLOCK>(slot, rules);
+        self.active[slot] = true;
     }
 
     /// Two writes of one block in flight have no order; a block that is verified needs one.
     /// With `serialize_overlap`, neither have a read and a write, nor two reads.
-    pub(super) fn wait_for_overlapping<const CLOCK: bool>(&mut self, io: Io, rules: Rules) {
+    pub(super) fn wait_for_overlapping<const CLOCK: bool>(&mut self, slot: usize, rules: Rules) {
+        let io = self.slots[slot].io;
         let end = io.offset_bytes + u64::from(io.len_bytes);
         let any = self.serialized;
         let overlaps = |other: &Io| {
@@ -28,7 +29,7 @@ impl<E: IoEngine> Worker<'_, E> {
         };
         while self.failure.is_none() {
             let mut others = self.slots.iter().zip(&self.active);
-            if !others.any(|(other, active)| *active && overlaps(other)) {
+            if !others.any(|(other, active)| *active && overlaps(&other.io)) {
                 return;
             }
             self.reap::<CLOCK>(1, rules);

@@ -25,7 +25,7 @@ impl<E: IoEngine> Worker<'_, E> {
         match step {
             Step::Wait { until_ns } => self.wait_until::<CLOCK>(until_ns, rules),
             Step::Think { spin_ns, sleep_ns, drain } => {
-                while drain && self.in_flight > 0 && self.failure.is_none() {
+                while drain && !self.is_idle() && self.failure.is_none() {
                     self.reap::<CLOCK>(1, rules);
                 }
                 let spun_ns = crate::clock::now_ns() + spin_ns;
@@ -35,7 +35,7 @@ impl<E: IoEngine> Worker<'_, E> {
                 self.wait_until::<CLOCK>(spun_ns + sleep_ns, rules);
             }
             Step::Renew => {
-                while self.in_flight > 0 && self.failure.is_none() {
+                while !self.is_idle() && self.failure.is_none() {
                     self.reap::<CLOCK>(1, rules);
                 }
                 self.files.iter().for_each(crate::layout::forget_cached);
@@ -57,14 +57,14 @@ impl<E: IoEngine> Worker<'_, E> {
     /// Reaps what completes until then; an order ends it early.
     fn wait_until<const CLOCK: bool>(&mut self, until_ns: u64, rules: Rules) {
         while self.goes_on(rules) {
-            if self.in_flight > 0 {
+            if !self.is_idle() {
                 self.reap::<CLOCK>(0, rules);
             }
             let left_ns = until_ns.saturating_sub(crate::clock::now_ns());
             if left_ns == 0 {
                 return;
             }
-            let nap_ns = left_ns.min(if self.in_flight > 0 { BUSY_NAP_NS } else { IDLE_NAP_NS });
+            let nap_ns = left_ns.min(if self.is_idle() { IDLE_NAP_NS } else { BUSY_NAP_NS });
             if nap_ns > SPIN_NS {
                 std::thread::sleep(Duration::from_nanos(nap_ns - SPIN_NS));
             } else {
