@@ -60,8 +60,8 @@ impl Histogram {
     #[inline]
     #[must_use]
     pub fn bin_of(value: u64) -> usize {
-        // `| 1` gives 0 a leading bit; values below 128 have exponent 0 and are their own bin.
-        let exponent = (63 - (value | 1).leading_zeros()).saturating_sub(BIN_BITS);
+        // `| 127`: values below 128 have exponent 0 and are their own bin.
+        let exponent = 63 - (value | 127).leading_zeros() - BIN_BITS;
         let group_start = u64::from(exponent) << BIN_BITS;
         let bin = group_start + (value >> exponent);
         usize::try_from(bin).unwrap_or(BINS).min(BINS - 1)

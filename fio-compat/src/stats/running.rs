@@ -31,11 +31,37 @@ impl RunningStat {
     #[inline]
     pub fn record(&mut self, value: u64) {
         self.count += 1;
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        self.sum = self.sum.saturating_add(value);
+        // New extremes are rare, or all but each value is one: both are foretold well.
+        if value < self.min {
+            self.min = value;
+        }
+        if value > self.max {
+            self.max = value;
+        }
         let wide = u128::from(value);
-        self.squares = self.squares.saturating_add(wide * wide);
+        let (squares, beyond) = self.squares.overflowing_add(wide * wide);
+        self.squares = squares;
+        if beyond {
+            self.saturate_squares();
+        }
+        let (sum, beyond) = self.sum.overflowing_add(value);
+        self.sum = sum;
+        if beyond {
+            self.saturate_sum();
+        }
+    }
+
+    // Calls, so that a sum that saturates costs nothing where it does not.
+    #[cold]
+    #[inline(never)]
+    const fn saturate_sum(&mut self) {
+        self.sum = u64::MAX;
+    }
+
+    #[cold]
+    #[inline(never)]
+    const fn saturate_squares(&mut self) {
+        self.squares = u128::MAX;
     }
 
     /// Adds one value `count` times.
@@ -203,6 +229,7 @@ mod tests {
     fn extreme_values_do_not_overflow() {
         let mut stat = of(&[u64::MAX, u64::MAX, 0]);
         assert_eq!(stat.plus(u64::MAX).max(), u64::MAX);
+        assert_eq!((stat.sum(), stat.squares), (u64::MAX, u128::MAX));
         let copy = stat;
         stat.merge(&copy);
         assert!(stat.mean().is_finite() && stat.stddev().is_finite());
