@@ -146,6 +146,43 @@ fn aborted_task_is_dropped_and_told_as_cancelled() {
     }
 }
 
+/// A task is aborted by what is dropped with it, when it ends anyway.
+#[test]
+fn abort_of_a_task_that_ends_does_not_end_the_next_one_in_its_place() {
+    type Handle = Rc<RefCell<Option<mfio_engine::JoinHandle<()>>>>;
+    struct Aborts(Handle);
+    impl Drop for Aborts {
+        fn drop(&mut self) {
+            self.0.borrow().as_ref().unwrap().abort();
+        }
+    }
+    for shard in shards() {
+        let ends: [Pin<Box<dyn Future<Output = ()>>>; 2] =
+            [Box::pin(yield_now()), Box::pin(pending())];
+        for end in ends {
+            let handle = Handle::default();
+            let aborts = Aborts(Rc::clone(&handle));
+            let task = shard.spawn(async move {
+                let _aborts = aborts;
+                end.await;
+            });
+            *handle.borrow_mut() = Some(task.unwrap());
+            shard.block_on(yield_now()).unwrap();
+            handle.borrow().as_ref().unwrap().abort();
+            let ran = async {
+                while !handle.borrow().as_ref().unwrap().is_finished() {
+                    yield_now().await;
+                }
+                shard.spawn(async { 3 }).unwrap().await
+            };
+            assert_eq!(shard.block_on(ran).unwrap().unwrap(), 3);
+            handle.borrow().as_ref().unwrap().abort();
+            let next = shard.spawn(async { 4 }).unwrap();
+            assert_eq!(shard.block_on(next).unwrap().unwrap(), 4);
+        }
+    }
+}
+
 #[test]
 fn dropped_handle_lets_the_task_run_on() {
     let shard = shard(Backend::Auto, &Config::new());

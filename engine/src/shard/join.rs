@@ -8,11 +8,15 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
+use pin_project_lite::pin_project;
+
+use super::tasks::PlaceWaker;
 use crate::error::EngineError;
 
 /// What [`Tasks`](super::tasks::Tasks) tell of a task, whatever its result.
@@ -25,7 +29,6 @@ struct Cells<T> {
     result: RefCell<Option<Result<T, EngineError>>>,
     /// Who awaits the handle.
     joiner: RefCell<Option<Waker>>,
-    aborted: Cell<bool>,
     over: Cell<bool>,
 }
 
@@ -53,31 +56,41 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> EngineError {
     EngineError::Panicked { message: text.unwrap_or_else(|| "no message".to_owned()) }
 }
 
-/// The two ends of a task.
+pin_project! {
+    /// A future that leaves its result in a cell.
+    struct Task<F: Future> {
+        #[pin]
+        future: F,
+        cells: Rc<Cells<F::Output>>,
+    }
+}
+
+impl<F: Future> Future for Task<F> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let result = ready!(this.future.poll(cx));
+        *this.cells.result.borrow_mut() = Some(Ok(result));
+        Poll::Ready(())
+    }
+}
+
+/// The two ends of a task that is woken by `place`.
 #[allow(clippy::type_complexity, reason = "taken apart at once, in one place")]
 pub(super) fn join<F: Future + 'static>(
     future: F,
-    task: Waker,
+    place: Arc<PlaceWaker>,
 ) -> (Pin<Box<dyn Future<Output = ()>>>, Rc<dyn Outcome>, JoinHandle<F::Output>) {
     let cells = Rc::new(Cells {
         result: RefCell::new(None),
         joiner: RefCell::new(None),
-        aborted: Cell::new(false),
         over: Cell::new(false),
     });
-    let end = Rc::clone(&cells);
-    let body = Box::pin(async move {
-        let mut future = pin!(future);
-        let result = poll_fn(|cx| match end.aborted.get() {
-            true => Poll::Ready(None),
-            false => future.as_mut().poll(cx).map(Some),
-        });
-        if let Some(result) = result.await {
-            *end.result.borrow_mut() = Some(Ok(result));
-        }
-    });
+    let body = Box::pin(Task { future, cells: Rc::clone(&cells) });
     let outcome = Rc::clone(&cells);
-    (body, outcome, JoinHandle { cells, task })
+    (body, outcome, JoinHandle { cells, place })
 }
 
 /// Waits for a task of the same shard. Dropping it lets the task run on by itself.
@@ -90,7 +103,7 @@ pub(super) fn join<F: Future + 'static>(
 #[must_use = "dropping it lets the task run on by itself: bind it to `_` to say so"]
 pub struct JoinHandle<T> {
     cells: Rc<Cells<T>>,
-    task: Waker,
+    place: Arc<PlaceWaker>,
 }
 
 impl<T> JoinHandle<T> {
@@ -98,8 +111,7 @@ impl<T> JoinHandle<T> {
     /// again. A result that is there already stays.
     pub fn abort(&self) {
         if !self.cells.over.get() {
-            self.cells.aborted.set(true);
-            self.task.wake_by_ref();
+            self.place.abort();
         }
     }
 

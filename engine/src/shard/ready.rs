@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Debug)]
 pub(super) struct Ready {
     places: Box<[AtomicU32]>,
+    /// One less than there are places.
+    mask: u32,
     /// Where the oldest is, and where the next one goes, modulo 2^32.
     head: AtomicU32,
     tail: AtomicU32,
@@ -20,13 +22,14 @@ pub(super) struct Ready {
 impl Ready {
     /// Room for `most` places.
     pub(super) fn new(most: usize) -> Self {
-        let places = (0..most.next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
-        Self { places, head: AtomicU32::new(0), tail: AtomicU32::new(0) }
+        let places: Box<[_]> = (0..most.next_power_of_two()).map(|_| AtomicU32::new(0)).collect();
+        let mask = u32::try_from(places.len() - 1).expect("places are named by 32 bits");
+        Self { places, mask, head: AtomicU32::new(0), tail: AtomicU32::new(0) }
     }
 
     #[inline]
     fn at(&self, index: u32) -> &AtomicU32 {
-        &self.places[index as usize & (self.places.len() - 1)]
+        &self.places[(index & self.mask) as usize]
     }
 
     #[inline]

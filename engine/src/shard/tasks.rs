@@ -46,11 +46,13 @@ struct Woken {
 
 /// The waker of one place.
 #[derive(Debug)]
-struct PlaceWaker {
+pub(super) struct PlaceWaker {
     woken: Arc<Woken>,
     place: u32,
     /// Stands in `ready`; the shard's own thread alone looks.
     is_ready: AtomicBool,
+    /// The task in this place is dropped instead of being polled; again its own thread alone.
+    aborted: AtomicBool,
     /// Stands in `from_elsewhere`.
     queued: AtomicBool,
 }
@@ -63,6 +65,13 @@ impl PlaceWaker {
             self.is_ready.store(true, Ordering::Relaxed);
             self.woken.ready.push(self.place);
         }
+    }
+
+    /// Ends the task that is in this place when the shard comes to it. Only on its own thread, and
+    /// while the task is not over.
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        self.wake_place();
     }
 
     #[cold]
@@ -185,8 +194,8 @@ impl Tasks {
     fn make_place(&self) -> u32 {
         let place = self.made.get();
         let woken = Arc::clone(&self.woken);
-        let (is_ready, queued) = (AtomicBool::new(false), AtomicBool::new(false));
-        let wake = Arc::new(PlaceWaker { woken, place, is_ready, queued });
+        let [is_ready, aborted, queued] = [const { AtomicBool::new(false) }; 3];
+        let wake = Arc::new(PlaceWaker { woken, place, is_ready, aborted, queued });
         // A clone, as those that packets keep: a compiler may give the first one another table.
         let waker = Waker::from(Arc::clone(&wake)).clone();
         let (body, outcome) = (Cell::new(None), Cell::new(None));
@@ -215,7 +224,7 @@ impl Tasks {
         self.admits()?;
         let place = self.free.borrow_mut().pop().unwrap_or_else(|| self.make_place());
         let place = self.place(place);
-        let (body, outcome, handle) = join(future, place.waker.clone());
+        let (body, outcome, handle) = join(future, Arc::clone(&place.wake));
         place.outcome.set(Some(outcome));
         place.body.set(Some(body));
         self.alive.set(self.alive.get() + 1);
@@ -279,7 +288,9 @@ impl Tasks {
             let place = self.place(at);
             // Before the poll, so that a wake during it counts for the next one.
             place.wake.is_ready.store(false, Ordering::Relaxed);
+            let aborted = place.wake.aborted.load(Ordering::Relaxed);
             match place.body.take() {
+                Some(body) if aborted => self.end(at, place, body, None),
                 Some(body) => self.poll(at, place, body),
                 None => ran.main |= at == MAIN,
             }
@@ -312,6 +323,7 @@ impl Tasks {
         // With it goes a result that nobody waits for.
         let forgotten = catch_unwind(AssertUnwindSafe(|| drop(outcome)));
         drop((told, forgotten));
+        place.wake.aborted.store(false, Ordering::Relaxed);
         self.free.borrow_mut().push(at);
         self.alive.set(self.alive.get() - 1);
     }
