@@ -462,10 +462,49 @@ fn record_put_without_waiting_wakes_who_waits_for_its_number() {
     assert_eq!(block_on(&shard, tailing).unwrap(), Ok(Lsn(1)));
 }
 
-/// A truncation that is dropped at every possible moment, the next one, and the next use of
+/// How a truncation ends before it is done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Early {
+    Dropped,
+    /// Polling it panics: the waker of before does when it is dropped.
+    Panicked,
+}
+
+struct PanicsWhenDropped;
+
+impl Wake for PanicsWhenDropped {
+    fn wake(self: Arc<Self>) {
+        std::mem::forget(self);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {}
+}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a waker: this panic belongs to the test");
+    }
+}
+
+/// Polls it up to so many times; whether that panicked.
+fn begin<F: Future>(mut truncation: Pin<&mut F>, shard: &Shard<SimRing>, moments: u64) -> bool {
+    let waker = Waker::from(Arc::new(PanicsWhenDropped));
+    for moment in 1..=moments {
+        if truncation.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            break;
+        }
+        // In the end, what was sent is only just on its way.
+        let wait = if moment < moments { Wait::at_least(1) } else { Wait::NONE };
+        let _reaped = shard.turn(wait).unwrap();
+    }
+    let last = catch_unwind(AssertUnwindSafe(|| drop(waker)));
+    let polled = || truncation.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    last.is_ok() && catch_unwind(AssertUnwindSafe(polled)).is_err()
+}
+
+/// A truncation that ends early at every possible moment, the next one, and the next use of
 /// the segment: nothing that the first has sent may come last.
-#[test]
-fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
+fn truncation_never_marks_a_later_use_of_its_segment(early: Early) {
     let slow = FaultRates { start_delay: 30_000, delay: 30_000, ..FaultRates::NONE };
     let config = WalConfig { block_bytes_max: 4096, in_flight_max: 1, ..SMALL };
     let adopt = |shard: &Shard<SimRing>, device: &SimDevice| {
@@ -473,6 +512,7 @@ fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
         (0..3).map(file).collect::<Vec<_>>()
     };
     let record = vec![5; 3000];
+    let mut panicked = 0;
     for seed in 0..400 {
         let device = SimDevice::new(&[FileSpec::direct(16 << 10); 3]);
         let calm = SimConfig { latency_ns_max: 5_000_000, ..SimConfig::calm(seed) };
@@ -487,26 +527,32 @@ fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
         }
         {
             let mut dropped = pin!(wal.truncate_before(Lsn(9)));
-            let mut cx = Context::from_waker(Waker::noop());
             let moments = 1 + seed % 4;
-            for moment in 1..=moments {
-                if dropped.as_mut().poll(&mut cx).is_ready() {
-                    break;
+            match early {
+                Early::Panicked => panicked += u64::from(begin(dropped, &shard, moments)),
+                Early::Dropped => {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    for moment in 1..=moments {
+                        if dropped.as_mut().poll(&mut cx).is_ready() {
+                            break;
+                        }
+                        // In the end, what was sent is only just on its way.
+                        let wait = if moment < moments { Wait::at_least(1) } else { Wait::NONE };
+                        let _reaped = shard.turn(wait).unwrap();
+                    }
+                    // A device need not heed a cancel: the write could land at any later time.
+                    let cancels = shard.metrics().cancels;
+                    assert_eq!(cancels, 0, "seed {seed}: its write is abandoned");
                 }
-                // In the end, what was sent is only just on its way.
-                let wait = if moment < moments { Wait::at_least(1) } else { Wait::NONE };
-                let _reaped = shard.turn(wait).unwrap();
             }
         }
-        // A device need not heed a cancel: the write could land at any later time.
-        assert_eq!(shard.metrics().cancels, 0, "seed {seed}: its write is abandoned");
         let oldest = block_on(&shard, wal.truncate_before(Lsn(9))).unwrap().unwrap();
         assert!(oldest > Lsn(1));
         let mut next = 9;
         while block_on(&shard, wal.append(&record)).unwrap() == Ok(Lsn(next)) {
             next += 1;
         }
-        assert!(next > 12, "the segments were used again");
+        assert!(next > 9, "segments were used again");
         drop(wal);
         while shard.in_flight() > 0 {
             let _reaped = shard.turn(Wait::at_least(1)).unwrap();
@@ -521,6 +567,17 @@ fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
         assert!(opened.is_ok(), "seed {seed}: {opened:?}");
         assert_eq!(found, (oldest.0..next).collect::<Vec<_>>(), "seed {seed}");
     }
+    assert_eq!(panicked > 50, early == Early::Panicked, "{panicked}");
+}
+
+#[test]
+fn dropped_truncation_never_marks_a_later_use_of_its_segment() {
+    truncation_never_marks_a_later_use_of_its_segment(Early::Dropped);
+}
+
+#[test]
+fn truncation_that_panics_never_marks_a_later_use_of_its_segment() {
+    truncation_never_marks_a_later_use_of_its_segment(Early::Panicked);
 }
 
 #[test]
@@ -682,10 +739,11 @@ fn waker_that_panics_keeps_no_other_append_from_being_told() {
     assert!(told.0.load(Ordering::Relaxed), "it is durable, and nobody has said so");
 }
 
-/// A store of which one segment panics while it is made.
+/// A store that panics once, as soon as it makes a segment or draws the salt of one.
 struct Panicking {
     store: SegmentDir,
-    panics: Rc<Cell<bool>>,
+    making: Rc<Cell<bool>>,
+    drawing: Rc<Cell<bool>>,
 }
 
 impl<R: Ring + 'static> SegmentStore<R> for Panicking {
@@ -694,13 +752,14 @@ impl<R: Ring + 'static> SegmentStore<R> for Panicking {
     }
 
     fn grow(&mut self, shard: &Shard<R>, segment_bytes: u64) -> Option<Growing<R>> {
-        if self.panics.take() {
+        if self.making.take() {
             return Some(Box::pin(async { panic!("a store: this panic belongs to the test") }));
         }
         self.store.grow(shard, segment_bytes)
     }
 
     fn draw(&mut self) -> u64 {
+        assert!(!self.drawing.take(), "a store: this panic belongs to the test");
         SegmentStore::<R>::draw(&mut self.store)
     }
 }
@@ -708,21 +767,24 @@ impl<R: Ring + 'static> SegmentStore<R> for Panicking {
 /// Neither whoever drove nor what was being made is waited for ever after.
 #[test]
 fn store_that_panics_once_does_not_stop_the_log() {
-    let temp = tempfile::tempdir().unwrap();
-    let shard = Shard::new(16).unwrap();
-    let panics = Rc::new(Cell::new(false));
-    let store = Panicking { store: SegmentDir::new(temp.path()), panics: Rc::clone(&panics) };
-    let opening = Wal::open(&shard, store, &LAZY, async |_lsn, _record: &[u8]| Ok(()));
-    let (wal, _report) = block_on(&shard, opening).unwrap().unwrap();
-    panics.set(true);
-    let mut panicked = 0;
-    // More than one segment.
-    for _ in 0..40 {
-        let append = || block_on(&shard, wal.append(&[7; 4000])).unwrap();
-        match catch_unwind(AssertUnwindSafe(append)) {
-            Ok(appended) => drop(appended.unwrap()),
-            Err(_) => panicked += 1,
+    for draws in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let shard = Shard::new(16).unwrap();
+        let [making, drawing] = [(); 2].map(|()| Rc::new(Cell::new(false)));
+        let panics = Rc::clone(if draws { &drawing } else { &making });
+        let store = Panicking { store: SegmentDir::new(temp.path()), making, drawing };
+        let opening = Wal::open(&shard, store, &LAZY, async |_lsn, _record: &[u8]| Ok(()));
+        let (wal, _report) = block_on(&shard, opening).unwrap().unwrap();
+        panics.set(true);
+        let mut panicked = 0;
+        // More than one segment.
+        for _ in 0..40 {
+            let append = || block_on(&shard, wal.append(&[7; 4000])).unwrap();
+            match catch_unwind(AssertUnwindSafe(append)) {
+                Ok(appended) => drop(appended.unwrap()),
+                Err(_) => panicked += 1,
+            }
         }
+        assert!(!panics.get() && panicked <= 1, "{panicked}");
     }
-    assert!(!panics.get() && panicked <= 1, "{panicked}");
 }

@@ -261,12 +261,12 @@ impl<R: Ring> Wal<R> {
             };
             // Durable before the next one is touched, and before the file is used again: the
             // log on the device has no gap at any time.
-            shared.mark_free(&file, id).await?;
+            let reusable = shared.mark_free(&file, id).await?;
             let salt = shared.workshop.borrow_mut().store.draw();
             let mut state = shared.state.borrow_mut();
             state.start_sequence = id.sequence + 1;
             let _retired = state.live.pop_front();
-            if state.config.fits_into(file.geometry().len_bytes) {
+            if reusable && state.config.fits_into(file.geometry().len_bytes) {
                 state.ready.push(Ready { file, salt });
             }
             state.wake_for_room();

@@ -50,6 +50,9 @@ pub(super) struct Shared<R: Ring> {
     /// Marks the oldest segment as free. Outlives a truncation that is dropped: its write may
     /// still be on its way, and must not come after the next use of the segment has begun.
     marking: RefCell<Option<Marking>>,
+    /// Polling that has panicked: its write may still be on its way, and nobody hears when it has
+    /// come. The oldest segment is not used again.
+    spoilt: Cell<bool>,
     /// The waker of everything that is waited for, as such and to be called.
     pub(super) relay: Arc<Relay>,
     relay_waker: Waker,
@@ -78,6 +81,7 @@ impl<R: Ring> Shared<R> {
             workshop: RefCell::new(Workshop { store, making: None }),
             truncating: Cell::new(false),
             marking: RefCell::new(None),
+            spoilt: Cell::new(false),
             relay_waker: Waker::from(Arc::clone(&relay)),
             relay,
             blocks: RefCell::new(CompletionQueue::new()),
@@ -157,8 +161,8 @@ impl<R: Ring> Shared<R> {
         }
     }
 
-    /// Marks the oldest segment as free, durably, or goes on with it.
-    pub(super) async fn mark_free(&self, file: &File<R>, id: SegmentId) -> Result<(), WalError>
+    /// Marks the oldest segment as free, durably, or goes on with it. True if it may be used again.
+    pub(super) async fn mark_free(&self, file: &File<R>, id: SegmentId) -> Result<bool, WalError>
     where
         R: 'static,
     {
@@ -176,13 +180,16 @@ impl<R: Ring> Shared<R> {
             let Some(mut marking) = self.marking.take() else {
                 unreachable!("one truncation at a time, and this one has begun it");
             };
+            let spoilt = self.spoilt.replace(true);
             let polled = marking.as_mut().poll(cx);
+            self.spoilt.set(spoilt);
             if polled.is_pending() {
                 *self.marking.borrow_mut() = Some(marking);
             }
             polled
         });
-        marked.await.map(drop)
+        marked.await?;
+        Ok(!self.spoilt.take())
     }
 
     /// Makes segments ahead of need.
@@ -210,12 +217,17 @@ impl<R: Ring> Shared<R> {
             // Out of its place meanwhile: what panics is not polled again.
             let mut unmade = Unmade(Some(&self.state));
             let polled = making.as_mut().poll(cx);
+            let made = match polled {
+                Poll::Ready(made) => {
+                    Some(made.map(|file| Ready { file, salt: workshop.store.draw() }))
+                }
+                Poll::Pending => None,
+            };
             unmade.0 = None;
-            let Poll::Ready(made) = polled else {
+            let Some(made) = made else {
                 workshop.making = Some(making);
                 return;
             };
-            let made = made.map(|file| Ready { file, salt: workshop.store.draw() });
             self.state.borrow_mut().grown(made);
         }
     }
