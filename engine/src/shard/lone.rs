@@ -121,8 +121,9 @@ impl<R: Ring> Inner<R> {
 }
 
 impl<R: Ring> Core<R> {
-    /// Opens the way where nothing is in it, or closes it. What changes any of this borrows the
-    /// state for that, which closes it too. Endings that are to be told are in nobody's way:
+    /// Opens the way where nothing is in it, or closes it; the last thing that a turn does, for
+    /// whoever goes on with a borrow of the state may put something in it. What changes any of
+    /// this borrows the state for that, which closes it too. Endings that are to be told are in nobody's way:
     /// whoever has them told does it after each turn.
     #[cold]
     #[inline(never)]
@@ -160,7 +161,8 @@ impl<R: Ring> Core<R> {
         let lent = view.try_alloc(1)?;
         let epoch = if D::IS_READ { Epoch::default() } else { entry.barrier.write_started() };
         self.lone = D::staged(Staged { lent, memory, offset_bytes, epoch, file, target, how });
-        self.in_flight = 1;
+        debug_assert_eq!((self.in_flight, self.slots.occupied()), (0, 0), "the way was open");
+        self.in_flight += 1;
         self.metrics.ops += 1;
         Ok(())
     }
@@ -206,7 +208,7 @@ impl<R: Ring> Core<R> {
         if result.cast_unsigned() != memory.len_bytes() {
             return self.end_lone(staged, result);
         }
-        self.in_flight = 0;
+        self.in_flight -= 1;
         self.metrics.moved(D::IS_READ, memory.len_bytes().into());
         if !D::IS_READ {
             self.targets.get_mut(staged.target).barrier.write_ended(staged.epoch);

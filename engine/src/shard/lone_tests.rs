@@ -19,6 +19,9 @@ use crate::ring::kernel::{KernelConfig, KernelRing};
 use crate::shard::{BypassMode, Durability, File, Lone, Shard};
 use crate::{DirectMode, OpenOptions};
 
+#[path = "lone_together_tests.rs"]
+mod together;
+
 const PAGE: usize = 4096;
 const PAGES: usize = 16;
 
@@ -32,6 +35,10 @@ struct Fixture {
 }
 
 fn fixture_in(directory: &Path, bypass: BypassMode) -> Option<Fixture> {
+    fixture_with(directory, &Config { bypass, ..Config::new() })
+}
+
+fn fixture_with(directory: &Path, config: &Config) -> Option<Fixture> {
     let ring = KernelRing::new(&KernelConfig::new(8));
     let ring = ring.inspect_err(|error| println!("SKIP: {error}")).ok()?;
     let directory = tempfile::tempdir_in(directory);
@@ -39,7 +46,7 @@ fn fixture_in(directory: &Path, bypass: BypassMode) -> Option<Fixture> {
     let path = directory.path().join("file");
     let bytes: Vec<u8> = (0..PAGES * PAGE).map(|at| u8::try_from(at / PAGE).unwrap()).collect();
     std::fs::write(&path, bytes).unwrap();
-    let shard = Shard::with_ring(ring, &Config { bypass, ..Config::new() }).unwrap();
+    let shard = Shard::with_ring(ring, config).unwrap();
     let options = OpenOptions::new().write(true).direct(DirectMode::Buffered);
     let file = shard.open(&path, &options).unwrap();
     Some(Fixture { shard, file, directory })
@@ -276,45 +283,6 @@ fn call_that_would_block_is_left_to_the_ring() {
     if waited == 0 {
         println!("SKIP: the pages of this file system never go");
     }
-}
-
-#[test]
-fn op_that_does_not_stay_alone_goes_through_the_ring_with_the_other() {
-    let Some(fixture) = settled(100) else { return };
-    let counts = fixture.counts(|| {
-        let mut reads = vec![fixture.read(1)];
-        assert!(fixture.is_taken());
-        reads.push(fixture.read(2));
-        assert!(!fixture.is_taken());
-        reads.push(fixture.read(3));
-        while reads.iter().any(|read| !read.is_done()) {
-            fixture.shard.turn(Wait::at_least(1)).unwrap();
-        }
-        for (at, read) in (1..).zip(reads) {
-            assert!(read.into_completed().unwrap().into_buffer().iter().all(|&byte| byte == at));
-        }
-    });
-    let [ops, enters, submitted, inline_ops, read_bytes, _] = counts;
-    assert_eq!((ops, submitted, inline_ops, read_bytes), (3, 3, 0, 3 * PAGE as u64));
-    assert!(enters >= 1);
-    // A flush covers the write that was accepted before it, alone or not.
-    fixture.open_way();
-    let written = fixture.write(4, 44);
-    assert!(fixture.is_taken());
-    block_on(&fixture.shard, fixture.file.sync(Durability::Data)).unwrap().unwrap();
-    assert!(written.is_done());
-    drop(written);
-    // What somebody else looks after makes it an op like any other, which is alone all the same.
-    fixture.open_way();
-    let counts = fixture.counts(|| {
-        let read = fixture.read(5);
-        let _reader = fixture.shard.metrics_reader();
-        assert!(!fixture.is_taken() && fixture.shard.in_flight() == 1);
-        fixture.shard.turn(Wait::at_least(1)).unwrap();
-        assert!(read.is_done());
-    });
-    assert_eq!(counts, [1, 1, 1, 1, PAGE as u64, 0]);
-    fixture.is_over();
 }
 
 #[test]

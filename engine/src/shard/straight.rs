@@ -138,9 +138,6 @@ impl<R: Ring> Core<R> {
         let free = self.slots.free_count();
         self.credit = if usual { self.ring.room().min(free) } else { 0 };
         self.undisturbed = usual && self.is_undisturbed();
-        if self.lone_ways {
-            self.open_lone();
-        }
     }
 
     /// What is the same for all views of the target.

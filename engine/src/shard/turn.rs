@@ -156,6 +156,9 @@ impl<R: Ring> Core<R> {
             self.published.publish(&self.metrics);
         }
         self.grant();
+        if self.lone_ways {
+            self.open_lone();
+        }
         entered.map(|()| reaped)
     }
 
