@@ -380,6 +380,10 @@ impl<R: Ring> Core<R> {
         let bounce_max = u32::try_from(self.arena.len_bytes_max()).unwrap_or(u32::MAX);
         let courses = self.courses(held.as_ref().and_then(Held::lone), &geometry);
         self.lone_ways |= courses.is_some();
+        if held.as_ref().is_some_and(|held| held.wants_ring(&geometry)) {
+            // That ring would pin once more what comes later.
+            self.register_rest();
+        }
         let Self { targets, ring, .. } = self;
         let target = targets.add(name, held, fd, geometry, inode, bounce_max, ring);
         targets.get_mut(target).courses = courses;

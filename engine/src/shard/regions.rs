@@ -62,7 +62,8 @@ impl<R: Ring> Shard<R> {
     ///
     /// The shard's own arena is registered from the start, but of one of more than 8 MiB only the
     /// first 2 MiB: the rest follows in a turn soon after the first op, when its pages have been
-    /// made by a thread, or at once by this. Where `RLIMIT_MEMLOCK` counts, all of it is
+    /// made by a thread, or at once by this and by opening a target that is polled or driven by
+    /// commands. Where `RLIMIT_MEMLOCK` counts, all of it is
     /// registered from the start, so that a refusal is told then.
     ///
     /// Registering again changes nothing. The shard keeps the memory until it is unregistered

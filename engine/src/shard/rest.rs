@@ -7,7 +7,8 @@
 //! the first keeps that until it is over: so the kernel sees to it, and whatever an op names is
 //! the same before and after (F08).
 //!
-//! An arena that might not be registered whole (`RLIMIT_MEMLOCK`) is registered at once, so that
+//! A target that has a ring of its own is opened behind all of it, so that it is cloned there and
+//! not pinned once more. An arena that might not be registered whole (`RLIMIT_MEMLOCK`) is registered at once, so that
 //! it is told while the shard is set up.
 //!
 //! Not here: pages (`buffer::populate`), the table of the ring (`ring::kernel`).

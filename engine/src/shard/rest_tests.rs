@@ -11,6 +11,7 @@ use mfio_core::block_on;
 use super::*;
 use crate::buffer::{ArenaBuf, ArenaConfig, SizeClass};
 use crate::config::Config;
+use crate::ring::Poll;
 use crate::ring::kernel::{KernelConfig, KernelRing};
 use crate::shard::{File, Shard};
 use crate::target::{DirectMode, OpenOptions};
@@ -128,6 +129,25 @@ fn f08_op_in_flight_keeps_its_memory_when_the_rest_is_registered() {
         }
         assert_eq!(shard.shutdown(), 0);
     }
+}
+
+/// The ring of a polled target clones what is registered when it is made.
+#[test]
+fn target_with_a_ring_of_its_own_is_opened_behind_all_of_the_arena() {
+    let Some(shard) = shard() else { return };
+    let here = std::env::current_exe().unwrap();
+    let directory = tempfile::tempdir_in(here.parent().unwrap()).unwrap();
+    let file = file(&shard, &directory);
+    if !file.geometry().direct {
+        return println!("SKIP: no O_DIRECT here, so nothing is polled");
+    }
+    drop(file);
+    assert_eq!(shard.arena().region().registered_bytes(), FIRST_BYTES);
+    let polled = OpenOptions::new().direct(DirectMode::PreferDirect).poll(Poll::Polled);
+    let _polled = shard.open(&directory.path().join("file"), &polled).unwrap();
+    assert_eq!(shard.arena().region().registered_bytes(), ARENA_BYTES);
+    let told = &shard.features().degraded;
+    assert!(!told.iter().any(|text| text.contains("companion")), "{told:?}");
 }
 
 #[test]

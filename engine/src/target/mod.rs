@@ -99,6 +99,12 @@ impl Held {
         Some(&self.file).filter(|_| usual)
     }
 
+    /// Whether a ring beside the shard's is made for it, which clones what that has registered.
+    pub(crate) fn wants_ring(&self, geometry: &Geometry) -> bool {
+        let polled = self.poll != Poll::Interrupt && geometry.direct;
+        geometry.facts.nvme.is_some() || (polled && !self.transfers.is_flagged())
+    }
+
     /// What handles of the same bytes have in common, whichever way they go.
     fn inode(&self) -> Option<Inode> {
         Inode::of(self.claim.as_ref().unwrap_or(&self.file))
