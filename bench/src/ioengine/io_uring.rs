@@ -82,8 +82,8 @@ pub(crate) struct PacketEngine<R: Ring> {
     usual: Option<i32>,
     /// Sent since the last turn.
     unsubmitted: bool,
-    /// The last `take` may have left completions behind, because it was given enough of them and
-    /// there are more on their way.
+    /// There may be completions that were not taken: the last `take` was given enough of them and
+    /// there are more on their way, or a `commit` has reaped some.
     leftover: bool,
     shard: Shard<R>,
     traits: Traits,
@@ -260,7 +260,9 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
 
     #[inline]
     fn commit(&mut self) -> io::Result<()> {
-        self.turn(Wait::NONE)
+        // What this reaps is there when it is asked for.
+        self.leftover |= self.turn(Wait::NONE)? > 0;
+        Ok(())
     }
 
     #[inline]
@@ -306,18 +308,19 @@ impl<R: Ring> PacketEngine<R> {
         }
     }
 
+    /// How many have completed.
     #[inline(always)]
-    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait) -> io::Result<u32> {
         self.unsubmitted = false;
         if self.reads.in_flight() == 0 {
             return self.turn_writes(wait);
         }
-        self.shard.turn_into(wait, &mut self.reads).map_or_else(broken, |_reaped| Ok(()))
+        self.shard.turn_into(wait, &mut self.reads).or_else(broken)
     }
 
     #[inline(never)]
-    fn turn_writes(&mut self, wait: Wait) -> io::Result<()> {
-        self.shard.turn_into(wait, &mut self.writes).map_or_else(broken, |_reaped| Ok(()))
+    fn turn_writes(&mut self, wait: Wait) -> io::Result<u32> {
+        self.shard.turn_into(wait, &mut self.writes).or_else(broken)
     }
 
     /// Moves up to `max` completions into `events` and their packets back into their slots.
@@ -444,10 +447,10 @@ impl<R: Ring> PacketEngine<R> {
 /// What an error of a turn means to a job.
 #[cold]
 #[inline(never)]
-fn broken(error: EngineError) -> io::Result<()> {
+fn broken(error: EngineError) -> io::Result<u32> {
     match error {
         // Busy loses nothing: the next turn tries again.
-        EngineError::Busy => Ok(()),
+        EngineError::Busy => Ok(0),
         EngineError::Ring { errno } => Err(errno.into()),
         error => Err(io::Error::other(error)),
     }

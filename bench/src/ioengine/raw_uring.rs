@@ -447,7 +447,8 @@ impl<const NOP: bool> IoEngine for RawUring<NOP> {
     #[inline]
     fn commit(&mut self) -> io::Result<()> {
         while self.unsubmitted > 0 {
-            self.enter(0, 0)?;
+            // Deferred task work runs only where events are asked for.
+            self.enter(0, ENTER_GETEVENTS)?;
         }
         Ok(())
     }
