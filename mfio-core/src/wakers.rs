@@ -15,7 +15,7 @@ struct Left<I: Iterator, F: FnMut(I::Item)> {
 }
 
 impl<I: Iterator, F: FnMut(I::Item)> Drop for Left<I, F> {
-    /// There are none, unless one has panicked.
+    /// There are none, unless one has panicked, or something has before.
     fn drop(&mut self) {
         let Self { items, tell } = self;
         for item in items {
@@ -35,6 +35,10 @@ impl<I: Iterator, F: FnMut(I::Item)> Drop for Left<I, F> {
 /// then the panic goes on; the first one, if there are several. (Without the feature `std` a
 /// second one ends the process.)
 ///
+/// Called while the thread unwinds already, by the drop of something, no panic gets out of it: the
+/// one that is under way goes on, and others have been reported by the panic hook. (Without the
+/// feature `std` the first one ends the process.)
+///
 /// Hold no lock and borrow nothing meanwhile that whoever is told may want.
 ///
 /// ```
@@ -52,6 +56,11 @@ impl<I: Iterator, F: FnMut(I::Item)> Drop for Left<I, F> {
 /// ```
 pub fn tell_all<T>(items: impl IntoIterator<Item = T>, tell: impl FnMut(T)) {
     let mut left = Left { items: items.into_iter(), tell };
+    #[cfg(feature = "std")]
+    if std::thread::panicking() {
+        // A panic that got out of a drop now would end the process.
+        return drop(left);
+    }
     let Left { items, tell } = &mut left;
     for item in items {
         tell(item);
@@ -59,7 +68,7 @@ pub fn tell_all<T>(items: impl IntoIterator<Item = T>, tell: impl FnMut(T)) {
 }
 
 /// Wakes all of `wakers`, as [`tell_all`] tells: when one panics, the others are woken all the
-/// same.
+/// same, and during a panic nothing comes of another one.
 pub fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     tell_all(wakers, Waker::wake);
 }

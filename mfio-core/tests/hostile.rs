@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
@@ -373,6 +373,27 @@ fn all_are_told_whichever_panic_and_the_first_panic_goes_on() {
     assert_eq!(panicked.unwrap_err().downcast_ref::<String>().unwrap(), "number 1");
     tell_all(0..3, |number| told.push(number));
     assert_eq!(told.len(), 9);
+}
+
+/// What a guard does when it goes, which may be because of a panic.
+#[test]
+fn all_are_told_by_a_drop_during_a_panic_and_that_panic_goes_on() {
+    struct Guard<'a>(&'a Mutex<Vec<u32>>);
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            tell_all(0..4, |number| {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+                assert!(number % 2 == 0, "number {number}");
+            });
+        }
+    }
+    let told = Mutex::default();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = Guard(&told);
+        panic!("the first");
+    }));
+    assert_eq!(*told.lock().unwrap(), [0, 1, 2, 3]);
+    assert_eq!(*panicked.unwrap_err().downcast::<&str>().unwrap(), "the first");
 }
 
 /// A sink that, told of its first bytes, sends more into what it was told by.

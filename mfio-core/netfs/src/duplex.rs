@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use mfio_core::wakers::tell_all;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, PacketId};
 use mfio_core::{PacketIo, Read, Refused, View, Write};
 use mfio_rt::Whole;
@@ -43,13 +44,23 @@ struct Pipe {
     capacity: usize,
 }
 
-/// Views that have their result, to be told outside the lock.
-#[derive(Default)]
-struct Ended {
-    filled: Vec<View<Read>>,
-    written: Vec<View<Write>>,
-    unread: Vec<View<Read>>,
-    unwritten: Vec<View<Write>>,
+/// A view that has its result, to be told outside the lock.
+enum Ended {
+    Filled(View<Read>),
+    Written(View<Write>),
+    Unread(View<Read>),
+    Unwritten(View<Write>),
+}
+
+impl Ended {
+    fn tell(self) {
+        match self {
+            Self::Filled(view) => view.filled(),
+            Self::Written(view) => view.written(),
+            Self::Unread(view) => view.fail(ByteKind::UnexpectedEof),
+            Self::Unwritten(view) => view.fail(ByteError::os(EPIPE)),
+        }
+    }
 }
 
 impl Duplex {
@@ -81,12 +92,12 @@ impl Duplex {
 impl Breaker {
     /// Breaks it: bytes in between are lost, reads end, writes fail.
     pub fn cut(&self) {
-        for pipe in &self.0 {
+        tell_all(&self.0, |pipe| {
             pipe.change(|state| {
                 state.between.clear();
                 state.closed = true;
             });
-        }
+        });
     }
 }
 
@@ -104,22 +115,18 @@ impl Pipe {
 
     /// Changes the state, moves what can be moved, and tells whom it concerns.
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut ended = Ended::default();
+        let mut ended = Vec::new();
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             change(&mut state);
             while state.fill(self.capacity, &mut ended) | state.drain(&mut ended) {}
             if state.closed {
-                ended.unwritten.extend(state.writes.drain(..));
-                ended.unread.extend(state.reads.drain(..).map(|(view, _)| view));
+                ended.extend(state.writes.drain(..).map(Ended::Unwritten));
+                ended.extend(state.reads.drain(..).map(|(view, _)| Ended::Unread(view)));
             }
         }
-        // What a waker that panics leaves behind here is dropped, and views that are dropped end.
-        ended.filled.into_iter().for_each(View::filled);
-        ended.written.into_iter().for_each(View::written);
-        ended.unread.into_iter().for_each(|view| view.fail(ByteKind::UnexpectedEof));
-        let broken = ByteError::os(EPIPE);
-        ended.unwritten.into_iter().for_each(|view| view.fail(broken));
+        // Their bytes have moved, or never will, whichever waker panics.
+        tell_all(ended, Ended::tell);
     }
 }
 
@@ -129,7 +136,7 @@ fn clip(len: u64, most: usize) -> usize {
 
 impl State {
     /// Moves bytes of the first write; whether any moved.
-    fn fill(&mut self, capacity: usize, ended: &mut Ended) -> bool {
+    fn fill(&mut self, capacity: usize, ended: &mut Vec<Ended>) -> bool {
         let room = capacity.saturating_sub(self.between.len());
         let Some(view) = (!self.closed).then(|| self.writes.pop_front()).flatten() else {
             return false;
@@ -143,22 +150,22 @@ impl State {
         if view.read_at(0, &mut piece).is_err() {
             // What follows would be misunderstood.
             self.closed = true;
-            ended.unwritten.push(view);
+            ended.push(Ended::Unwritten(view));
             return true;
         }
         self.between.extend(piece);
         if many as u64 == view.len() {
-            ended.written.push(view);
+            ended.push(Ended::Written(view));
         } else {
             let (written, rest) = view.split_at(many as u64);
-            ended.written.push(written);
+            ended.push(Ended::Written(written));
             self.writes.push_front(rest);
         }
         true
     }
 
     /// Moves bytes to the first read; whether any moved.
-    fn drain(&mut self, ended: &mut Ended) -> bool {
+    fn drain(&mut self, ended: &mut Vec<Ended>) -> bool {
         let Some((mut view, whole)) = self.reads.pop_front() else { return false };
         let many = clip(view.len(), self.between.len().min(PIECE_BYTES));
         if many == 0 && !view.is_empty() {
@@ -168,14 +175,14 @@ impl State {
         let piece: Vec<u8> = self.between.drain(..many).collect();
         view.write_at(0, &piece);
         if many as u64 == view.len() {
-            ended.filled.push(view);
+            ended.push(Ended::Filled(view));
         } else {
             let (filled, rest) = view.split_at(many as u64);
-            ended.filled.push(filled);
+            ended.push(Ended::Filled(filled));
             if whole {
                 self.reads.push_front((rest, whole));
             } else {
-                ended.unread.push(rest);
+                ended.push(Ended::Unread(rest));
             }
         }
         true
@@ -210,8 +217,9 @@ impl PacketIo<Write, ()> for Duplex {
 impl Drop for Duplex {
     fn drop(&mut self) {
         // What was written can still be read by the other end.
-        self.incoming.change(|state| state.closed = true);
-        self.outgoing.change(|state| state.closed = true);
+        tell_all([&self.incoming, &self.outgoing], |pipe| {
+            pipe.change(|state| state.closed = true);
+        });
     }
 }
 
@@ -226,3 +234,7 @@ impl fmt::Debug for Breaker {
         f.write_str("Breaker")
     }
 }
+
+#[cfg(test)]
+#[path = "duplex_tests.rs"]
+mod tests;

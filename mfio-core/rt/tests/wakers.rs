@@ -1,4 +1,5 @@
-//! Wakers are anybody's code: one that panics, or comes back here, is in nobody's way.
+//! Wakers, outputs and sinks are anybody's code: one that panics, or comes back here, is in
+//! nobody's way.
 #![cfg(feature = "std")]
 #![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
@@ -8,14 +9,16 @@ use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use mfio_core::{IoRead, Packet, PacketIo, PacketIoExt, Write, block_on};
+use mfio_core::{
+    Absorbed, IoRead, Output, Packet, PacketIo, PacketIoExt, Sink, Write, block_on, output_fn,
+};
 use mfio_rt::conformance::defects;
-use mfio_rt::portable::{Portable, PortableConfig};
+use mfio_rt::portable::{Portable, PortableConfig, PortableStream};
 use mfio_rt::virt::VirtFs;
 use mfio_rt::{FileHandle, Fs, ListenOptions, ListenerHandle, LockKind, OpenOptions, Tcp, Whole};
 
@@ -160,4 +163,91 @@ fn all_who_wait_for_room_on_a_connection_are_woken_whichever_panics() {
     for read in reads {
         assert_eq!(now(&fs, pin!(read)).1, [7]);
     }
+}
+
+/// A connection of the runtime's, and its other end.
+fn connection(fs: &Portable) -> (PortableStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = listener.accept().unwrap().0;
+    // So that a long packet goes in parts.
+    socket2::SockRef::from(&ours).set_send_buffer_size(4 << 10).unwrap();
+    (fs.adopt(ours).unwrap(), theirs)
+}
+
+/// Sends, and returns what becomes of it; whoever sends may hear of the panic, or others.
+fn sent<B: mfio_core::packet::Buffer<Write>>(
+    fs: &Portable,
+    stream: &PortableStream,
+    packet: Packet<Write, B>,
+) -> bool {
+    let write = AssertUnwindSafe(|| now(fs, stream.io((), packet)).is_ok());
+    catch_unwind(write).unwrap_or(false)
+}
+
+/// An output that panics at the first range that ends.
+fn panics_once() -> Arc<dyn Output> {
+    let panicked = AtomicBool::new(false);
+    output_fn(move |_| {
+        let again = panicked.swap(true, Ordering::SeqCst);
+        assert!(again, "an output: this panic belongs to the test");
+    })
+}
+
+#[test]
+fn nothing_follows_a_packet_that_a_panic_has_cut_off() {
+    let fs = Portable::new().unwrap();
+    let (stream, mut theirs) = connection(&fs);
+    let mut first = Packet::<Write, _>::new(vec![1; 8 << 20]);
+    first.set_output(Some(panics_once()));
+    let peer = thread::spawn(move || {
+        let mut all = Vec::new();
+        // An error is as good as the end.
+        let _ended = std::io::Read::read_to_end(&mut theirs, &mut all);
+        all
+    });
+    assert!(!sent(&fs, &stream, first), "a part of it is not sent");
+    assert!(!sent(&fs, &stream, Packet::new(vec![2; 10])));
+    drop(stream);
+    let all = peer.join().unwrap();
+    assert!(all.iter().all(|&byte| byte == 1));
+}
+
+#[test]
+fn packet_that_is_through_when_its_output_panics_is_followed_by_others() {
+    let fs = Portable::new().unwrap();
+    let (stream, mut theirs) = connection(&fs);
+    let mut first = Packet::<Write, _>::new(vec![1; 10]);
+    first.set_output(Some(panics_once()));
+    let _panicked = sent(&fs, &stream, first);
+    assert!(sent(&fs, &stream, Packet::new(vec![2; 10])));
+    drop(stream);
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut theirs, &mut all).unwrap();
+    assert_eq!(all, [[1; 10], [2; 10]].concat());
+}
+
+struct Panics;
+
+impl Sink for Panics {
+    fn len(&self) -> u64 {
+        10
+    }
+
+    fn write_at(&self, _at: u64, _from: &[u8]) {
+        panic!("a sink: this panic belongs to the test");
+    }
+}
+
+#[test]
+fn nothing_is_read_after_bytes_that_a_panic_has_lost() {
+    let fs = Portable::new().unwrap();
+    let (stream, mut theirs) = connection(&fs);
+    std::io::Write::write_all(&mut theirs, &[[1; 10], [2; 10]].concat()).unwrap();
+    let read = AssertUnwindSafe(|| {
+        let packet = Packet::<mfio_core::Read, _>::new(Absorbed(Panics));
+        now(&fs, stream.io(Whole, packet)).is_ok()
+    });
+    assert!(!catch_unwind(read).unwrap_or(false));
+    assert!(now(&fs, stream.read_exact(Whole, vec![0; 10])).0.is_err());
 }

@@ -112,7 +112,11 @@ mod turn {
                 drop(state);
                 cloned = Some(cx.waker().clone());
             }
-            Poll::Ready(Ok(BackendHandle::claimed(drive, self)))
+            let handle = BackendHandle::claimed(drive, self);
+            // While the handle is a variable, which gives the turn back if this panics; a value
+            // that is being returned is not dropped then.
+            drop(cloned);
+            Poll::Ready(Ok(handle))
         }
 
         /// For [`IoBackend::stop_waiting`](crate::IoBackend::stop_waiting): forgets a waker, so

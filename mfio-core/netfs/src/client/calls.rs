@@ -13,6 +13,7 @@ use mfio_core::wakers::tell_all;
 use mfio_core::{Error as ByteError, ErrorKind as ByteKind, Perms, Read, View, Write};
 use mfio_rt::{Error, ErrorKind};
 
+use super::locked::call;
 use super::locks::Undoing;
 use super::pending::Slot;
 use super::shared::{CUT, Call, Control, ECONNRESET, ENOTCONN, Opened, Phase, Shared, State};
@@ -33,13 +34,11 @@ impl Shared {
                 state.calls.remove(&id);
                 state.bytes = state.bytes.saturating_sub(len);
                 state.wake_driver();
-                drop(state);
-                view.settle(&failed);
+                state.answer(|| view.settle(&failed));
             }
             Some(Call::Write { view: place, .. }) => *place = Some(view),
             _ => {
-                drop(state);
-                view.fail(CUT);
+                state.answer(|| view.fail(CUT));
             }
         }
     }
@@ -84,13 +83,17 @@ impl Shared {
         }
         state.bytes = state.bytes.saturating_sub(len);
         state.wake_driver();
+        // While the view is a variable, which is aborted if this panics; a value that is being
+        // returned is not dropped then.
+        drop(state);
         Ok(view)
     }
 
     /// Hands a reply to whoever waits for it.
     pub(crate) fn reply(&self, id: u64, reply: Reply) -> Result<(), WireError> {
         if let Reply::Missing { at, len, error } = reply {
-            self.carve(id, at, len)?.fail(error);
+            let view = self.carve(id, at, len)?;
+            call(|| view.fail(error));
             return Ok(());
         }
         let mut state = self.lock();
@@ -105,24 +108,23 @@ impl Shared {
                 state.calls.remove(&id);
                 state.bytes = state.bytes.saturating_sub(len);
                 state.wake_driver();
-                drop(state);
-                view.settle(&failed);
+                state.answer(|| view.settle(&failed));
             }
             (Call::Control { slot, .. }, reply) => {
                 let slot = slot.take();
                 state.calls.remove(&id);
                 state.wake_driver();
-                drop(state);
                 let result = match reply {
                     Reply::Failed { error } => Err(error),
                     reply => Ok(reply),
                 };
-                if let Some(slot) = slot {
+                state.answer(|| {
+                    let Some(slot) = slot else { return };
                     slot.answered_by(epoch);
                     if let Some(unwanted) = slot.finish(result) {
                         self.undo(epoch, &slot, &unwanted);
                     }
-                }
+                });
             }
             _ => return Err(WireError::Unasked),
         }

@@ -1,6 +1,7 @@
 //! Whom the end of a connection concerns is told of it, whatever their wakers do.
 
 use alloc::task::Wake;
+use alloc::vec;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use core::time::Duration;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
+use mfio_core::Packet;
 use mfio_rt::Op;
 
 use super::*;
@@ -55,6 +57,92 @@ fn connection_that_ends_fails_every_operation_whichever_waker_panics() {
     assert!(cut.is_err());
     for pending in &mut all {
         assert!(poll(pending, quiet).is_ready(), "it is told");
+    }
+}
+
+/// A driver is dropped because it panics.
+#[test]
+fn connection_that_ends_by_a_panic_fails_every_operation_whichever_waker_panics() {
+    struct Cuts<'a>(&'a Shared);
+    impl Drop for Cuts<'_> {
+        fn drop(&mut self) {
+            self.0.cut(Phase::Down);
+        }
+    }
+    let user = user();
+    let panics = Waker::from(Arc::new(Panics));
+    let mut all: Vec<_> = (0..3).map(|_| ping(&user)).collect();
+    for pending in &mut all {
+        assert!(poll(pending, &panics).is_pending());
+    }
+    let driver = catch_unwind(AssertUnwindSafe(|| {
+        let _cuts = Cuts(&user.shared);
+        panic!("a driver: this panic belongs to the test");
+    }));
+    assert!(driver.is_err());
+    for pending in &mut all {
+        assert!(poll(pending, Waker::noop()).is_ready(), "it is told");
+    }
+}
+
+/// What is to be done next; from then on there is a driver whose waker panics.
+fn work_before_a_panic(user: &User) -> Work {
+    let Poll::Ready(work) = user.shared.poll_work(None) else { panic!("there is work") };
+    let panics = Waker::from(Arc::new(Panics));
+    assert!(user.shared.poll_work(Some(&Context::from_waker(&panics))).is_pending());
+    work
+}
+
+#[test]
+fn operation_is_answered_although_the_driver_panics() {
+    let user = user();
+    let mut pending = ping(&user);
+    assert!(poll(&mut pending, Waker::noop()).is_pending());
+    let Work::Send { id, .. } = work_before_a_panic(&user) else { panic!("it is sent") };
+    let reply = AssertUnwindSafe(|| user.shared.reply(id, Reply::Done {}));
+    assert!(catch_unwind(reply).is_err());
+    assert!(matches!(poll(&mut pending, Waker::noop()), Poll::Ready(Ok(Reply::Done {}))));
+}
+
+/// A file of the connection that is up.
+fn file(user: &Arc<User>) -> Arc<Opened> {
+    Arc::new(Opened { number: 1, epoch: Some(1), user: Arc::clone(user) })
+}
+
+#[test]
+fn read_ends_although_the_driver_panics() {
+    let user = user();
+    let file = file(&user);
+    let (mut sent, view) = Packet::<Read, _>::new(vec![0; 8]).send();
+    let transfer = Transfer { file: Arc::clone(&file), at: 0, way: Way::Read(view) };
+    assert!(user.shared.send(transfer).is_ok());
+    let Work::Send { id, .. } = work_before_a_panic(&user) else { panic!("it is sent") };
+    let carve = AssertUnwindSafe(|| user.shared.carve(id, 0, 8).is_ok());
+    assert!(catch_unwind(carve).is_err());
+    assert!(sent.poll_done(&mut Context::from_waker(Waker::noop())).is_ready());
+}
+
+/// The verdict comes before the bytes are said to be out, or after that.
+#[test]
+fn write_is_answered_although_the_driver_panics() {
+    for early in [false, true] {
+        let user = user();
+        let file = file(&user);
+        let (mut sent, view) = Packet::<Write, _>::new(vec![0; 8]).send();
+        let transfer = Transfer { file: Arc::clone(&file), at: 0, way: Way::Write(view) };
+        assert!(user.shared.send(transfer).is_ok());
+        let Work::Write { id, view, .. } = work_before_a_panic(&user) else { panic!("a write") };
+        let verdict = || user.shared.reply(id, Reply::Written { failed: Vec::new() });
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            if early {
+                assert!(verdict().is_ok());
+            }
+            user.shared.sent(id, view);
+            assert!(early || verdict().is_ok());
+        }));
+        assert!(answered.is_err(), "the driver panics");
+        assert!(sent.poll_done(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(sent.into_completed().is_ok_and(|done| done.is_ok()));
     }
 }
 

@@ -12,6 +12,9 @@
 //! a way to reconnect, what was not sent yet waits for the next connection; files and
 //! directories that were open fail with `ESTALE` there, and are opened anew.
 //!
+//! A waker, an output or an owner of bytes that panics is its caller's matter: the panic hook
+//! reports it, a packet that it leaves unfinished is aborted, and the connection goes on.
+//!
 //! Not here: what is sent (`wire`), the other end (`server`).
 
 use alloc::boxed::Box;
@@ -162,10 +165,11 @@ impl<C: Carrier> Driver<C> {
             let work = session::run(&self.shared, &carrier, self.agreed, silence_max);
             let cut = H::host(&carrier, work).await;
             drop(carrier);
-            self.shared.cut(if self.connect.is_some() { Phase::Between } else { Phase::Down });
+            let phase = if self.connect.is_some() { Phase::Between } else { Phase::Down };
+            locked::call(|| self.shared.cut(phase));
             let fatal = matches!(cut, Cut::Finished | Cut::Wire(_) | Cut::Secret);
             if fatal || !self.reconnect().await {
-                self.shared.cut(Phase::Down);
+                locked::call(|| self.shared.cut(Phase::Down));
                 return cut;
             }
         }

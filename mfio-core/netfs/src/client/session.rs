@@ -16,6 +16,7 @@ use async_io::Timer;
 use mfio_core::{ErrorKind as ByteKind, Read, View, Write};
 
 use super::Config;
+use super::locked::call;
 use super::shared::{CUT, Shared, Work};
 use crate::auth::{Side, nonce};
 use crate::carrier::{Carrier, Cut, Egress, Head, Ingress, Progress};
@@ -143,13 +144,13 @@ async fn write<C: Carrier + ?Sized>(
     match lent {
         Ok(lent) => {
             if let Err(cut) = egress.push(head, lent.as_slice()) {
-                lent.fail(CUT);
+                call(|| lent.fail(CUT));
                 return Err(cut);
             }
             egress.flush().await?;
             let (result, lent) = egress.send(lent).await;
             if let Err(cut) = result {
-                lent.fail(CUT);
+                call(|| lent.fail(CUT));
                 return Err(cut);
             }
             shared.sent(id, lent.into_view());
@@ -157,13 +158,14 @@ async fn write<C: Carrier + ?Sized>(
         Err(view) => {
             let len = usize::try_from(view.len()).unwrap_or(DATA_BYTES_MAX).min(DATA_BYTES_MAX);
             let mut copy = vec![0; len];
-            if view.read_at(0, &mut copy).is_err() {
-                // Its caller has left. Nothing is written, as if it had been cancelled in time.
-                view.fail(ByteKind::Aborted);
+            if !matches!(call(|| view.read_at(0, &mut copy)), Some(Ok(_))) {
+                // Its caller has left, or its owner has panicked. Nothing is written, as if it had
+                // been cancelled in time.
+                call(|| view.fail(ByteKind::Aborted));
                 return shared.forget(id);
             }
             if let Err(cut) = egress.push(head, &copy) {
-                view.fail(CUT);
+                call(|| view.fail(CUT));
                 return Err(cut);
             }
             egress.push_copy(&copy);
@@ -209,10 +211,10 @@ async fn read<C: Carrier + ?Sized>(
 ) -> Result<(), Cut> {
     if view.is_empty() {
         let verified = verify(&[]);
-        match verified {
+        call(|| match verified {
             Ok(()) => view.filled(),
             Err(_) => view.fail(CUT),
-        }
+        });
         return Ok(verified?);
     }
     match view.try_alloc(1) {
@@ -221,14 +223,14 @@ async fn read<C: Carrier + ?Sized>(
             let (result, mut lent) = ingress.data(lent, ahead).await;
             if let Err(cut) = result {
                 // The end of the connection is not the end of the file.
-                lent.fail(CUT);
+                call(|| lent.fail(CUT));
                 return Err(cut);
             }
             if let Err(error) = verify(lent.as_mut_slice()) {
-                lent.fail(CUT);
+                call(|| lent.fail(CUT));
                 return Err(error.into());
             }
-            lent.done();
+            call(|| lent.done());
         }
         Err(mut view) => {
             let len = usize::try_from(view.len()).unwrap_or(DATA_BYTES_MAX).min(DATA_BYTES_MAX);
@@ -237,11 +239,13 @@ async fn read<C: Carrier + ?Sized>(
             let (result, bytes) = ingress.data(bytes, ahead).await;
             let result = result.and_then(|()| Ok(verify(&bytes)?));
             if let Err(cut) = result {
-                view.fail(CUT);
+                call(|| view.fail(CUT));
                 return Err(cut);
             }
-            view.write_at(0, &bytes);
-            view.filled();
+            call(|| {
+                view.write_at(0, &bytes);
+                view.filled();
+            });
         }
     }
     Ok(())

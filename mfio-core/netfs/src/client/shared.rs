@@ -21,7 +21,7 @@ use mfio_core::{Read, View, Write};
 use mfio_rt::portable::Portable;
 use mfio_rt::{Error, ErrorKind, Op};
 
-use super::locked::Locked;
+use super::locked::{Locked, call};
 use super::locks::Undoing;
 use super::pending::Slot;
 use crate::wire::{Limits, Request};
@@ -355,14 +355,14 @@ impl Shared {
             {
                 if control.epoch.is_some_and(|epoch| epoch != state.epoch) {
                     drop(state);
-                    refuse(control, ErrorKind::NotConnected, ESTALE);
+                    call(|| refuse(control, ErrorKind::NotConnected, ESTALE));
                     continue;
                 }
                 let id = state.id();
                 let Control { request, op, keep, slot, .. } = control;
                 state.calls.insert(id, Call::Control { op, slot });
                 drop(state);
-                self.wake_room();
+                call(|| self.wake_room());
                 return Poll::Ready(Work::Send { id, request, keep });
             }
             // Operations have some of the window to themselves.
@@ -372,13 +372,14 @@ impl Shared {
             {
                 if transfer.file.epoch != Some(state.epoch) {
                     drop(state);
-                    transfer.fail(ByteError::with_errno(ByteKind::Closed, ESTALE));
+                    let stale = ByteError::with_errno(ByteKind::Closed, ESTALE);
+                    call(|| transfer.fail(stale));
                     continue;
                 }
                 match state.start(transfer) {
                     Ok(work) => {
                         drop(state);
-                        self.wake_room();
+                        call(|| self.wake_room());
                         return Poll::Ready(work);
                     }
                     Err(transfer) => state.transfers.push_front(transfer),

@@ -81,16 +81,20 @@ impl<P: Perms> Lane<P> {
     }
 
     fn wait_unless(&self, cx: &Context<'_>, ready: impl Fn(&State<P>) -> bool) -> Poll<()> {
+        // Cloned and dropped outside the lock: both may run anything.
         let waker = cx.waker().clone();
-        self.0.with(|state| {
+        let (polled, unused) = self.0.with(|state| {
             if ready(state) {
-                return Poll::Ready(());
+                return (Poll::Ready(()), Some(waker));
             }
-            if !state.waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
-                state.waiting.push(waker);
+            if state.waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
+                return (Poll::Pending, Some(waker));
             }
-            Poll::Pending
-        })
+            state.waiting.push(waker);
+            (Poll::Pending, None)
+        });
+        drop(unused);
+        polled
     }
 
     pub(super) fn reserve(&self, views: usize) -> bool {

@@ -67,12 +67,16 @@ impl PortableListener {
         if let Poll::Ready(accepted) = accept() {
             return Poll::Ready(accepted);
         }
+        // Cloned and dropped outside the lock: both may run anything.
         let waker = cx.waker().clone();
-        self.waiting.0.with(|waiting| {
-            if !waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
-                waiting.push(waker);
+        let unused = self.waiting.0.with(|waiting| {
+            if waiting.iter().any(|waiting| waiting.will_wake(&waker)) {
+                return Some(waker);
             }
+            waiting.push(waker);
+            None
         });
+        drop(unused);
         // There may have been an event just before.
         accept()
     }

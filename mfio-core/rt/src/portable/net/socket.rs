@@ -10,6 +10,7 @@
 use alloc::sync::{Arc, Weak};
 use alloc::task::Wake;
 use alloc::vec;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Waker;
 use std::io::{self, Read as _, Write as _};
@@ -109,6 +110,12 @@ enum Step<P: mfio_core::Perms> {
     Blocked(View<P>),
     Failed(ByteError),
 }
+
+/// What the lane fails with if code of the packet's owner panics now: nothing, unless a part of the
+/// packet is through or lost, so that what follows would be misunderstood.
+type Torn = Cell<Option<ByteError>>;
+
+const ABORTED: ByteError = ByteError::new(ByteKind::Aborted);
 
 /// What a socket answered.
 enum Answer {
@@ -216,7 +223,7 @@ impl Socket {
         }
     }
 
-    fn read_step(&self, view: View<Read>, whole: bool) -> Step<Read> {
+    fn read_step(&self, view: View<Read>, whole: bool, torn: &Torn) -> Step<Read> {
         if view.is_empty() {
             view.filled();
             return Step::Done;
@@ -231,6 +238,7 @@ impl Socket {
                 let mut piece = vec![0; clip(view.len(), PIECE_BYTES)];
                 let answer = self.receive(&mut piece);
                 if let Answer::Moved(moved) = answer {
+                    torn.set(Some(ABORTED));
                     view.write_at(0, &piece[..moved]);
                 }
                 (answer, view)
@@ -242,10 +250,12 @@ impl Socket {
                 Step::Done
             }
             Answer::Moved(moved) if moved as u64 == view.len() => {
+                torn.set(None);
                 view.filled();
                 Step::Done
             }
             Answer::Moved(moved) => {
+                torn.set(whole.then_some(ABORTED));
                 let (filled, rest) = view.split_at(moved as u64);
                 filled.filled();
                 if whole {
@@ -256,13 +266,14 @@ impl Socket {
             }
             Answer::Blocked => Step::Blocked(view),
             Answer::Failed(error) => {
+                torn.set(Some(error));
                 view.fail(error);
                 Step::Failed(error)
             }
         }
     }
 
-    fn write_step(&self, view: View<Write>) -> Step<Write> {
+    fn write_step(&self, view: View<Write>, torn: &Torn) -> Step<Write> {
         if view.is_empty() {
             view.written();
             return Step::Done;
@@ -277,8 +288,9 @@ impl Socket {
                 let mut piece = vec![0; clip(view.len(), PIECE_BYTES)];
                 if view.read_at(0, &mut piece).is_err() {
                     // Part of it may be through: what follows would be misunderstood.
-                    view.fail(ByteKind::Aborted);
-                    return Step::Failed(ByteKind::Aborted.into());
+                    torn.set(Some(ABORTED));
+                    view.fail(ABORTED);
+                    return Step::Failed(ABORTED);
                 }
                 (self.transmit(&piece), view)
             }
@@ -286,15 +298,18 @@ impl Socket {
         match answer {
             Answer::Moved(0) | Answer::Blocked => Step::Blocked(view),
             Answer::Moved(moved) if moved as u64 == view.len() => {
+                torn.set(None);
                 view.written();
                 Step::Done
             }
             Answer::Moved(moved) => {
+                torn.set(Some(ABORTED));
                 let (written, rest) = view.split_at(moved as u64);
                 written.written();
                 Step::More(rest)
             }
             Answer::Failed(error) => {
+                torn.set(Some(error));
                 view.fail(error);
                 Step::Failed(error)
             }
@@ -302,14 +317,16 @@ impl Socket {
     }
 
     pub(super) fn serve_reads(&self) {
-        serve(&self.reads, &self.readable, &self.ready[Way::Read as usize], |view, whole| {
-            self.read_step(view, whole)
+        let ready = &self.ready[Way::Read as usize];
+        serve(&self.reads, &self.readable, ready, |view, whole, torn| {
+            self.read_step(view, whole, torn)
         });
     }
 
     pub(super) fn serve_writes(&self) {
-        serve(&self.writes, &self.writable, &self.ready[Way::Write as usize], |view, _whole| {
-            self.write_step(view)
+        let ready = &self.ready[Way::Write as usize];
+        serve(&self.writes, &self.writable, ready, |view, _whole, torn| {
+            self.write_step(view, torn)
         });
     }
 }
@@ -319,12 +336,12 @@ fn serve<P: mfio_core::Perms>(
     lane: &Lane<P>,
     waker: &Waker,
     ready: &AtomicBool,
-    step: impl Fn(View<P>, bool) -> Step<P>,
+    step: impl Fn(View<P>, bool, &Torn) -> Step<P>,
 ) {
     if !lane.begin() {
         return;
     }
-    let mut right = Right { lane, waker, ready, held: true };
+    let mut right = Right { lane, waker, ready, held: true, torn: Cell::new(None) };
     for _ in 0..STEPS_MAX {
         let Some((Entry { view, whole, mut started }, failed)) = lane.next() else {
             right.held = false;
@@ -338,7 +355,10 @@ fn serve<P: mfio_core::Perms>(
         let before = view.len();
         // Cleared before the call: an event during it counts.
         let may = before == 0 || ready.swap(false, Ordering::AcqRel);
-        let (view, blocked) = match if may { step(view, whole) } else { Step::Blocked(view) } {
+        right.torn.set(started.then_some(ABORTED));
+        let done = if may { step(view, whole, &right.torn) } else { Step::Blocked(view) };
+        right.torn.set(None);
+        let (view, blocked) = match done {
             Step::Done => {
                 lane.finished();
                 continue;
@@ -360,18 +380,22 @@ fn serve<P: mfio_core::Perms>(
     }
 }
 
-/// The right to serve a lane. Given back with more to do, or because a waker has panicked, it has
-/// the lane served again.
+/// The right to serve a lane. Given back with more to do, or because code of somebody's has
+/// panicked, it has the lane served again.
 struct Right<'a, P: mfio_core::Perms> {
     lane: &'a Lane<P>,
     waker: &'a Waker,
     ready: &'a AtomicBool,
     held: bool,
+    torn: Torn,
 }
 
 impl<P: mfio_core::Perms> Drop for Right<'_, P> {
     fn drop(&mut self) {
         if self.held {
+            if let Some(error) = self.torn.get() {
+                self.lane.fail(error);
+            }
             // An event may have been taken and not been used up: a look in vain shows that.
             self.ready.store(true, Ordering::Release);
             self.lane.leave();
