@@ -132,10 +132,13 @@ fn unsafe_stands_only_in_the_named_files() {
         let allowed = UNSAFE_ALLOWED.iter().any(|place| path.starts_with(place));
         for (number, line) in (1..).zip(text.lines()) {
             let code = code_of(line);
-            let allocator = path.contains("/tests/")
-                && (text.contains("unsafe impl GlobalAlloc for"))
+            // What std has no safe way for: an allocator that counts, and a waker of which a clone
+            // runs something when it is dropped.
+            let by_hand = path.contains("/tests/")
+                && (text.contains("unsafe impl GlobalAlloc for")
+                    || text.contains("RawWakerVTable::new("))
                 && !code.contains("#!");
-            if uses_unsafe(&code) && !allowed && !allocator {
+            if uses_unsafe(&code) && !allowed && !by_hand {
                 offences.push(format!("{path}:{number}: {line}"));
             }
         }

@@ -474,7 +474,7 @@ struct PanicsWhenDropped;
 
 impl Wake for PanicsWhenDropped {
     fn wake(self: Arc<Self>) {
-        std::mem::forget(self);
+        let _kept = Arc::into_raw(self);
     }
 
     fn wake_by_ref(self: &Arc<Self>) {}

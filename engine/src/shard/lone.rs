@@ -123,8 +123,8 @@ impl<R: Ring> Inner<R> {
 impl<R: Ring> Core<R> {
     /// Opens the way where nothing is in it, or closes it; the last thing that a turn does, for
     /// whoever goes on with a borrow of the state may put something in it. What changes any of
-    /// this borrows the state for that, which closes it too. Endings that are to be told are in nobody's way:
-    /// whoever has them told does it after each turn.
+    /// this borrows the state for that, which closes it too. Endings that are to be told are in
+    /// nobody's way: whoever has them told does it after each turn.
     #[cold]
     #[inline(never)]
     pub(super) fn open_lone(&mut self) {

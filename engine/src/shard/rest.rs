@@ -8,8 +8,8 @@
 //! the same before and after (F08).
 //!
 //! A target that has a ring of its own is opened behind all of it, so that it is cloned there and
-//! not pinned once more. An arena that might not be registered whole (`RLIMIT_MEMLOCK`) is registered at once, so that
-//! it is told while the shard is set up.
+//! not pinned once more. An arena that might not be registered whole (`RLIMIT_MEMLOCK`) is
+//! registered at once, so that it is told while the shard is set up.
 //!
 //! Not here: pages (`buffer::populate`), the table of the ring (`ring::kernel`).
 
