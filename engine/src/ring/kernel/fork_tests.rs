@@ -18,6 +18,7 @@ use crate::buffer::{Arena, ArenaConfig, HugePages, SizeClass};
 use crate::engine::{Engine, Shards};
 use crate::fs::ShardFs;
 use crate::net::ShardNet;
+use crate::process::Process;
 use crate::ring::threads::ThreadRing;
 use crate::ring::{FileRef, Op, OpKind, Ring, Tag, Wait};
 use crate::shard::Shard;
@@ -88,6 +89,21 @@ fn f26_child_faults_on_arena_and_ring_and_the_parent_is_unharmed() {
     ring.reap(&mut done);
     assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
     assert_eq!(file.metadata().unwrap().len(), 4096);
+}
+
+/// As in a child that is the first process of a pid namespace, when its parent is that of another.
+#[test]
+fn f26_child_with_the_number_of_its_parent_is_told_from_it() {
+    let parent = Process::current();
+    assert!(parent.is_current() && parent.renumbered().is_current());
+    let end = in_child(|| {
+        let child = Process::current();
+        let told = !parent.is_current() && !parent.renumbered().is_current();
+        let its_own_child = in_child(|| i32::from(child.renumbered().is_current()));
+        i32::from(!(told && child.is_current() && its_own_child == End::Exit(0)))
+    });
+    assert_eq!(end, End::Exit(0));
+    assert!(parent.is_current());
 }
 
 /// What this process does not pass on to a child (`dc`), as far as it is not huge.
