@@ -49,7 +49,8 @@ pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 /// handed over. It goes when this is dropped.
 ///
 /// An arena owns exactly one. It is immutable for its whole life (F08): only the number of
-/// registered bytes changes, once, when the shard's ring registers it.
+/// registered bytes changes, when the shard's ring registers it, and once more where that was the
+/// first of it to begin with.
 pub struct Region {
     id: RegionId,
     base: NonNull<u8>,
