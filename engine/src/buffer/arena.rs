@@ -125,6 +125,15 @@ impl Region {
         }
     }
 
+    /// Whether this process has mapped it; a child that was forked has not. Memory that was
+    /// brought is everybody's who has it. A system call.
+    pub(super) fn is_own(&self) -> bool {
+        match &self.backing {
+            Backing::Mapped(mapping) => mapping.is_own(),
+            Backing::Owned { .. } => true,
+        }
+    }
+
     /// What names this region among all regions of the process.
     #[must_use]
     pub const fn id(&self) -> RegionId {

@@ -210,6 +210,24 @@ fn f26_child_that_drops_arena_and_ring_harms_neither_itself_nor_its_parent() {
     assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
 }
 
+#[test]
+fn f26_child_that_drops_a_buffer_does_not_poison_what_lies_there() {
+    let classes = vec![SizeClass { bytes: 4096, count: 4 }];
+    let config = ArenaConfig { poison_released: true, ..ArenaConfig::new(classes) };
+    let arena = Arena::new(&config).unwrap();
+    let (buf, kept) = (arena.alloc(4096).unwrap(), arena.alloc(4096).unwrap());
+    let drop_it = || {
+        drop(inherited(&buf));
+        0
+    };
+    assert_eq!(in_child(drop_it), End::Exit(0), "where nothing lies");
+    let end = in_settled_child(|| drop((inherited(&buf), inherited(&kept), inherited(&arena))));
+    assert_eq!(end, End::Exit(0));
+    drop(buf);
+    let released = arena.verify_released();
+    assert_eq!((released.ranges, released.changed_at_bytes.len()), (1, 0));
+}
+
 /// With a read from a peer under way, which the child must not stop, and a file in the ring's
 /// table, which it must not take out.
 #[test]
