@@ -13,6 +13,7 @@ use mfio_rt::portable::Portable;
 use mfio_rt::{FileHandle as _, Fs as _, LockKind, OpenOptions as RtOptions, Whole};
 use nix::errno::Errno;
 
+use super::register::fill;
 use super::{KernelConfig, KernelRing};
 use crate::buffer::{Arena, ArenaConfig, HugePages, SizeClass};
 use crate::engine::{Engine, Shards};
@@ -226,6 +227,37 @@ fn f26_child_that_drops_a_buffer_does_not_poison_what_lies_there() {
     drop(buf);
     let released = arena.verify_released();
     assert_eq!((released.ranges, released.changed_at_bytes.len()), (1, 0));
+}
+
+/// A limit so low that no part of the arena is worth asking for: asked for all the same, all of
+/// it would be made first.
+#[test]
+fn f32_memory_that_may_not_be_locked_at_all_gets_no_pages() {
+    let end = in_child(|| {
+        let Ok(ring) = KernelRing::new(&KernelConfig::new(8)) else { return 0 };
+        let classes = vec![SizeClass { bytes: 4096, count: 256 }];
+        let huge_pages = HugePages::Never;
+        let arena = Arena::new(&ArenaConfig { huge_pages, ..ArenaConfig::new(classes) }).unwrap();
+        let none = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+        // SAFETY: lifetime: `none` outlives the call. Aliasing: it is only read. Bounds: it is
+        // one rlimit.
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) };
+        assert_eq!(set, 0);
+        if ring.submitter.register_buffers_sparse(4).is_err() {
+            return 0;
+        }
+        let filled = fill(&ring.submitter, arena.region(), 0, true);
+        let mut resident = [0_u8; 256];
+        // SAFETY: lifetime, aliasing: the mapping is only asked about, `resident` is this
+        // function's. Bounds: the region has 256 pages, and there is a byte for each.
+        let asked = unsafe {
+            libc::mincore(arena.region().base().cast(), arena.bytes(), resident.as_mut_ptr())
+        };
+        assert_eq!((asked, arena.bytes()), (0, 256 * 4096));
+        let made = resident.iter().filter(|&&page| page & 1 == 1).count();
+        i32::from(filled != (0, Errno::ENOMEM)) + i32::from(made > 0) * 2
+    });
+    assert_eq!(end, End::Exit(0));
 }
 
 /// With a read from a peer under way, which the child must not stop, and a file in the ring's
