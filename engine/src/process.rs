@@ -31,6 +31,12 @@ impl Process {
         self == Self::current()
     }
 
+    /// One that never asks.
+    #[cfg(test)]
+    pub(crate) const fn another() -> Self {
+        Self { number: 0, generation: 0 }
+    }
+
     /// The same, if it had the number of the one that asks.
     #[cfg(test)]
     pub(crate) fn renumbered(self) -> Self {

@@ -6,9 +6,11 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Wake, Waker};
 
-use mfio_core::{IoRead as _, block_on};
+use mfio_core::{IoRead as _, Packet, PacketIo as _, Read, block_on};
 use mfio_rt::portable::Portable;
 use mfio_rt::{FileHandle as _, Fs as _, LockKind, OpenOptions as RtOptions, Whole};
 use nix::errno::Errno;
@@ -22,7 +24,7 @@ use crate::net::ShardNet;
 use crate::process::Process;
 use crate::ring::threads::ThreadRing;
 use crate::ring::{FileRef, Op, OpKind, Ring, Tag, Wait};
-use crate::shard::Shard;
+use crate::shard::{Class, Shard};
 use crate::target::OpenOptions;
 
 /// How a child ended: its signal, or its exit code.
@@ -227,6 +229,45 @@ fn f26_child_that_drops_a_buffer_does_not_poison_what_lies_there() {
     drop(buf);
     let released = arena.verify_released();
     assert_eq!((released.ranges, released.changed_at_bytes.len()), (1, 0));
+}
+
+/// Counts how often somebody was told.
+#[derive(Debug, Default)]
+struct Told(AtomicU32);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The wakers are the parent's: here, what they lock may be locked for ever.
+#[test]
+fn f26_child_that_drops_a_shard_tells_nobody_of_what_was_queued() {
+    let Ok(shard) = Shard::new(8) else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let options = OpenOptions::new().write(true).create(true);
+    let file = shard.open(&temp.path().join("data"), &options).unwrap();
+    let told = Arc::new(Told::default());
+    let waker = Waker::from(Arc::clone(&told));
+    let mut cx = Context::from_waker(&waker);
+    let mut packets = Vec::new();
+    for class in [Class::Background, Class::Log] {
+        let file = file.with_class(class);
+        for at in 0..16 {
+            let (mut packet, view) = Packet::<Read, _>::new(vec![0; 4096]).send();
+            assert!(packet.poll_done(&mut cx).is_pending());
+            file.send_io(at * 4096, view).unwrap();
+            packets.push(packet);
+        }
+    }
+    let end = in_settled_child(|| {
+        drop((inherited(&file), inherited(&shard)));
+        assert_eq!(told.0.load(Ordering::Relaxed), 0);
+    });
+    assert_eq!(end, End::Exit(0));
+    drop((file, shard));
+    assert_eq!(told.0.load(Ordering::Relaxed), 32, "each by the parent");
 }
 
 /// A limit so low that no part of the arena is worth asking for: asked for all the same, all of
