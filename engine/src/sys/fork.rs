@@ -19,8 +19,8 @@ extern "C" fn count() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The number of forks that lie between the first process that asked and this one. A child made
-/// by `clone(2)` itself, past the C library, is not told apart.
+/// The same for as long as a process lives, and another one in each of its children. A child made
+/// by `clone(2)` itself, past the C library, has that of its parent.
 pub(crate) fn generation() -> u32 {
     // No lock, which a child could inherit taken. Two threads that come at once count each fork
     // twice, which tells child and parent apart as well.
