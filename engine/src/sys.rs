@@ -17,11 +17,13 @@ use nix::errno::Errno;
 use crate::buffer::MemRange;
 
 mod facts;
+mod fork;
 mod inline;
 mod nvme;
 mod perf;
 
 pub(crate) use facts::{is_memlock_exempt, physical_block_bytes, read_nowait, statx};
+pub(crate) use fork::generation as fork_generation;
 pub(crate) use inline::{read_inline, write_inline};
 pub(crate) use nvme::{nvme_identify, nvme_io, nvme_io_vectored, nvme_io_with, nvme_namespace_id};
 pub(crate) use perf::count_tracepoint;

@@ -49,7 +49,8 @@ pub const TRANSFER_BYTES_MAX: u32 = 0x7fff_f000;
 /// handed over. It goes when this is dropped.
 ///
 /// An arena owns exactly one. It is immutable for its whole life (F08): only the number of
-/// registered bytes changes, once, when the shard's ring registers it.
+/// registered bytes changes, when the shard's ring registers it, and once more where that was the
+/// first of it to begin with.
 pub struct Region {
     id: RegionId,
     base: NonNull<u8>,
@@ -121,6 +122,15 @@ impl Region {
         match &self.backing {
             Backing::Mapped(mapping) => mapping.populate(offset_bytes, len_bytes).is_ok(),
             Backing::Owned { .. } => false,
+        }
+    }
+
+    /// Whether this process has mapped it; a child that was forked has not. Memory that was
+    /// brought is everybody's who has it. A system call.
+    pub(super) fn is_own(&self) -> bool {
+        match &self.backing {
+            Backing::Mapped(mapping) => mapping.is_own(),
+            Backing::Owned { .. } => true,
         }
     }
 

@@ -7,6 +7,7 @@
 //! bounced (`plan`).
 
 mod arena;
+mod cores;
 mod memory;
 mod pool;
 mod populate;

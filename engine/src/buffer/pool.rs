@@ -308,6 +308,9 @@ impl Pool {
     pub(super) fn release(&self, class: u32, index: u32) {
         match &self.withheld {
             None => self.classes[class as usize].free.push(index),
+            // A forked child has something else there, or nothing, and may have inherited the
+            // lock taken (F26).
+            Some(_) if !self.region.is_own() => {}
             Some(withheld) => {
                 self.whole(class, index).fill(POISON);
                 lock(withheld).push((class, index));

@@ -4,14 +4,17 @@
 //! (`MADV_POPULATE_WRITE`, Linux 5.14) → [`Populating::is_over`]. Registering pins pages and so
 //! makes them first: the kernel finds a huge page, by moving others out of its way where memory
 //! is fragmented, and zeroes it, and under a hypervisor the host does the same. Of 64 MiB that
-//! takes 5 to 170 ms, which is no part of anybody's first read.
+//! takes 5 to 170 ms, which is no part of anybody's first read: the thread runs on other cores
+//! than the one that its creator is bound to. Only where the process has none on the same node do
+//! the two take turns.
 //!
-//! Not here: registering what is there then (`shard::rest`).
+//! Not here: registering what is there then (`shard::rest`), which cores there are (`cores`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arena::HUGE_PAGE_BYTES;
+use super::cores::leave_creators_core;
 use super::memory::Memory;
 
 /// Memory that a thread makes the pages of.
@@ -28,6 +31,7 @@ impl Populating {
         let told = Arc::clone(&over);
         let thread = std::thread::Builder::new().name("mfio-pages".to_owned());
         let populate = move || {
+            leave_creators_core();
             let mut at = from_bytes;
             // Not kept from one page to the next: it goes when its last user does. A page at a
             // time also for whoever maps something meanwhile, and has to wait for that long.

@@ -122,6 +122,13 @@ impl Classes {
         self.governor.limit()
     }
 
+    /// Everything that somebody else waits for in either queue, which are empty then.
+    pub(super) fn take_queued(&mut self) -> [(VecDeque<Job>, Vec<Waker>); 2] {
+        self.queued = 0;
+        let lanes = [&mut self.log, &mut self.background];
+        lanes.map(|lane| (std::mem::take(&mut lane.queue), std::mem::take(&mut lane.waiting)))
+    }
+
     fn look_again(&mut self) {
         self.watching = self.background_in_flight > 0 || !self.background.queue.is_empty();
     }

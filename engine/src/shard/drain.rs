@@ -46,13 +46,18 @@ impl<R: Ring> Drop for Core<R> {
 
 impl<R: Ring> Core<R> {
     /// For a forked child that drops a shard: neither ring, ops, waiters nor the other threads'
-    /// queues are its own, so nothing is cancelled, waited for or told (F26).
+    /// queues are its own, so nothing is cancelled, waited for or told (F26): a packet that ends
+    /// here would wake, and what is woken may wait for a lock that another thread of the parent
+    /// had at the fork. What is in a slot keeps its memory as in every shard.
     #[cold]
     fn leave_to_parent(&mut self) {
         let told = mem::replace(&mut self.told, CompletionBatch::new());
         let news = (mem::take(&mut self.done), mem::take(&mut self.endings), told);
         let queued = (mem::take(&mut self.backlog), mem::take(&mut self.waiting));
-        let staged = mem::take(&mut self.lone);
-        leave_to_parent((news, queued, staged, mem::take(&mut self.tickets)));
+        let classes = self.classes.take_queued();
+        let staged = (mem::take(&mut self.lone), mem::take(&mut self.chains));
+        let flushes = (mem::take(&mut self.tickets), self.targets.take_requests());
+        let packets = self.sockets.take_entries();
+        leave_to_parent((news, queued, classes, staged, flushes, packets));
     }
 }

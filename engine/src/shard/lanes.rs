@@ -446,10 +446,32 @@ impl SocketTable {
         place.socket.take()
     }
 
+    /// Takes the packets that wait in any direction, and who waits for room there.
+    #[cold]
+    pub(super) fn take_entries(&mut self) -> Vec<Inherited> {
+        let sockets = self.places.iter_mut().filter_map(|place| place.socket.as_mut());
+        let take = |socket: &mut Socket| Inherited {
+            _reads: std::mem::take(&mut socket.reads.entries),
+            _writes: std::mem::take(&mut socket.writes.entries),
+            _waiting: [
+                std::mem::take(&mut socket.reads.waiting),
+                std::mem::take(&mut socket.writes.waiting),
+            ],
+        };
+        sockets.map(take).collect()
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = SocketId> + use<> {
         let generations: Vec<_> = self.places.iter().map(|place| place.generation).collect();
         (0_u32..).zip(generations).map(|(at, generation)| SocketId { at, generation })
     }
+}
+
+/// What waits in the directions of a socket, in a child that has nobody to tell of it.
+pub(super) struct Inherited {
+    _reads: VecDeque<Entry<Read>>,
+    _writes: VecDeque<Entry<Write>>,
+    _waiting: [Vec<Waker>; 2],
 }
 
 impl Drop for SocketTable {

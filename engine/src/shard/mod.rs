@@ -17,7 +17,7 @@ use std::vec::Drain;
 
 use mfio_core::CompletionBatch;
 
-use crate::buffer::Arena;
+use crate::buffer::{Arena, leave_to_parent};
 use crate::config::Config;
 use crate::error::EngineError;
 use crate::metrics::{Metrics, MetricsReader};
@@ -391,7 +391,9 @@ impl<R: Ring> Shard<R> {
 impl<R: Ring> Drop for Inner<R> {
     fn drop(&mut self) {
         if !self.core.borrow().process.is_current() {
-            return;
+            // Whoever sent a message is told by its parent, where that goes on (F26).
+            let intake = std::mem::take(self.intake.get_mut());
+            return leave_to_parent((intake, self.mailbox.take()));
         }
         // Handles of tasks may be awaited elsewhere.
         let _ended = self.tasks.close();

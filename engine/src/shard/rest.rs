@@ -1,11 +1,11 @@
 //! The arena behind its first bytes, which is registered when its pages are there.
 //!
-//! Data flow: a large arena → its first huge page, registered at once → the first turn with an op
-//! → a thread that makes the other pages, so that it takes neither time nor locks from the first
-//! read → until that is done, ops on the rest go unregistered, as on any memory (F32) → the next
-//! turn registers all of it in the place of the first → every op is fixed. What is in flight on
-//! the first keeps that until it is over: so the kernel sees to it, and whatever an op names is
-//! the same before and after (F08).
+//! Data flow: a large arena → its first huge page, registered at once → the first turn with an op →
+//! a thread that makes the other pages, on another core if there is one near the same memory, so
+//! that the first read waits for none of them → until that is done, ops on the rest go
+//! unregistered, as on any memory (F32) → the next turn registers all of it in the place of the
+//! first → every op is fixed. What is in flight on the first keeps that until it is over: so the
+//! kernel sees to it, and whatever an op names is the same before and after (F08).
 //!
 //! A target that has a ring of its own is opened behind all of it, so that it is cloned there and
 //! not pinned once more. An arena that might not be registered whole (`RLIMIT_MEMLOCK`) is

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::answer::ask;
+use crate::process::Process;
 use crate::route::Errand;
 
 /// Drives `shard` a few times, whoever panics.
@@ -77,4 +78,32 @@ fn waker_that_panics_keeps_no_packet_from_being_refused() {
         let Poll::Ready((read, _)) = poll(read.as_mut(), Waker::noop()) else { panic!("lost") };
         assert_eq!(read.unwrap_err().error.kind(), ErrorKind::Closed);
     }
+}
+
+/// Writes and a flush behind them that were taken in, and a flush that was not, as a forked child
+/// inherits them (F26): whoever sent them is told by the parent.
+#[test]
+fn shard_of_another_process_tells_no_senders() {
+    let ring = Scripted::new();
+    let (shard, file) = shard(&ring, 1);
+    let remote = shard.adopt_simulated_remote("remote", 5, geometry(1));
+    let told = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&told);
+    let waker = on_wake(move || {
+        seen.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut writes = Vec::new();
+    for _ in 0..16 {
+        let mut write = Box::pin(remote.write_all_at(0, vec![0; 512]));
+        assert!(poll(write.as_mut(), &waker).is_pending());
+        writes.push(write);
+    }
+    let mut sync = Box::pin(remote.sync(Durability::Data));
+    assert!(poll(sync.as_mut(), &waker).is_pending());
+    drive(&shard);
+    let mut late = Box::pin(remote.sync(Durability::Data));
+    assert!(poll(late.as_mut(), &waker).is_pending());
+    shard.inner.core.borrow_mut().process = Process::another();
+    drop((file, shard));
+    assert_eq!(told.load(Ordering::Relaxed), 0);
 }

@@ -386,6 +386,13 @@ impl Targets {
         }
     }
 
+    /// Takes the flush requests of all targets, which still count as users.
+    #[cold]
+    pub(crate) fn take_requests(&mut self) -> Vec<VecDeque<FlushRequest>> {
+        let targets = self.table.iter_mut().flatten();
+        targets.map(|target| std::mem::take(&mut target.requests)).collect()
+    }
+
     /// What was measured of a device before.
     pub(crate) fn kept_report(&self, key: (u64, bool)) -> Option<SyncReport> {
         self.reports.iter().find(|(other, _)| *other == key).map(|(_, report)| *report)

@@ -205,11 +205,16 @@ impl Mapping {
     pub(super) const fn pages(&self) -> Pages {
         self.pages
     }
+
+    /// Whether it is there, in the process that asks.
+    pub(super) fn is_own(&self) -> bool {
+        self.owner.is_current()
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.owner.is_current() {
+        if self.is_own() {
             let len_bytes = self.len_bytes;
             self.unmap(0, len_bytes);
         }

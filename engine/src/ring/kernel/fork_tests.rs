@@ -6,21 +6,25 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Wake, Waker};
 
-use mfio_core::{IoRead as _, block_on};
+use mfio_core::{IoRead as _, Packet, PacketIo as _, Read, block_on};
 use mfio_rt::portable::Portable;
 use mfio_rt::{FileHandle as _, Fs as _, LockKind, OpenOptions as RtOptions, Whole};
 use nix::errno::Errno;
 
+use super::register::fill;
 use super::{KernelConfig, KernelRing};
 use crate::buffer::{Arena, ArenaConfig, HugePages, SizeClass};
 use crate::engine::{Engine, Shards};
 use crate::fs::ShardFs;
 use crate::net::ShardNet;
+use crate::process::Process;
 use crate::ring::threads::ThreadRing;
 use crate::ring::{FileRef, Op, OpKind, Ring, Tag, Wait};
-use crate::shard::Shard;
+use crate::shard::{Class, Shard};
 use crate::target::OpenOptions;
 
 /// How a child ended: its signal, or its exit code.
@@ -88,6 +92,21 @@ fn f26_child_faults_on_arena_and_ring_and_the_parent_is_unharmed() {
     ring.reap(&mut done);
     assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
     assert_eq!(file.metadata().unwrap().len(), 4096);
+}
+
+/// As in a child that is the first process of a pid namespace, when its parent is that of another.
+#[test]
+fn f26_child_with_the_number_of_its_parent_is_told_from_it() {
+    let parent = Process::current();
+    assert!(parent.is_current() && parent.renumbered().is_current());
+    let end = in_child(|| {
+        let child = Process::current();
+        let told = !parent.is_current() && !parent.renumbered().is_current();
+        let its_own_child = in_child(|| i32::from(child.renumbered().is_current()));
+        i32::from(!(told && child.is_current() && its_own_child == End::Exit(0)))
+    });
+    assert_eq!(end, End::Exit(0));
+    assert!(parent.is_current());
 }
 
 /// What this process does not pass on to a child (`dc`), as far as it is not huge.
@@ -192,6 +211,94 @@ fn f26_child_that_drops_arena_and_ring_harms_neither_itself_nor_its_parent() {
     let mut done = Vec::with_capacity(8);
     ring.reap(&mut done);
     assert_eq!((done.len(), done[0].tag, done[0].result), (1, tag, 4096));
+}
+
+#[test]
+fn f26_child_that_drops_a_buffer_does_not_poison_what_lies_there() {
+    let classes = vec![SizeClass { bytes: 4096, count: 4 }];
+    let config = ArenaConfig { poison_released: true, ..ArenaConfig::new(classes) };
+    let arena = Arena::new(&config).unwrap();
+    let (buf, kept) = (arena.alloc(4096).unwrap(), arena.alloc(4096).unwrap());
+    let drop_it = || {
+        drop(inherited(&buf));
+        0
+    };
+    assert_eq!(in_child(drop_it), End::Exit(0), "where nothing lies");
+    let end = in_settled_child(|| drop((inherited(&buf), inherited(&kept), inherited(&arena))));
+    assert_eq!(end, End::Exit(0));
+    drop(buf);
+    let released = arena.verify_released();
+    assert_eq!((released.ranges, released.changed_at_bytes.len()), (1, 0));
+}
+
+/// Counts how often somebody was told.
+#[derive(Debug, Default)]
+struct Told(AtomicU32);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The wakers are the parent's: here, what they lock may be locked for ever.
+#[test]
+fn f26_child_that_drops_a_shard_tells_nobody_of_what_was_queued() {
+    let Ok(shard) = Shard::new(8) else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let options = OpenOptions::new().write(true).create(true);
+    let file = shard.open(&temp.path().join("data"), &options).unwrap();
+    let told = Arc::new(Told::default());
+    let waker = Waker::from(Arc::clone(&told));
+    let mut cx = Context::from_waker(&waker);
+    let mut packets = Vec::new();
+    for class in [Class::Background, Class::Log] {
+        let file = file.with_class(class);
+        for at in 0..16 {
+            let (mut packet, view) = Packet::<Read, _>::new(vec![0; 4096]).send();
+            assert!(packet.poll_done(&mut cx).is_pending());
+            file.send_io(at * 4096, view).unwrap();
+            packets.push(packet);
+        }
+    }
+    let end = in_settled_child(|| {
+        drop((inherited(&file), inherited(&shard)));
+        assert_eq!(told.0.load(Ordering::Relaxed), 0);
+    });
+    assert_eq!(end, End::Exit(0));
+    drop((file, shard));
+    assert_eq!(told.0.load(Ordering::Relaxed), 32, "each by the parent");
+}
+
+/// A limit so low that no part of the arena is worth asking for: asked for all the same, all of
+/// it would be made first.
+#[test]
+fn f32_memory_that_may_not_be_locked_at_all_gets_no_pages() {
+    let end = in_child(|| {
+        let Ok(ring) = KernelRing::new(&KernelConfig::new(8)) else { return 0 };
+        let classes = vec![SizeClass { bytes: 4096, count: 256 }];
+        let huge_pages = HugePages::Never;
+        let arena = Arena::new(&ArenaConfig { huge_pages, ..ArenaConfig::new(classes) }).unwrap();
+        let none = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+        // SAFETY: lifetime: `none` outlives the call. Aliasing: it is only read. Bounds: it is
+        // one rlimit.
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const none) };
+        assert_eq!(set, 0);
+        if ring.submitter.register_buffers_sparse(4).is_err() {
+            return 0;
+        }
+        let filled = fill(&ring.submitter, arena.region(), 0, true);
+        let mut resident = [0_u8; 256];
+        // SAFETY: lifetime, aliasing: the mapping is only asked about, `resident` is this
+        // function's. Bounds: the region has 256 pages, and there is a byte for each.
+        let asked = unsafe {
+            libc::mincore(arena.region().base().cast(), arena.bytes(), resident.as_mut_ptr())
+        };
+        assert_eq!((asked, arena.bytes()), (0, 256 * 4096));
+        let made = resident.iter().filter(|&&page| page & 1 == 1).count();
+        i32::from(filled != (0, Errno::ENOMEM)) + i32::from(made > 0) * 2
+    });
+    assert_eq!(end, End::Exit(0));
 }
 
 /// With a read from a peer under way, which the child must not stop, and a file in the ring's

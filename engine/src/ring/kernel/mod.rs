@@ -137,8 +137,9 @@ impl KernelRing {
         if gate.is_registered() {
             features.in_use.push("registered ring fd");
         }
-        // SAFETY: lifetime: `sq` is dropped before `ring` (field order). Aliasing: this is the
-        // only submission queue ever made of this ring.
+        // SAFETY: lifetime: `sq` is a field beside `ring`, used only through it and never dropped,
+        // so nothing of it is looked at once `ring` has gone. Aliasing: this is the only
+        // submission queue ever made of this ring.
         let sq = ManuallyDrop::new(unsafe { ring.get().submission_shared() });
         let unsent = u32::try_from(sq.len()).unwrap_or(0);
         Ok(Self {

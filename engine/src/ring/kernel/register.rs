@@ -322,7 +322,12 @@ fn fewer(bytes: usize) -> Option<usize> {
 /// memory; returns how many bytes were registered, and why not more. Where the process is
 /// `limited`, what is more than its limit is not asked for: it would get all its pages first, and
 /// be refused then.
-fn fill(submitter: &Submitter<'_>, region: &Region, first: usize, limited: bool) -> (usize, Errno) {
+pub(super) fn fill(
+    submitter: &Submitter<'_>,
+    region: &Region,
+    first: usize,
+    limited: bool,
+) -> (usize, Errno) {
     // Pages of memory that the caller brought may be counted once for several of its addresses.
     let limited = limited && region.pages() != Pages::Foreign;
     let most = sys::memlock_bytes_max();
@@ -331,7 +336,9 @@ fn fill(submitter: &Submitter<'_>, region: &Region, first: usize, limited: bool)
         let iov_base = region.base().wrapping_add(start).cast();
         let whole = PIECE.min(len_bytes - start);
         let hopeless = limited && whole as u64 > most;
-        let mut iov_len = fewer(whole).filter(|_| hopeless).unwrap_or(whole);
+        let asked = if hopeless { fewer(whole) } else { Some(whole) };
+        // So low a limit leaves nothing that is worth asking for.
+        let Some(mut iov_len) = asked else { return (start, Errno::ENOMEM) };
         loop {
             match update(submitter, entry, libc::iovec { iov_base, iov_len }) {
                 Ok(()) => break,
