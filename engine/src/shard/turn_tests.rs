@@ -105,6 +105,18 @@ fn turns_are_straight_unless_there_is_anything_to_look_after() {
 }
 
 #[test]
+fn turns_of_a_loop_that_never_waits_are_straight_too() {
+    let Some(mut lone) = Lone::new() else { return };
+    for _ in 0..3 {
+        lone.send();
+        while lone.queue.pop().is_none() {
+            lone.shard.turn_into(Wait::NONE, &mut lone.queue).unwrap();
+        }
+    }
+    assert!(lone.is_straight());
+}
+
+#[test]
 fn f28_straight_turn_is_ended_by_a_wake() {
     let Some(mut lone) = Lone::new() else { return };
     lone.read();

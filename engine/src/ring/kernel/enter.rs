@@ -19,7 +19,12 @@ impl KernelRing {
     /// One wait in the main ring, with the bell armed where it may sleep.
     #[inline]
     pub(super) fn enter_plain(&mut self, wait: Wait) -> Result<u32, Errno> {
-        if wait.min == 0 || self.wake.is_armed() {
+        if self.wake.is_armed() {
+            return self.enter_once(wait);
+        }
+        if wait.min == 0 {
+            // It need not end this wait. But whoever never waits would never go straight.
+            let _armed = self.queued() > 0 && self.arm_wake();
             return self.enter_once(wait);
         }
         let mut before = 0;
