@@ -266,6 +266,7 @@ impl<R: Ring> Wal<R> {
             let mut state = shared.state.borrow_mut();
             state.start_sequence = id.sequence + 1;
             let _retired = state.live.pop_front();
+            shared.spoilt.set(false);
             if reusable && state.config.fits_into(file.geometry().len_bytes) {
                 state.ready.push(Ready { file, salt });
             }

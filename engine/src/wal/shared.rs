@@ -52,7 +52,7 @@ pub(super) struct Shared<R: Ring> {
     marking: RefCell<Option<Marking>>,
     /// Polling that has panicked: its write may still be on its way, and nobody hears when it has
     /// come. The oldest segment is not used again.
-    spoilt: Cell<bool>,
+    pub(super) spoilt: Cell<bool>,
     /// The waker of everything that is waited for, as such and to be called.
     pub(super) relay: Arc<Relay>,
     relay_waker: Waker,
@@ -189,7 +189,7 @@ impl<R: Ring> Shared<R> {
             polled
         });
         marked.await?;
-        Ok(!self.spoilt.take())
+        Ok(!self.spoilt.get())
     }
 
     /// Makes segments ahead of need.

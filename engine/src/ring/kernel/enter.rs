@@ -1,8 +1,8 @@
 //! The two ways into `io_uring_enter(2)`: with the bell looked after, and with nothing to look
 //! after but the main queue.
 //!
-//! Data flow: how many completions to wait for → bell armed where it may have to end the wait →
-//! [`KernelRing::enter_once`]; or straight into the call, where [`KernelRing::is_main_alone`] has
+//! Data flow: how many completions to wait for → bell armed, where it may have to end this wait or
+//! a straight one → [`KernelRing::enter_once`]; or straight into the call, where [`KernelRing::is_main_alone`] has
 //! seen that everything else is nothing.
 //!
 //! Not here: the call itself (`gate`), who may go straight, and for how long (`shard::turn`).
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use super::{KernelRing, Ring, Wait};
 
 impl KernelRing {
-    /// One wait in the main ring, with the bell armed where it may sleep.
+    /// One wait in the main ring, with the bell armed where this one or the next may sleep.
     #[inline]
     pub(super) fn enter_plain(&mut self, wait: Wait) -> Result<u32, Errno> {
         if self.wake.is_armed() {
@@ -24,7 +24,8 @@ impl KernelRing {
         }
         if wait.min == 0 {
             // It need not end this wait. But whoever never waits would never go straight.
-            let _armed = self.queued() > 0 && self.arm_wake();
+            let straight = !self.sqpoll && self.beside.is_none() && !self.wake.is_watched();
+            let _armed = straight && self.queued() > 0 && self.arm_wake();
             return self.enter_once(wait);
         }
         let mut before = 0;
@@ -84,7 +85,17 @@ impl KernelRing {
         }
     }
 
-    /// Submits what is queued and waits for `min` completions; some op is queued or in flight.
+    /// Submits what is queued and waits for `min` completions, where [`KernelRing::is_main_alone`]
+    /// and some op is queued or in flight. The bell may have gone meanwhile: kernels end its poll.
+    #[inline(always)]
+    pub(super) fn enter_alone(&mut self, min: u32) -> Result<u32, Errno> {
+        if !self.wake.is_armed() || !self.internal_at.is_empty() {
+            return self.enter_plain(Wait::at_least(min));
+        }
+        self.enter_main(min)
+    }
+
+    /// As [`KernelRing::enter_alone`], with the bell armed and nothing of the ring's own queued.
     #[inline(always)]
     pub(super) fn enter_main(&mut self, min: u32) -> Result<u32, Errno> {
         self.sq.sync();

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Wake, Waker};
@@ -34,7 +35,7 @@ pub(super) enum End {
     Exit(i32),
 }
 
-/// Runs `child` in a forked process, which has one thread and must not allocate.
+/// Runs `child` in a forked process, which has one thread. Exit code 101: it has panicked.
 pub(super) fn in_child(child: impl FnOnce() -> i32) -> End {
     // SAFETY: lifetime, aliasing, bounds: no memory is passed. The child calls nothing that
     // another thread of the parent may have left locked: `child` touches memory and the ring.
@@ -46,7 +47,7 @@ pub(super) fn in_child(child: impl FnOnce() -> i32) -> End {
         unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
         // SAFETY: no memory is passed: what takes too long ends by a signal.
         unsafe { libc::alarm(20) };
-        let code = child();
+        let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(101);
         // SAFETY: ends the child without running anything of the parent's.
         unsafe { libc::_exit(code) };
     }

@@ -287,7 +287,7 @@ impl Ring for KernelRing {
 
     #[inline(always)]
     fn enter_straight(&mut self, min: u32) -> Result<u32, Errno> {
-        self.enter_main(min)
+        self.enter_alone(min)
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Turns a wake from any thread into one completion of the ring's own poll.
 //!
 //! Data flow: [`KernelWaker::wake`] → eventfd → poll SQE → CQE with [`WAKE`] → [`Wake::seen`].
-//! The poll is armed at the first blocking `enter`, so a ring that never sleeps has none.
+//! The poll is armed by the first `enter` that may sleep, or comes before one that may.
 //!
 //! Not here: pushing the poll SQE and recognising its CQE (`kernel`).
 

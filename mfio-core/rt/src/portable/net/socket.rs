@@ -399,7 +399,7 @@ impl<P: mfio_core::Perms> Drop for Right<'_, P> {
             // An event may have been taken and not been used up: a look in vain shows that.
             self.ready.store(true, Ordering::Release);
             self.lane.leave();
-            self.waker.wake_by_ref();
+            tell_all([self.waker], Waker::wake_by_ref);
         }
     }
 }
