@@ -2,8 +2,8 @@
 //! after but the main queue.
 //!
 //! Data flow: how many completions to wait for → bell armed, where it may have to end this wait or
-//! a straight one → [`KernelRing::enter_once`]; or straight into the call, where [`KernelRing::is_main_alone`] has
-//! seen that everything else is nothing.
+//! a straight one → [`KernelRing::enter_once`]; or straight into the call, where
+//! [`KernelRing::is_main_alone`] has seen that everything else is nothing.
 //!
 //! Not here: the call itself (`gate`), who may go straight, and for how long (`shard::turn`).
 
