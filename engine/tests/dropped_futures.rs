@@ -101,32 +101,45 @@ fn run(path: &Path, plant: Option<Plant>, drops: usize) -> Option<Outcome> {
     Some(outcome)
 }
 
+/// A machine that is so busy proves nothing.
+const RUNS_MAX: u32 = 50;
+
 #[test]
 fn f01_dropped_futures_leave_nothing_written_after_release() {
     let path = written_file();
-    // On a busy machine the thread may be away while ops complete, and drops them afterwards: a
-    // run that is not disturbed is among a few.
-    let mut shares = Vec::new();
-    while shares.iter().all(|share| *share < 80) {
-        assert!(shares.len() < 20, "ops are truly in flight: {shares:?} % of them written late");
+    // On a busy machine the thread may be away while ops complete, which are in flight no more when
+    // it drops them: as many runs as it takes to drop enough of them in time.
+    let mut late_writes = 0;
+    for runs in 1.. {
         let Some(planted) = run(&path, Some(Plant::FreeOnDrop), 20_480) else { return };
+        late_writes += planted.late_writes;
         println!(
             "free-on-drop planted: {} of {} released buffers were written late",
             planted.late_writes, planted.released
         );
-        shares.push(planted.late_writes * 100 / planted.released);
+        if late_writes > 16_000 {
+            break;
+        }
+        assert!(runs < RUNS_MAX, "ops are truly in flight: {late_writes} found");
     }
 
-    let Some(outcome) = run(&path, None, 102_400) else { return };
-    println!(
-        "{} futures dropped, {} in flight, {} completed before; {} late writes",
-        outcome.dropped_in_flight + outcome.completed_early,
-        outcome.dropped_in_flight,
-        outcome.completed_early,
-        outcome.late_writes
-    );
-    assert!(outcome.dropped_in_flight >= 80_000, "the drops have to be in flight");
-    assert!(outcome.released >= 100_000);
-    assert_eq!(outcome.late_writes, 0, "nothing reaches a buffer after its release");
+    let (mut dropped_in_flight, mut released) = (0, 0);
+    for runs in 1.. {
+        let Some(outcome) = run(&path, None, 102_400) else { return };
+        println!(
+            "{} futures dropped, {} in flight, {} completed before; {} late writes",
+            outcome.dropped_in_flight + outcome.completed_early,
+            outcome.dropped_in_flight,
+            outcome.completed_early,
+            outcome.late_writes
+        );
+        assert_eq!(outcome.late_writes, 0, "nothing reaches a buffer after its release");
+        dropped_in_flight += outcome.dropped_in_flight;
+        released += outcome.released;
+        if dropped_in_flight >= 80_000 && released >= 100_000 {
+            break;
+        }
+        assert!(runs < RUNS_MAX, "{dropped_in_flight} of {released} were dropped in flight");
+    }
     std::fs::remove_file(path).unwrap();
 }
