@@ -101,14 +101,18 @@ impl Held {
 
     /// Whether a ring beside the shard's is made for it, which clones what that has registered.
     pub(crate) fn wants_ring(&self, geometry: &Geometry) -> bool {
-        let polled = self.poll != Poll::Interrupt && geometry.direct;
-        geometry.facts.nvme.is_some() || (polled && !self.transfers.is_flagged())
+        geometry.facts.nvme.is_some() || is_polled(geometry, self.poll, self.transfers)
     }
 
     /// What handles of the same bytes have in common, whichever way they go.
     fn inode(&self) -> Option<Inode> {
         Inode::of(self.claim.as_ref().unwrap_or(&self.file))
     }
+}
+
+/// Whether completions are polled for, of a target that is not driven by commands.
+fn is_polled(geometry: &Geometry, poll: Poll, transfers: Transfers) -> bool {
+    poll != Poll::Interrupt && geometry.direct && !transfers.is_flagged()
 }
 
 /// Makes `fd` known to `ring`, by commands or to be polled for where that is wanted and can be.
@@ -128,7 +132,7 @@ fn register<R: Ring>(
             ring.register_namespace(fd, space, poll)
         }
         None if transfers.is_flagged() => ring.register_flagged(fd, transfers),
-        None if poll != Poll::Interrupt && geometry.direct => ring.register_polled(fd, poll),
+        None if is_polled(geometry, poll, transfers) => ring.register_polled(fd, poll),
         None => None,
     };
     beside.unwrap_or_else(|| ring.register_file(fd))

@@ -216,18 +216,13 @@ impl<R: Ring> Shared<R> {
             let Some(mut making) = workshop.making.take() else { return };
             // Out of its place meanwhile: what panics is not polled again.
             let mut unmade = Unmade(Some(&self.state));
-            let polled = making.as_mut().poll(cx);
-            let made = match polled {
-                Poll::Ready(made) => {
-                    Some(made.map(|file| Ready { file, salt: workshop.store.draw() }))
-                }
-                Poll::Pending => None,
-            };
-            unmade.0 = None;
-            let Some(made) = made else {
+            let Poll::Ready(made) = making.as_mut().poll(cx) else {
+                unmade.0 = None;
                 workshop.making = Some(making);
                 return;
             };
+            let made = made.map(|file| Ready { file, salt: workshop.store.draw() });
+            unmade.0 = None;
             self.state.borrow_mut().grown(made);
         }
     }

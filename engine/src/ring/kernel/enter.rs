@@ -92,12 +92,6 @@ impl KernelRing {
         if !self.wake.is_armed() || !self.internal_at.is_empty() {
             return self.enter_plain(Wait::at_least(min));
         }
-        self.enter_main(min)
-    }
-
-    /// As [`KernelRing::enter_alone`], with the bell armed and nothing of the ring's own queued.
-    #[inline(always)]
-    pub(super) fn enter_main(&mut self, min: u32) -> Result<u32, Errno> {
         self.sq.sync();
         let queued = self.queued();
         self.stats.enters += 1;
