@@ -19,11 +19,6 @@ use rustix::io::{ReadWriteFlags, pread, preadv2, pwrite, pwritev2};
 
 use crate::buffer::MemRange;
 
-/// The flags of a call that may block, and of one that may not.
-const fn flags(waits: bool) -> ReadWriteFlags {
-    if waits { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT }
-}
-
 /// `pread(2)`, or where it is not to wait, `preadv2(2)` with `RWF_NOWAIT`: that answers `EAGAIN`
 /// where it would block, `EOPNOTSUPP` where the file system cannot tell. Offsets as the kernel
 /// takes them: below 2^63.
@@ -37,7 +32,7 @@ pub(crate) fn read_inline(fd: i32, into: MemRange, offset_bytes: u64, waits: boo
     result(if waits {
         pread(fd, into, offset_bytes)
     } else {
-        preadv2(fd, &mut [IoSliceMut::new(into)], offset_bytes, flags(waits))
+        preadv2(fd, &mut [IoSliceMut::new(into)], offset_bytes, ReadWriteFlags::NOWAIT)
     })
 }
 
@@ -50,7 +45,7 @@ pub(crate) fn write_inline(fd: i32, from: MemRange, offset_bytes: u64, waits: bo
     result(if waits {
         pwrite(fd, from, offset_bytes)
     } else {
-        pwritev2(fd, &[IoSlice::new(from)], offset_bytes, flags(waits))
+        pwritev2(fd, &[IoSlice::new(from)], offset_bytes, ReadWriteFlags::NOWAIT)
     })
 }
 
