@@ -7,6 +7,7 @@
 //! Not here: retries and short transfers, which the shard deals with.
 
 use std::future::Future;
+use std::hint::cold_path;
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
@@ -238,7 +239,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
                 packet.buffer_mut().set_len_bytes(io.len_bytes as usize);
             }
             if let Err(unsent) = self.reads.send(file, io.offset_bytes, packet, tag) {
-                self.parked.reads[slot] = Some(unsent.packet);
+                self.parked.park_read(slot, unsent.packet);
                 return Queued::Done(-libc::ENOBUFS);
             }
         } else if io.operation == Operation::Write {
@@ -247,7 +248,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
                 packet.buffer_mut().set_len_bytes(io.len_bytes as usize);
             }
             if let Err(unsent) = self.writes.send(file, io.offset_bytes, packet, tag) {
-                self.parked.writes[slot] = Some(unsent.packet);
+                self.parked.park_write(slot, unsent.packet);
                 return Queued::Done(-libc::ENOBUFS);
             }
         } else {
@@ -275,6 +276,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
         let before = events.len();
         self.take(max as usize, events);
         if events.len() - before < min as usize {
+            cold_path();
             self.reap_more(before, min, max, events)
         } else {
             Ok(())
@@ -284,6 +286,7 @@ impl<R: MakeRing> IoEngine for PacketEngine<R> {
 
 impl<R: Ring> PacketEngine<R> {
     /// Completed and not taken.
+    #[cold]
     fn ready(&self) -> u32 {
         let sent = self.reads.in_flight() + self.writes.in_flight() + self.flushes.len();
         u32::try_from(sent).unwrap_or(u32::MAX).saturating_sub(self.shard.in_flight())
@@ -337,10 +340,11 @@ impl<R: Ring> PacketEngine<R> {
                 self.park_unusual(slot, done, events);
                 continue;
             };
-            self.parked.reads[slot as usize] = Some(done.into_packet());
+            self.parked.park_read(slot as usize, done.into_packet());
             events.push(Event { slot, result });
         }
         if self.writes.in_flight() > 0 {
+            cold_path();
             self.take_writes(end, events);
         }
         if !self.flushes.is_empty() {
@@ -359,7 +363,7 @@ impl<R: Ring> PacketEngine<R> {
         events: &mut Vec<Event>,
     ) {
         let error = done.error();
-        self.parked.reads[slot as usize] = Some(done.into_packet());
+        self.parked.park_read(slot as usize, done.into_packet());
         events.push(Event { slot, result: self.result_of(slot, error) });
     }
 
@@ -405,7 +409,7 @@ impl<R: Ring> PacketEngine<R> {
             let slot = slot_of(tag);
             let usual = self.usual.filter(|_| done.is_ok());
             let error = if usual.is_none() { done.error() } else { None };
-            self.parked.writes[slot as usize] = Some(done.into_packet());
+            self.parked.park_write(slot as usize, done.into_packet());
             let result = usual.unwrap_or_else(|| self.result_of(slot, error));
             events.push(Event { slot, result });
         }

@@ -4,6 +4,8 @@
 //!
 //! Not here: sending them (`io_uring`).
 
+use std::hint::cold_path;
+
 use mfio_core::{Packet, Read, Write};
 use mfio_engine::buffer::ArenaBuf;
 
@@ -41,5 +43,24 @@ impl Parked {
             Some(packet) => packet,
             None => Packet::new(self.reads[slot].take().expect(IN_FLIGHT).into_buffer()),
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn park_read(&mut self, slot: usize, packet: Packet<Read, ArenaBuf>) {
+        park(&mut self.reads[slot], packet);
+    }
+
+    #[inline(always)]
+    pub(super) fn park_write(&mut self, slot: usize, packet: Packet<Write, ArenaBuf>) {
+        park(&mut self.writes[slot], packet);
+    }
+}
+
+/// Puts a packet where there is none.
+#[inline(always)]
+fn park<T>(place: &mut Option<T>, packet: T) {
+    if let Some(other) = place.replace(packet) {
+        cold_path();
+        drop(other);
     }
 }

@@ -112,7 +112,15 @@ impl<R: Ring> Core<R> {
     #[inline]
     fn check_partial_submit(&mut self) {
         let whole = self.ring.reserve(self.ring.limits().sq_entries);
-        if !whole && !self.ring.plant(Plant::ChainSplit) {
+        if !whole {
+            self.submitted_in_part();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn submitted_in_part(&mut self) {
+        if !self.ring.plant(Plant::ChainSplit) {
             self.distrust_chains();
         }
     }

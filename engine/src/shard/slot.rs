@@ -8,6 +8,7 @@
 //!
 //! Not here: what ops do (`issue`), what completions mean (`reap`).
 
+use std::hint::cold_path;
 use std::mem::ManuallyDrop;
 
 use mfio_core::{Lent, PacketId, Read, Write};
@@ -292,6 +293,8 @@ impl Slots {
         match std::mem::replace(&mut entry.state, State::Free) {
             State::Read(lent) => Some(Whole::Read(ManuallyDrop::into_inner(lent))),
             State::Write(lent, epoch) => {
+                // Not as rare as this says; but one of the two has to stand apart.
+                cold_path();
                 Some(Whole::Write(ManuallyDrop::into_inner(lent), target, epoch))
             }
             State::Free | State::Long => unreachable!("looked at just now"),

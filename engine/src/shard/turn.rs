@@ -5,7 +5,12 @@
 //! straight: enter, reap, and credit for the next views. Whatever else a completion brings makes
 //! it a turn like any other from there on. Most of what a lone op costs is its turn.
 //!
+//! What is rare stands apart (`cold_path`), so that there are few jumps after the system call: on
+//! processors that forget in the kernel where jumps go, each of them is waited for.
+//!
 //! Not here: the parts (`issue`, `enter`, `reap`), who calls it (`super`, `run`).
+
+use std::hint::cold_path;
 
 use mfio_core::{Buffer, CompletionBatch, CompletionQueue, Perms};
 use nix::errno::Errno;
@@ -51,16 +56,20 @@ impl<R: Ring> Shard<R> {
         let mut core = self.inner.core.straight();
         if !core.undisturbed && core.lone.is_taken() {
             // Inlined all the same, but what it keeps is not to take the others' registers.
-            core::hint::cold_path();
+            cold_path();
             return Ok(self.inner.turn_lone(core, wait, take)?);
         }
         let turned = core.turn(wait, take);
         let news = core.has_news();
         drop(core);
         if news {
+            cold_path();
             self.inner.deliver();
         }
-        Ok(turned?)
+        turned.map_err(|stop| {
+            cold_path();
+            stop.into()
+        })
     }
 }
 
@@ -76,6 +85,7 @@ impl<R: Ring> Core<R> {
         if self.undisturbed && self.in_flight > 0 && wait.deadline_ns.is_none() {
             return self.turn_straight(wait.min, take);
         }
+        cold_path();
         self.turn_about(wait)
     }
 
@@ -90,12 +100,16 @@ impl<R: Ring> Core<R> {
         let entered = self.enter_straight(min.min(self.in_flight));
         let reaped = self.reap_plain();
         take(&mut self.told);
-        self.tell();
+        if !self.told.is_empty() {
+            cold_path();
+            self.tell();
+        }
         // Where nothing has come, completions may have been lost, which the long way looks at.
         if entered.is_ok() && reaped > 0 && self.completions.is_empty() && !self.has_news() {
             self.credit = self.ring.room().min(self.slots.free_count());
             return Ok(reaped);
         }
+        cold_path();
         self.end_turn(entered, reaped)
     }
 

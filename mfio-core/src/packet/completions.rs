@@ -6,6 +6,7 @@
 //! Not here: waiting for one packet alone (`io`).
 
 use alloc::sync::Arc;
+use core::hint::cold_path;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::task::{Context, Poll};
@@ -146,6 +147,7 @@ impl<P: Perms, B: Buffer<P>> CompletionQueue<P, B> {
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, Completed<P, B>)> {
         if self.ready.is_empty() {
+            cold_path();
             self.ready = self.shared.take();
         }
         let (tag, handle) = self.ready.pop()?;

@@ -6,6 +6,8 @@
 //! Not here: those that are the ring's own (`internal`).
 #![allow(unsafe_code, reason = "reads the queue that is shared with the kernel")]
 
+use std::hint::cold_path;
+
 use io_uring::cqueue;
 
 use super::KernelRing;
@@ -23,11 +25,16 @@ impl KernelRing {
         // queue of this ring exists while it lives.
         let cq = unsafe { self.ring.get().completion_shared() };
         if self.inline_done.is_some() {
+            cold_path();
             into.extend(self.inline_done.take());
             self.ops_reaped = self.ops_reaped.wrapping_add(1);
         }
         // Counted by what is left over, which is hardly ever anything: nothing in the loop.
         let (all, first, mut unusual) = (cq.len(), into.len(), false);
+        if all == 0 {
+            cold_path();
+            return 0;
+        }
         for cqe in cq {
             let tag = Tag::from_user_data(cqe.user_data());
             let completion =
@@ -35,6 +42,7 @@ impl KernelRing {
             if settle(completion) {
                 continue;
             }
+            cold_path();
             // Slots of files are far below 2^31.
             unusual |= tag.slot >= 1 << 31 || completion.more;
             into.push(completion);

@@ -9,6 +9,8 @@
 
 #![allow(unsafe_code, reason = "has the kernel take what is queued")]
 
+use std::hint::cold_path;
+
 use io_uring::EnterFlags;
 use io_uring::types::Timespec;
 use nix::errno::Errno;
@@ -90,6 +92,7 @@ impl KernelRing {
     #[inline(always)]
     pub(super) fn enter_alone(&mut self, min: u32) -> Result<u32, Errno> {
         if !self.wake.is_armed() || !self.internal_at.is_empty() {
+            cold_path();
             return self.enter_plain(Wait::at_least(min));
         }
         self.sq.sync();
@@ -97,7 +100,10 @@ impl KernelRing {
         self.stats.enters += 1;
         let result = self.enter_without_limit(queued, min, EnterFlags::GETEVENTS);
         self.sq.sync();
-        let ops = result?;
+        let Ok(ops) = result else {
+            cold_path();
+            return result;
+        };
         self.taken = self.taken.wrapping_add(ops);
         self.ops_taken = self.ops_taken.wrapping_add(ops);
         self.stats.submitted += u64::from(ops);

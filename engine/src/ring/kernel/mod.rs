@@ -30,6 +30,7 @@ mod wake;
 mod worker;
 
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -180,12 +181,17 @@ impl Ring for KernelRing {
     #[inline]
     fn reserve(&mut self, count: u32) -> bool {
         // Without SQPOLL the kernel takes entries in `enter` alone, which has looked.
-        self.room >= self.queued() + count || (self.sqpoll && self.reserve_sqpoll(count))
+        if self.room >= self.queued() + count {
+            return true;
+        }
+        cold_path();
+        self.sqpoll && self.reserve_sqpoll(count)
     }
 
     #[inline(always)]
     fn room(&mut self) -> u32 {
         if self.sqpoll {
+            cold_path();
             return u32::from(self.reserve(1));
         }
         self.room.saturating_sub(self.queued())
