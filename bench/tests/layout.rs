@@ -179,9 +179,8 @@ fn pre_read_fills_the_page_cache_before_the_job() {
     let place = Place::new("pre-read");
     let args = "--name=p --filename=f --rw=randread --size=1m --ioengine=pvsync2 --nowait=1";
     place.json(&format!("{args} --create_only=1"));
-    // What is not in the page cache would have to be waited for, unless the device answers before
-    // the kernel looks: a virtual machine may stand still while its disk reads.
-    assert!((0..50).any(|_| place.run(args).status.code() == Some(1)), "{args}");
+    let output = place.made_to_wait(args);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert_eq!(ios(&place.job(&format!("{args} --pre_read=1")), "read"), 256);
     let told = place.refused("--name=p --size=4k --pre_read=1 --direct=1");
     assert!(told.contains("passes by"), "{told}");

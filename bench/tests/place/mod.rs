@@ -56,6 +56,14 @@ impl Place {
         text(&output)
     }
 
+    /// Runs a job that ends where it would have to wait for a read, and has dropped its file from
+    /// the page cache before. Until one does: a device may answer before the kernel looks, where a
+    /// virtual machine stands still while its disk reads.
+    pub(crate) fn made_to_wait(&self, args: &str) -> Output {
+        let output = (0..50).map(|_| self.run(args)).find(|run| run.status.code() != Some(0));
+        output.unwrap_or_else(|| panic!("{args}: nothing had to be waited for"))
+    }
+
     /// The lines of a log as numbers.
     pub(crate) fn log(&self, name: &str) -> Vec<Vec<u64>> {
         let log = fs::read_to_string(self.0.join(name)).unwrap_or_else(|_| panic!("no {name}"));
