@@ -280,9 +280,15 @@ fn uncached_leaves_nothing_in_the_page_cache() {
     place.json("--name=u --filename=f --size=1m --create_only=1");
     for engine in ["pvsync2", "io_uring", "raw_uring"] {
         let args = format!("--name=u --filename=f --size=1m --bs=64k --ioengine={engine}");
-        place.json(&args);
-        let Some(cached) = cached_pages(&path) else { return };
-        assert_eq!(cached, 256, "{engine}");
+        let kept = || {
+            place.json(&args);
+            cached_pages(&path)
+        };
+        if kept().is_none() {
+            return;
+        }
+        // Who reclaims memory meanwhile may take some of it.
+        assert!((0..50).any(|_| kept() == Some(256)), "{engine}");
         let output = place.run(&format!("{args} --uncached=1"));
         if output.status.code() == Some(1) && text(&output).contains("not supported") {
             skipped(&format!("{engine}: no RWF_DONTCACHE here: {}", text(&output)));
