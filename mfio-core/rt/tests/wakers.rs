@@ -90,14 +90,23 @@ fn all_who_wait_for_a_lock_of_a_file_are_woken_whichever_panics() {
     let open = || now(&fs, fs.open("file", &BOTH)).unwrap();
     let holder = open();
     now(&fs, holder.lock(LockKind::Exclusive)).unwrap();
-    let (all, files) = (three(), [open(), open(), open()]);
-    let mut waits: Vec<_> =
-        files.iter().map(|file| Box::pin(file.lock(LockKind::Exclusive))).collect();
-    for (wait, told) in waits.iter_mut().zip(&all) {
-        pending(wait.as_mut(), told);
+    for _ in 0..20 {
+        let (all, files) = (three(), [open(), open(), open()]);
+        let mut waits: Vec<_> =
+            files.iter().map(|file| Box::pin(file.lock(LockKind::Exclusive))).collect();
+        // Once more when they have been refused: from then on they wait for an unlock.
+        for _ in 0..2 {
+            for (wait, told) in waits.iter_mut().zip(&all) {
+                pending(wait.as_mut(), told);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Whose panic is nothing to the one who unlocks.
+        now(&fs, holder.unlock()).unwrap();
+        all_are_woken(&all);
+        drop(waits);
+        now(&fs, holder.lock(LockKind::Exclusive)).unwrap();
     }
-    now(&fs, holder.unlock()).unwrap();
-    all_are_woken(&all);
     now(&fs, open().metadata()).unwrap();
 }
 

@@ -22,8 +22,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use mfio_core::wakers::wake_all;
-
 use super::errno;
 use super::file::{PortableFile, Shared};
 use super::sys;
@@ -288,10 +286,7 @@ impl LockWaits {
             }
         }
         drop(state);
-        for waker in woken {
-            // It is somebody's code: should it panic, the others are woken all the same.
-            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
-        }
+        wake_each(woken);
         true
     }
 
@@ -305,7 +300,15 @@ impl LockWaits {
                 woken.extend(waiting.waker.take());
             }
         }
-        wake_all(woken);
+        wake_each(woken);
+    }
+}
+
+/// Wakes all of them. A waker is somebody's code: should it panic, that is nothing to the others,
+/// nor to who has just unlocked.
+fn wake_each(woken: Vec<Waker>) {
+    for waker in woken {
+        drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
     }
 }
 
