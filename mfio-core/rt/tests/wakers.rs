@@ -99,7 +99,7 @@ fn all_who_wait_for_a_lock_of_a_file_are_woken_whichever_panics() {
             for (wait, told) in waits.iter_mut().zip(&all) {
                 pending(wait.as_mut(), told);
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::park_timeout(Duration::from_millis(1));
         }
         // Whose panic is nothing to the one who unlocks.
         now(&fs, holder.unlock()).unwrap();
