@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Detached when it goes; the kernel waits for whoever still has it open.
 pub(crate) struct Loop(String);
@@ -42,5 +43,13 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let detached = Command::new("losetup").args(["--detach", &self.0]).status();
         assert!(detached.is_ok_and(|status| status.success()), "{} stays behind", self.0);
+        // It goes when all have closed it who look at every device there is.
+        let bound = self.0.replace("/dev/", "/sys/block/") + "/loop";
+        for _ in 0..5000 {
+            if !Path::new(&bound).exists() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     }
 }
