@@ -22,6 +22,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use mfio_core::wakers::wake_all;
+
 use super::errno;
 use super::file::{PortableFile, Shared};
 use super::sys;
@@ -286,7 +288,7 @@ impl LockWaits {
             }
         }
         drop(state);
-        wake_each(woken);
+        wake_quietly(woken);
         true
     }
 
@@ -300,16 +302,14 @@ impl LockWaits {
                 woken.extend(waiting.waker.take());
             }
         }
-        wake_each(woken);
+        wake_quietly(woken);
     }
 }
 
-/// Wakes all of them. A waker is somebody's code: should it panic, that is nothing to the others,
-/// nor to who has just unlocked.
-fn wake_each(woken: Vec<Waker>) {
-    for waker in woken {
-        drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
-    }
+/// Wakes all of them. A waker is somebody's code: should it panic, that is nothing to who has just
+/// unlocked, nor to the thread that ticks.
+fn wake_quietly(woken: Vec<Waker>) {
+    drop(catch_unwind(AssertUnwindSafe(|| wake_all(woken))));
 }
 
 /// One who waits for a lock.
